@@ -1,0 +1,82 @@
+"""terradelta: what changed between two images of a place, from what to what, where and how much.
+
+The public API, on one screen. Names load on first use (PEP 562), so that importing the package
+imports no torch.
+"""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from terradelta import losses as losses
+    from terradelta.classes import BINARY as BINARY
+    from terradelta.classes import SENSEEARTH as SENSEEARTH
+    from terradelta.classes import ClassTable as ClassTable
+    from terradelta.data.synthetic import draw_pair as draw_pair
+    from terradelta.demo import demo as demo
+    from terradelta.errors import TerradeltaError as TerradeltaError
+    from terradelta.evaluate.scoring import evaluate as evaluate
+    from terradelta.evaluate.scoring import score as score
+    from terradelta.models.bundle import load_model as load_model
+    from terradelta.models.bundle import save_model as save_model
+    from terradelta.models.published import convert as convert
+    from terradelta.models.registry import create_model as create_model
+    from terradelta.models.registry import list_encoders as list_encoders
+    from terradelta.models.registry import list_models as list_models
+    from terradelta.predict.run import predict as predict
+    from terradelta.train.config import TrainConfig as TrainConfig
+    from terradelta.train.loop import train as train
+
+__version__ = version("terradelta")
+
+_HOMES = {
+    "BINARY": "terradelta.classes",
+    "SENSEEARTH": "terradelta.classes",
+    "ClassTable": "terradelta.classes",
+    "TerradeltaError": "terradelta.errors",
+    "TrainConfig": "terradelta.train.config",
+    "convert": "terradelta.models.published",
+    "create_model": "terradelta.models.registry",
+    "demo": "terradelta.demo",
+    "draw_pair": "terradelta.data.synthetic",
+    "evaluate": "terradelta.evaluate.scoring",
+    "list_encoders": "terradelta.models.registry",
+    "list_models": "terradelta.models.registry",
+    "load_model": "terradelta.models.bundle",
+    "predict": "terradelta.predict.run",
+    "save_model": "terradelta.models.bundle",
+    "score": "terradelta.evaluate.scoring",
+    "train": "terradelta.train.loop",
+}
+__all__ = [*_HOMES, "losses"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return import_module("terradelta.losses")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'terradelta' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+class _Package(ModuleType):
+    """Keeps `td.predict`, `td.train` and `td.evaluate` the functions.
+
+    Importing a sub-package binds its name here, and three of them are named like a verb.
+    """
+
+    def __setattr__(self, name: str, value: Any):
+        if not (isinstance(value, ModuleType) and name in _HOMES):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

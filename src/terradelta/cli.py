@@ -1,0 +1,342 @@
+"""The command line: one thin function a verb; whatever is heavy is imported inside."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from terradelta.errors import TerradeltaError
+from terradelta.train.config import TrainConfig, Views
+
+app = App(
+    name="terradelta",
+    help="What changed between two images of a place: from what, to what, where and how much.",
+    help_format="plaintext",
+)
+_recipe = Group("Recipe", sort_key=1)
+
+Models = Annotated[
+    str | None,
+    Parameter(name=["--model", "-m"], help="Model folder, or several that vote: M1,M2."),
+]
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+Overwrite = Annotated[bool, Parameter(negative=())]
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+Protocol = Literal["second", "from-to", "ual"]
+
+
+@app.command
+def demo(*, output: Output = Path("demo"), overwrite: Overwrite = False):
+    """Draw a scene, run the embedded model on it and show what changed.
+
+    Args:
+        output: Folder to make.
+        overwrite: Replace an existing output.
+    """
+    from terradelta.demo import demo as run_demo
+    from terradelta.report.terminal import print_map
+
+    result = run_demo(output, overwrite=overwrite)
+    _print_summary(result.summary)
+    if sys.stdout.isatty():
+        print_map(result.folder / "change.tif")
+    print(f"\nmaps and polygons  {result.folder}\npicture            {result.folder / 'picture.png'}")
+
+
+@app.command
+def predict(
+    before: str,
+    after: str,
+    /,
+    *,
+    output: Output,
+    model: Models = None,
+    tta: Views = "none",
+    bands: str | None = None,
+    layout: Literal["terradelta", "senseearth"] = "terradelta",
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    picture: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
+):
+    """Map what changed between two rasters, or between two folders of images.
+
+    Args:
+        before: The earlier raster, or a folder of images.
+        after: The later raster, or a folder of images with the same names.
+        output: Folder to make; it appears whole or not at all.
+        tta: Flips and turns whose answers are averaged; slower, a little better.
+        bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
+        layout: For folders: before/ after/ change/, or im1/ im2/ as the contest asks.
+        device: auto, cpu, cuda or cuda:N.
+        precision: bf16 is faster where the processor has it, fp32 exact.
+        picture: Also draw before, after and the map into OUTPUT/picture.png (rasters only).
+        overwrite: Replace an existing output.
+    """
+    from terradelta.predict.run import predict as run_predict
+
+    result = run_predict(
+        before,
+        after,
+        output,
+        model=model and model.split(","),
+        tta=tta,
+        bands=bands and [band.strip() for band in bands.split(",")],
+        layout=layout,
+        device=device,
+        precision=precision,
+        picture=picture,
+        overwrite=overwrite,
+    )
+    _print_summary(result.summary)
+    print(f"\nwritten to {result.folder}")
+
+
+@app.command
+def train(
+    source: str,
+    /,
+    *,
+    output: Output = Path("runs/train"),
+    config: Annotated[TrainConfig, Parameter(name="*", group=_recipe)] = TrainConfig(),  # noqa: B008
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
+):
+    """Train a network on labelled pairs; the defaults are the reference recipe.
+
+    Args:
+        source: Data set (a folder or a CSV), or a YAML recipe; options given here override it.
+        output: Run folder: best/ and last/ model, log.csv, config.yaml, checkpoints/.
+        resume: Go on after the last finished epoch of OUTPUT.
+        overwrite: Start anew in an OUTPUT that holds a run.
+    """
+    from dataclasses import replace
+
+    from terradelta.train.loop import train as run_train
+
+    if not _is_recipe(source):
+        config = replace(config, data=source)
+    result = run_train(config, output, resume=resume, overwrite=overwrite)
+    print(f"best epoch {result.best_epoch}, validation, protocol second")
+    _print_numbers(result.scores)
+    print(f"\nmodel in {result.folder / 'best'}")
+
+
+@app.command
+def evaluate(
+    model: str,
+    data: str,
+    /,
+    *,
+    split: Literal["train", "val", "test", "all"] = "val",
+    protocol: Protocol = "second",
+    tta: Views = "none",
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    as_json: Json = False,
+):
+    """Score a model on a labelled data set.
+
+    Args:
+        model: Model folder, or several that vote: M1,M2.
+        data: Data set: a folder in a known layout, or a CSV.
+        split: Which part of it.
+        protocol: How pixels are counted; numbers of different protocols do not compare.
+        tta: Flips and turns whose answers are averaged.
+        device: auto, cpu, cuda or cuda:N.
+        precision: bf16 is faster where the processor has it, fp32 exact.
+        as_json: Print one JSON object.
+    """
+    from terradelta.evaluate.scoring import evaluate as run_evaluate
+
+    scores = run_evaluate(
+        model.split(","),
+        data,
+        split=split,
+        protocol=protocol,
+        tta=tta,
+        device=device,
+        precision=precision,
+    )
+    _print_scores(scores, as_json)
+
+
+@app.command
+def score(
+    predictions: Path, labels: Path, /, *, protocol: Protocol = "second", as_json: Json = False
+):
+    """Score predicted masks against labels of the same names.
+
+    Args:
+        predictions: Folder with before/ after/, im1/ im2/ or label1/ label2/.
+        labels: Folder with the true masks, named alike.
+        protocol: How pixels are counted; numbers of different protocols do not compare.
+        as_json: Print one JSON object.
+    """
+    from terradelta.evaluate.scoring import score as run_score
+
+    _print_scores(run_score(predictions, labels, protocol=protocol), as_json)
+
+
+@app.command
+def synth(
+    *,
+    output: Output,
+    pairs: int = 100,
+    seed: int = 0,
+    size: int = 256,
+    gsd: float = 0.5,
+    geotiff: Annotated[bool, Parameter(negative=())] = False,
+    crs: str = "EPSG:32632",
+    overwrite: Overwrite = False,
+):
+    """Draw scenes with known truth: PNG folders to train on, or one GeoTIFF pair of any size.
+
+    Args:
+        output: Folder to make.
+        pairs: How many pairs of PNGs.
+        seed: The same seed draws the same scenes.
+        size: Side of a scene in pixels.
+        gsd: Ground size of a pixel in metres.
+        geotiff: Draw one georeferenced pair with its true maps instead of PNGs.
+        crs: Coordinate reference system of the GeoTIFF pair.
+        overwrite: Replace an existing output.
+    """
+    from terradelta.data.synthetic import write_folders, write_geotiff_pair
+
+    if geotiff:
+        write_geotiff_pair(output, seed, size, gsd_m=gsd, crs=crs, overwrite=overwrite)
+    else:
+        write_folders(output, pairs, seed, size_px=size, gsd_m=gsd, overwrite=overwrite)
+    print(f"written to {output}")
+
+
+@app.command
+def convert(
+    checkpoint: Path,
+    /,
+    *,
+    output: Output,
+    model: str,
+    encoder: str,
+    polarity: Literal["changed", "unchanged"],
+    lightweight: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
+):
+    """Turn published weights (.pth) into a model folder.
+
+    Args:
+        checkpoint: The .pth file; only tensors are read from it.
+        output: Model folder to make.
+        model: Architecture it was trained with: fcn, pspnet, deeplabv3plus or unet.
+        encoder: Encoder it was trained with.
+        polarity: What 1 means in the checkpoint's change output. The published code contradicts
+            itself: its loader and test script say 1 = unchanged, its training script 1 = changed.
+            If most of a map comes out as changed, it was the other one.
+        lightweight: Whether its heads are depthwise separable.
+        overwrite: Replace an existing output.
+    """
+    from terradelta.models.published import convert as run_convert
+
+    run_convert(
+        checkpoint,
+        output,
+        model=model,
+        encoder=encoder,
+        polarity=polarity,
+        lightweight=lightweight,
+        overwrite=overwrite,
+    )
+    print(f"written to {output}")
+
+
+@app.command
+def models():
+    """List the architectures and encoders that `train` knows."""
+    from terradelta.models.registry import list_encoders, list_models
+
+    print("architectures  " + "  ".join(list_models()))
+    print("encoders       " + "\n               ".join(list_encoders()))
+
+
+@app.command
+def info(model: Path, /):
+    """Show what a model folder says of itself.
+
+    Args:
+        model: Model folder.
+    """
+    from terradelta.models.bundle import load_card
+
+    print(json.dumps(load_card(model).to_dict(), indent=2, ensure_ascii=False))
+
+
+def _is_recipe(source: str) -> bool:
+    return Path(source).suffix.lower() in (".yaml", ".yml")
+
+
+def _print_summary(summary: dict[str, Any]):
+    for row in summary["transitions"]:
+        amount = (
+            f"{row['pixels']:>12,} px" if row["area_ha"] is None else f"{row['area_ha']:>12,.3f} ha"
+        )
+        print(f"{row['from']:>15} → {row['to']:<15}{amount}{row['share_percent']:>8.2f} %")
+    total = (
+        f"{summary['changed_pixels']:,} of {summary['valid_pixels']:,} px"
+        if summary["changed_ha"] is None
+        else f"{summary['changed_ha']:,.3f} of {summary['valid_ha']:,.3f} ha"
+    )
+    print(f"changed: {total} ({summary['changed_percent']:.2f} %)")
+
+
+def _print_numbers(numbers: dict[str, float]):
+    width = max(map(len, numbers))
+    for name, value in numbers.items():
+        print(f"{name:<{width}}  {value:.4f}")
+
+
+def _print_scores(scores: Any, as_json: bool):
+    if as_json:
+        print(json.dumps(scores.to_dict()))
+        return
+    print(f"protocol {scores.protocol}, {scores.pairs} pairs")
+    _print_numbers(scores.numbers)
+
+
+def _load_recipe(arguments: Sequence[str]):
+    """Make the YAML file on a `train` line the source of the options that the line leaves out."""
+    from cyclopts.config import Dict
+
+    recipes = [argument for argument in arguments[1:] if _is_recipe(argument)]
+    if recipes:
+        given = TrainConfig.read_yaml(recipes[0]).to_dict()
+        given = {key: value for key, value in given.items() if value is not None}
+        app["train"].config = (Dict(given, source=recipes[0], use_commands_as_keys=False),)
+
+
+def main(arguments: Sequence[str] | None = None):
+    """Run the command line; the exit code is 2 for what the user can mend."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Fabric says where it runs; that is in our own log.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        if arguments[:1] == ["train"]:
+            _load_recipe(arguments)
+        app(arguments, exit_on_error=False)
+    except TerradeltaError as error:
+        print(f"terradelta: {error}", file=sys.stderr)
+        sys.exit(2)
+    except CycloptsError:
+        # cyclopts has printed what is wrong with the line.
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Image pairs for training and scoring: folder layouts, reading, augmentation, batches, scenes."""

@@ -1,0 +1,172 @@
+"""Flips, right-angle turns, crops and colour changes of a pair and its labels.
+
+Shapes: B batch, C bands, H rows, W columns. Everything random comes from the generator passed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from terradelta.data.dataset import PairSample
+from terradelta.errors import ArgumentError, DataError
+
+
+@dataclass(frozen=True)
+class View:
+    """One of the eight ways to lay a square on itself: a left-right flip, then quarter turns."""
+
+    name: str
+    quarter_turns: int = 0
+    """Number of counter-clockwise quarter turns, 0 to 3."""
+    flip: bool = False
+    """Whether left and right are swapped before turning."""
+
+
+IDENTITY = View("identity")
+FLIP_HORIZONTAL = View("flip_horizontal", flip=True)
+FLIP_VERTICAL = View("flip_vertical", 2, flip=True)
+TURN_90 = View("turn_90", 1)
+TURN_180 = View("turn_180", 2)
+TURN_270 = View("turn_270", 3)
+TRANSPOSE = View("transpose", 1, flip=True)
+TRANSVERSE = View("transverse", 3, flip=True)
+
+VIEW_SETS: dict[str, tuple[View, ...]] = {
+    "none": (IDENTITY,),
+    "flips": (IDENTITY, FLIP_HORIZONTAL, FLIP_VERTICAL, TURN_180),
+    "d4": (
+        IDENTITY,
+        FLIP_HORIZONTAL,
+        FLIP_VERTICAL,
+        TURN_90,
+        TURN_180,
+        TURN_270,
+        TRANSPOSE,
+        TRANSVERSE,
+    ),
+    "seed6": (IDENTITY, FLIP_HORIZONTAL, FLIP_VERTICAL, TURN_90, TURN_180, TURN_270),
+}
+"""Named sets of views: `seed6` is the reference implementation's, `d4` has all eight."""
+
+VIEWS = VIEW_SETS["seed6"]
+"""The six views of the reference implementation."""
+
+
+def apply_view(tensor: Tensor, view: View) -> Tensor:
+    """Flip and turn the last two axes (H, W); quarter turns swap their sizes."""
+    if view.flip:
+        tensor = tensor.flip(-1)
+    return torch.rot90(tensor, view.quarter_turns, (-2, -1)) if view.quarter_turns else tensor
+
+
+def undo_view(tensor: Tensor, view: View) -> Tensor:
+    """Invert `apply_view` on the last two axes."""
+    if view.quarter_turns:
+        tensor = torch.rot90(tensor, -view.quarter_turns, (-2, -1))
+    return tensor.flip(-1) if view.flip else tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training pair, in this order: crop, view, colours, swap of the dates.
+
+    Both dates and both labels get one crop and one view; each date gets its own colours, labels
+    none. The defaults are the reference implementation's: one of six views, uniformly. A sample
+    that is not square after the crop would change its shape by a quarter turn and not fit into a
+    batch, so there a quarter turn becomes a half turn.
+
+    Raises:
+        ArgumentError: If a field is out of its range.
+    """
+
+    views: str = "seed6"
+    """Name of the set in `VIEW_SETS` to draw from."""
+    crop_size_px: int | None = None
+    """Side of the square to cut out; None keeps the whole image."""
+    brightness: float = 0.0
+    """Both dates are multiplied by a factor from 1 - brightness to 1 + brightness."""
+    contrast: float = 0.0
+    """Distances from the mean are multiplied by a factor from 1 - contrast to 1 + contrast."""
+    colour: float = 0.0
+    """Each band is multiplied by its own factor from 1 - colour to 1 + colour."""
+    swap_dates: bool = False
+    """Whether before and after, labels too, change places half of the time."""
+
+    def __post_init__(self):
+        if self.views not in VIEW_SETS:
+            raise ArgumentError(
+                f"there is no set of views {self.views!r}", fix=f"use one of {', '.join(VIEW_SETS)}"
+            )
+        if self.crop_size_px is not None and self.crop_size_px < 1:
+            raise ArgumentError(
+                f"crop_size_px is {self.crop_size_px}, and it must be 1 or more",
+                fix="give the side of the crop in pixels, or leave it out",
+            )
+        for name in ("brightness", "contrast", "colour"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ArgumentError(
+                    f"{name} is {getattr(self, name)}, and it must be 0 to 1", fix="try 0.2"
+                )
+
+    def __call__(self, sample: PairSample, generator: torch.Generator) -> PairSample:
+        """Return a changed copy of an unbatched sample; randomness comes from `generator` alone.
+
+        Raises:
+            DataError: If the sample is smaller than the crop: padded labels would count as
+                unchanged, so nothing is padded.
+        """
+        before, after, before_labels, after_labels, index = sample
+        layers = [before, after, before_labels, after_labels]
+        if self.crop_size_px is not None:
+            layers = _crop(layers, self.crop_size_px, generator)
+        layers = _turn(layers, VIEW_SETS[self.views], generator)
+        before, after, before_labels, after_labels = layers
+        if self.brightness or self.contrast or self.colour:
+            before = self._recolour(before, generator)
+            after = self._recolour(after, generator)
+        if self.swap_dates and torch.rand((), generator=generator) < 0.5:
+            before, after = after, before
+            before_labels, after_labels = after_labels, before_labels
+        return PairSample(before, after, before_labels, after_labels, index)
+
+    def _recolour(self, image_CHW: Tensor, generator: torch.Generator) -> Tensor:
+        def draw_factors(spread: float, num: int) -> Tensor:
+            return 1 + spread * (2 * torch.rand((num, 1, 1), generator=generator) - 1)
+
+        pixels_CHW = image_CHW.float()
+        pixels_CHW = pixels_CHW * draw_factors(self.brightness, 1)
+        pixels_CHW = pixels_CHW * draw_factors(self.colour, len(image_CHW))
+        mean = pixels_CHW.mean()
+        pixels_CHW = mean + (pixels_CHW - mean) * draw_factors(self.contrast, 1)
+        if image_CHW.dtype == torch.uint8:
+            return pixels_CHW.round().clamp(0, 255).to(torch.uint8)
+        return pixels_CHW
+
+
+def _draw_integer(stop: int, generator: torch.Generator) -> int:
+    return int(torch.randint(stop, (), generator=generator))
+
+
+def _crop(layers: list[Tensor], size_px: int, generator: torch.Generator) -> list[Tensor]:
+    height, width = layers[0].shape[-2:]
+    if min(height, width) < size_px:
+        raise DataError(
+            f"the image is {height} x {width} pixels, and the crop {size_px} x {size_px}",
+            fix=f"set crop_size_px to {min(height, width)} or less, or leave out small images",
+        )
+    top = _draw_integer(height - size_px + 1, generator)
+    left = _draw_integer(width - size_px + 1, generator)
+    return [layer[..., top : top + size_px, left : left + size_px] for layer in layers]
+
+
+def _turn(
+    layers: list[Tensor], views: tuple[View, ...], generator: torch.Generator
+) -> list[Tensor]:
+    view = views[_draw_integer(len(views), generator)]
+    height, width = layers[0].shape[-2:]
+    if height != width and view.quarter_turns % 2:
+        view = View(f"{view.name}_as_half_turn", 2, view.flip)
+    return [apply_view(layer, view).contiguous() for layer in layers]

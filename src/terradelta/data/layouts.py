@@ -1,0 +1,449 @@
+"""Which files make up a data set: folders of image pairs as they are found in the wild, or a CSV.
+
+The folder names are those of the releases and loaders of SECOND, SenseEarth2020, Landsat-SCD,
+LEVIR-CD, CDD and others; where there is no validation split, the reference implementation's rule
+makes one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from terradelta.classes import BINARY, SENSEEARTH, ClassTable
+from terradelta.data.images import IMAGE_SUFFIXES
+from terradelta.errors import ArgumentError, DataError
+
+Split = Literal["all", "train", "val", "test"]
+
+IMAGE_FOLDERS = (
+    ("im1", "im2"),
+    ("A", "B"),
+    ("T1", "T2"),
+    ("time1", "time2"),
+    ("before", "after"),
+    ("image1", "image2"),
+    ("img1", "img2"),
+    ("pre", "post"),
+)
+"""Folder names of the before and after images. Case, `_`, `-` and spaces make no difference."""
+
+LABEL_FOLDERS = (
+    ("label1", "label2"),
+    ("labelA", "labelB"),
+    ("A_label", "B_label"),
+    ("GT_T1", "GT_T2"),
+    ("label_T1", "label_T2"),
+    ("T1_label", "T2_label"),
+    ("label_time1", "label_time2"),
+    ("time1_label", "time2_label"),
+    ("before_label", "after_label"),
+    ("label_before", "label_after"),
+    ("mask1", "mask2"),
+    ("gt1", "gt2"),
+    ("label1_rgb", "label2_rgb"),
+    ("labelA_rgb", "labelB_rgb"),
+)
+"""Folder names of the land-cover masks of both dates, the first complete pair being taken."""
+
+CHANGE_FOLDERS = (
+    "label",
+    "labels",
+    "mask",
+    "masks",
+    "gt",
+    "OUT",
+    "GT_CD",
+    "CD_label",
+    "label_CD",
+    "change_label",
+    "change_mask",
+)
+"""Folder names of change masks, looked at where there are no land-cover masks."""
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+"""Names of the sub-folders, and of the lists `NAME.txt` or `NAME_list.txt`, of each split."""
+
+_KNOWN_LAYOUTS = (
+    "a data set is a folder with im1 and im2 (or A and B, T1 and T2, time1 and time2, before and"
+    " after), with label1 and label2 for land cover or label for change masks, optionally inside"
+    " train, val and test; or a CSV file with the columns before, after, before_label, after_label"
+)
+_UNLISTED = "unlisted"
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of one pair."""
+
+    name: str
+    """Name that results of the pair get; unique in its data set."""
+    before: Path
+    after: Path
+    before_label: Path | None
+    """Mask of the before date, or None where there are no labels."""
+    after_label: Path | None
+
+    @property
+    def is_change_mask(self) -> bool:
+        """Whether the label is one change mask for both dates and not a land-cover mask of each."""
+        return self.before_label is not None and self.before_label == self.after_label
+
+
+@dataclass(frozen=True)
+class PairFolder:
+    """The pairs of a data set or of one of its splits, and what their class ids mean."""
+
+    root: Path
+    layout: str
+    """`senseearth` (land-cover masks, or no labels), `binary` (change masks) or `csv`."""
+    pairs: tuple[PairFiles, ...]
+    classes: ClassTable
+
+
+def find_pairs(
+    root: str | Path,
+    split: Split = "all",
+    classes: ClassTable | None = None,
+    val_every: int = 10,
+) -> PairFolder:
+    """List the image pairs of a folder or CSV file, in the order of their file names.
+
+    A split is a sub-folder (train, val, test), or else what a list (train.txt or train_list.txt, in
+    the root or in list/) or the CSV's split column names. Where there is no val, every
+    `val_every`-th training pair, the first included, is val and the others are train: the rule of
+    the reference implementation.
+
+    Args:
+        root: Folder, or CSV file whose paths are relative to it.
+        split: Which part to list.
+        classes: What the class ids mean; by default SENSEEARTH, and BINARY for change masks.
+        val_every: Step of the rule that makes a validation split, 2 or more.
+
+    Raises:
+        ArgumentError: If an argument is out of its range or `classes` is no table for change masks.
+        DataError: If no pairs are found, files do not match, or a name is there twice.
+    """
+    root = Path(root)
+    if split not in get_args(Split):
+        raise ArgumentError(
+            f"there is no split {split!r}", fix=f"use one of {', '.join(get_args(Split))}"
+        )
+    if val_every < 2:
+        raise ArgumentError(f"val_every is {val_every}, and it must be 2 or more", fix="use 10")
+    if root.is_file() and root.suffix.lower() == ".csv":
+        parts = _read_csv(root)
+    elif root.is_dir():
+        parts = _read_folder(root)
+    else:
+        what = "is not a CSV file" if root.exists() else "does not exist"
+        raise DataError(f"{root} {what}", fix=_KNOWN_LAYOUTS)
+    pairs = _select(root, parts, split, val_every)
+    _refuse_duplicates(root, pairs)
+    change_masks = {pair.is_change_mask for pair in pairs if pair.before_label is not None}
+    if len(change_masks) == 2:
+        raise DataError(
+            f"{root} has change masks for some pairs and land-cover masks for others",
+            fix="choose a split, or keep the two kinds in two folders",
+        )
+    is_binary = change_masks == {True}
+    if is_binary and classes is not None and classes.num_classes != 1:
+        raise ArgumentError(
+            f"{root} has change masks, one class, but the class table has {classes.num_classes}",
+            fix="leave the class table out, or add masks of both dates (label1 and label2)",
+        )
+    layout = "csv" if root.is_file() else "binary" if is_binary else "senseearth"
+    return PairFolder(root, layout, pairs, classes or (BINARY if is_binary else SENSEEARTH))
+
+
+def _select(
+    root: Path, parts: dict[str, list[PairFiles]], split: Split, val_every: int
+) -> tuple[PairFiles, ...]:
+    """Pick a split's pairs; without any named split everything is the training part."""
+    if split == "all":
+        return tuple(dict.fromkeys(pair for part in parts.values() for pair in part))
+    parts = dict(parts)
+    if set(parts) == {_UNLISTED}:
+        parts["train"] = parts.pop(_UNLISTED)
+    if "val" not in parts and "train" in parts:
+        pool = parts["train"]
+        parts["val"] = pool[::val_every]
+        parts["train"] = [pair for i, pair in enumerate(pool) if i % val_every]
+    if not parts.get(split):
+        found = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+        raise DataError(
+            f"{root} has no pairs for the split {split}; pairs by split: {found}",
+            fix=f"choose another split, or add a {split} folder, list or CSV value",
+        )
+    return tuple(parts[split])
+
+
+def _refuse_duplicates(root: Path, pairs: Iterable[PairFiles]) -> None:
+    seen: dict[str, PairFiles] = {}
+    for pair in pairs:
+        other = seen.setdefault(pair.name, pair)
+        if other is not pair:
+            raise DataError(
+                f"{root} has two pairs named {pair.name}: {other.before} and {pair.before}",
+                fix="rename one (in a CSV: give a name column), or choose one split",
+            )
+
+
+def _key(name: str) -> str:
+    """Reduce a folder or column name to what its spellings share."""
+    return name.lower().translate(str.maketrans("", "", "_- "))
+
+
+def _read_folder(root: Path) -> dict[str, list[PairFiles]]:
+    """Return the pairs by split, from sub-folders or else from lists."""
+    folders = _subfolders(root)
+    split_folders = {
+        split: folders[name]
+        for split, names in SPLIT_NAMES.items()
+        for name in reversed(names)  # the first spelling wins
+        if name in folders
+    }
+    parts = {split: _list_pairs(folder) for split, folder in split_folders.items()}
+    if any(parts.values()):
+        for split, folder in split_folders.items():
+            if not parts[split]:
+                raise _no_pairs(folder)
+        return parts
+    pairs = _list_pairs(root)
+    if not pairs:
+        raise _no_pairs(root)
+    lists = _find_lists(root)
+    return _split_by_lists(pairs, lists) if lists else {_UNLISTED: pairs}
+
+
+def _subfolders(root: Path) -> dict[str, Path]:
+    """Return the sub-folders by the key of their name."""
+    folders: dict[str, Path] = {}
+    known = {_key(name) for pair in (*IMAGE_FOLDERS, *LABEL_FOLDERS) for name in pair}
+    known |= {_key(name) for name in CHANGE_FOLDERS}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        other = folders.setdefault(_key(folder.name), folder)
+        if other is not folder and _key(folder.name) in known:
+            raise DataError(
+                f"{root} has the folders {other.name} and {folder.name}, two spellings of one name",
+                fix="move one of them away",
+            )
+    return folders
+
+
+def _choose(
+    root: Path,
+    folders: dict[str, Path],
+    names: tuple[tuple[str, str], ...],
+    refuse_half: bool = True,
+) -> tuple[Path, Path] | None:
+    """Return the first complete pair of folders, None if there is none."""
+    half = None
+    for pair in names:
+        found = [name for name in pair if _key(name) in folders]
+        if len(found) == 2:
+            return folders[_key(pair[0])], folders[_key(pair[1])]
+        if found and half is None:
+            half = found[0], pair[1 - pair.index(found[0])]
+    if half and refuse_half:
+        raise DataError(
+            f"{root} has a folder {folders[_key(half[0])].name}, but none named {half[1]}",
+            fix="a pair needs a folder for each of its two dates",
+        )
+    return None
+
+
+def _list_pairs(root: Path) -> list[PairFiles]:
+    """Return the pairs of one folder, sorted by file name as the reference does; [] if none."""
+    folders = _subfolders(root)
+    images = _choose(root, folders, IMAGE_FOLDERS)
+    if images is None:
+        return []
+    change = next((folders[_key(n)] for n in CHANGE_FOLDERS if _key(n) in folders), None)
+    labels = _choose(root, folders, LABEL_FOLDERS, refuse_half=change is None)
+    if labels is None and change is not None:
+        labels = change, change
+    before = _list_images(images[0])
+    others = [images[1], *dict.fromkeys(labels or ())]
+    files = {folder: _list_images(folder) for folder in others}
+    for folder, listed in files.items():
+        _require_counterparts(images[0], before, folder, listed)
+    pairs = []
+    for stem in sorted(before, key=lambda stem: before[stem].name):
+        label_paths = [files[folder][stem] for folder in labels] if labels else [None, None]
+        pairs.append(PairFiles(stem, before[stem], files[images[1]][stem], *label_paths))
+    return pairs
+
+
+def _list_images(folder: Path) -> dict[str, Path]:
+    """Return the image files of a folder by stem, leaving out hidden and other files."""
+    images: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        other = images.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(
+                f"{folder} has two files for one pair: {other.name} and {path.name}",
+                fix="keep one of them: files of a pair are matched by name without its ending",
+            )
+    return images
+
+
+def _require_counterparts(
+    folder: Path, images: dict[str, Path], other: Path, others: dict[str, Path]
+) -> None:
+    for here, there, missing in (
+        (images, other, sorted(set(images) - set(others))),
+        (others, folder, sorted(set(others) - set(images))),
+    ):
+        if missing:
+            raise DataError(
+                f"{here[missing[0]]} has no counterpart in {there}"
+                f" ({len(missing)} such files, {len(images)} in {folder.name},"
+                f" {len(others)} in {other.name})",
+                fix="add the missing files or move the extra ones away (endings may differ)",
+            )
+
+
+def _describe(root: Path) -> str:
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    shown = ", ".join(names[:8]) or "nothing"
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _no_pairs(root: Path) -> DataError:
+    return DataError(f"no image pairs in {root}, which holds {_describe(root)}", fix=_KNOWN_LAYOUTS)
+
+
+def _find_lists(root: Path) -> dict[str, Path]:
+    """Return the list file of each split, from the first folder that has any."""
+    folders = _subfolders(root)
+    for folder in (
+        root,
+        *(folders[name] for name in ("list", "lists", "splits") if name in folders),
+    ):
+        texts = {_key(path.stem): path for path in sorted(folder.glob("*.txt"))}
+        lists = {
+            split: texts[key]
+            for split, names in SPLIT_NAMES.items()
+            for key in reversed([*names, *(f"{name}list" for name in names)])
+            if key in texts
+        }
+        if lists:
+            return lists
+    return {}
+
+
+def _split_by_lists(pairs: list[PairFiles], lists: dict[str, Path]) -> dict[str, list[PairFiles]]:
+    """Part the pairs by list files; those in no list are kept for the split `all` only."""
+    listed: dict[str, set[str]] = {}
+    for split, path in lists.items():
+        listed[split] = set(_read_list(path, {pair.name for pair in pairs}))
+        if shared := sorted(listed[split] & listed.get("train", set())) if split != "train" else []:
+            raise DataError(
+                f"{path} and {lists['train']} both list {shared[0]} ({len(shared)} shared names)",
+                fix=f"a pair that is trained on says nothing in {split}: list it once",
+            )
+    parts = {split: [p for p in pairs if p.name in names] for split, names in listed.items()}
+    parts[_UNLISTED] = [p for p in pairs if not any(p.name in names for names in listed.values())]
+    return parts
+
+
+def _read_list(path: Path, names: set[str]) -> Iterator[str]:
+    """Yield the pair named on each line: its first column, without folders and ending."""
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        for text in (line.strip(), line.split()[0]):
+            file_name = text.replace("\\", "/").rsplit("/", 1)[-1]
+            if name := next((n for n in (file_name, Path(file_name).stem) if n in names), None):
+                yield name
+                break
+        else:
+            raise DataError(
+                f"{path}, line {number}: there is no pair named {line.strip()}",
+                fix="one name of an image file a line, its ending optional",
+            )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}", fix="save it as UTF-8") from error
+
+
+def _read_csv(path: Path) -> dict[str, list[PairFiles]]:
+    """Return the pairs of a CSV by split, in the order of its lines."""
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+    columns = [column.strip().lower() for column in reader.fieldnames or []]
+    reader.fieldnames = columns
+    labels = {"label", "before_label", "after_label"} & set(columns)
+    if not {"before", "after"} <= set(columns) or labels not in (
+        set(),
+        {"label"},
+        {"before_label", "after_label"},
+    ):
+        raise DataError(
+            f"{path}, line 1: the columns are {', '.join(columns) or '(none)'}",
+            fix="name the columns before, after, and before_label and after_label, or label;"
+            " split and name are optional",
+        )
+    parts: dict[str, list[PairFiles]] = {}
+    for row in reader:
+        split, pair = _read_row(path, reader.line_num, row)
+        parts.setdefault(split, []).append(pair)
+    if not parts:
+        raise DataError(f"{path} has no lines below its header", fix="add one line for each pair")
+    return parts
+
+
+def _read_row(path: Path, line: int, row: dict) -> tuple[str, PairFiles]:
+    """Return the split and the files of one line; a line without labels is fine."""
+    where = f"{path}, line {line}"
+    if None in row:
+        raise DataError(f"{where}: more values than columns", fix="quote values that hold a comma")
+    cells = {column: (value or "").strip() for column, value in row.items()}
+
+    def find(column: str) -> Path | None:
+        if not cells.get(column):
+            return None
+        file = path.parent / cells[column]
+        if not file.is_file():
+            raise DataError(
+                f"{where}: the {column} file {file} does not exist",
+                fix=f"paths are relative to the CSV's folder, {path.parent}",
+            )
+        return file
+
+    def require(column: str) -> Path:
+        file = find(column)
+        if file is None:
+            raise DataError(
+                f"{where}: no value for {column}",
+                fix="a line needs before and after, and labels for both dates or for none",
+            )
+        return file
+
+    before, after = require("before"), require("after")
+    before_label = after_label = find("label")
+    if cells.get("before_label") or cells.get("after_label"):
+        before_label, after_label = require("before_label"), require("after_label")
+    split = cells.get("split") or _UNLISTED
+    if split not in (*SPLIT_NAMES, _UNLISTED):
+        raise DataError(f"{where}: there is no split {split!r}", fix="use train, val or test")
+    name = cells.get("name") or before.stem
+    if "/" in name or "\\" in name:
+        raise DataError(
+            f"{where}: the name {name!r} holds a slash", fix="results are named by it: leave it out"
+        )
+    return split, PairFiles(name, before, after, before_label, after_label)

@@ -1,0 +1,44 @@
+"""The demo: a drawn scene, the embedded model, and what it found."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from terradelta.data.synthetic import write_geotiff_pair
+from terradelta.outputs import refuse_existing
+from terradelta.predict.run import Prediction, predict
+
+SEED = 2026
+SIZE_PX = 768
+GSD_M = 0.5
+
+
+def demo(output: str | Path, *, overwrite: bool = False) -> Prediction:
+    """Draw a georeferenced scene, map its changes with the embedded model and draw a picture.
+
+    The scene (`scene/`, with its true maps) is kept in the prediction folder, so that the reader
+    can open it beside the map.
+
+    Args:
+        output: Folder to make; it appears whole or not at all.
+        overwrite: Replace an existing output.
+
+    Raises:
+        OutputExistsError: If the output exists and `overwrite` is False.
+    """
+    output = Path(output)
+    refuse_existing(output, overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".demo-") as scratch:
+        scene = Path(scratch) / "scene"
+        write_geotiff_pair(scene, SEED, SIZE_PX, gsd_m=GSD_M)
+        prediction = predict(
+            scene / "before.tif",
+            scene / "after.tif",
+            output,
+            picture=True,
+            overwrite=overwrite,
+        )
+        scene.rename(output / "scene")
+    return prediction

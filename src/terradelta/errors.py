@@ -1,0 +1,41 @@
+"""Errors a user can act on: each says what is wrong, with both values, and what mends it."""
+
+from __future__ import annotations
+
+
+class TerradeltaError(Exception):
+    """Base of every error that is the input's and not the program's; the CLI exits with 2.
+
+    Args:
+        problem: What is wrong, naming the file and both values that disagree.
+        fix: What the reader can do about it.
+    """
+
+    def __init__(self, problem: str, fix: str):
+        # Both in args, so that the error survives pickling between processes.
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  fix: {self.fix}"
+
+
+class ArgumentError(TerradeltaError):
+    """An argument or option that cannot be used as given."""
+
+
+class DataError(TerradeltaError):
+    """A data set, image or label file that cannot be used as it is."""
+
+
+class RasterError(TerradeltaError):
+    """A georeferenced raster, or a pair of them, that cannot be used as it is."""
+
+
+class ModelError(TerradeltaError):
+    """A model folder, weight file or architecture that cannot be used as it is."""
+
+
+class OutputExistsError(TerradeltaError):
+    """An output that is there already and would be lost."""

@@ -1,0 +1,23 @@
+"""Losses for semantic change detection: torch modules that work with anybody's network."""
+
+from __future__ import annotations
+
+from terradelta.losses.change import ChangeLoss
+from terradelta.losses.objective import CONSISTENCY_LOSSES, ChangeObjective, ObjectiveParts
+from terradelta.losses.semantic import SemanticLoss
+from terradelta.losses.unchanged_area import (
+    CosineChangeLoss,
+    SquaredDifferenceLoss,
+    UnchangedAreaLoss,
+)
+
+__all__ = [
+    "CONSISTENCY_LOSSES",
+    "ChangeLoss",
+    "ChangeObjective",
+    "CosineChangeLoss",
+    "ObjectiveParts",
+    "SemanticLoss",
+    "SquaredDifferenceLoss",
+    "UnchangedAreaLoss",
+]

@@ -1,0 +1,171 @@
+"""The training objective: change, consistency of the two dates, and land cover of each.
+
+Shape suffixes: B batch, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from terradelta.errors import ArgumentError
+from terradelta.losses.change import ChangeLoss, weigh_pixels
+from terradelta.losses.pixels import check_pair, check_shapes, mean_over_valid, prepare_change
+from terradelta.losses.semantic import SemanticLoss
+from terradelta.losses.unchanged_area import (
+    CosineChangeLoss,
+    SquaredDifferenceLoss,
+    UnchangedAreaLoss,
+)
+
+CONSISTENCY_LOSSES: dict[str, Callable[[], nn.Module] | None] = {
+    "ual": UnchangedAreaLoss,
+    "ual-probability": partial(UnchangedAreaLoss, form="probability"),
+    "cosine": CosineChangeLoss,
+    "mse": SquaredDifferenceLoss,
+    "none": None,
+}
+"""Losses for the consistency term, by the name used in configurations."""
+
+
+class NetworkOutput(Protocol):
+    """What the objective needs of a network's output; every network of terradelta gives it."""
+
+    @property
+    def before_logits(self) -> Tensor:
+        """Land-cover logits of the date before, (B, K, H, W)."""
+        ...
+
+    @property
+    def after_logits(self) -> Tensor:
+        """Land-cover logits of the date after, (B, K, H, W)."""
+        ...
+
+    @property
+    def change_logits(self) -> Tensor:
+        """Logits of "changed", (B, H, W)."""
+        ...
+
+
+class ObjectiveParts(NamedTuple):
+    """The objective and its parts, scalars; each part as its own loss returns it, unweighted."""
+
+    total: Tensor
+    """What to minimise."""
+    change: Tensor
+    """Mean of w * BCE of the change head."""
+    consistency: Tensor
+    """The consistency loss; 0 where there is none."""
+    semantic_before: Tensor
+    """Cross entropy of the date before."""
+    semantic_after: Tensor
+    """Cross entropy of the date after."""
+
+
+class ChangeObjective(nn.Module):
+    """The objective of the unchanged-area paper, with a choice of consistency loss C.
+
+    `L = change_weight * mean(w * (BCE + consistency_weight * C)) + CE_before + CE_after`, where
+    w = `changed_pixel_weight` on changed pixels and 1 elsewhere. C is a scalar, a mean over all
+    pixels already, when it enters the outer mean, so it is in effect multiplied by mean(w):
+    consistency counts for more where more of a batch has changed. That is how the reference
+    implementation computes it.
+
+    Args:
+        consistency: A name in `CONSISTENCY_LOSSES`.
+        consistency_weight: Weight of C, 0.5 in the paper.
+        change_weight: Weight of change and consistency together.
+        changed_pixel_weight: w of changed pixels.
+        class_weights: One for each of the K classes; None: all 1. The reference uses
+            [2, 1, 2, 2, 1, 1] for the six classes of SenseEarth.
+
+    Raises:
+        ArgumentError: If the name is not known or a weight is negative.
+    """
+
+    def __init__(
+        self,
+        consistency: str = "ual",
+        *,
+        consistency_weight: float = 0.5,
+        change_weight: float = 2.0,
+        changed_pixel_weight: float = 2.0,
+        class_weights: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        if consistency not in CONSISTENCY_LOSSES:
+            raise ArgumentError(
+                f"there is no consistency loss {consistency!r}",
+                fix=f"choose one of {', '.join(CONSISTENCY_LOSSES)}",
+            )
+        if min(consistency_weight, change_weight) < 0:
+            raise ArgumentError(
+                f"consistency_weight is {consistency_weight} and change_weight {change_weight}",
+                fix="give weights of 0 or more; a negative one would reward errors",
+            )
+        create = CONSISTENCY_LOSSES[consistency]
+        self.consistency_loss = None if create is None else create()
+        self.change_loss = ChangeLoss(changed_pixel_weight)
+        self.semantic_loss = SemanticLoss(class_weights)
+        self.consistency_weight = consistency_weight
+        self.change_weight = change_weight
+
+    def forward(
+        self,
+        output: NetworkOutput,
+        before_labels_BHW: Tensor,
+        after_labels_BHW: Tensor,
+        change_BHW: Tensor | None = None,
+        valid_BHW: Tensor | None = None,
+    ) -> ObjectiveParts:
+        """Return the objective of one batch and its parts.
+
+        Args:
+            output: What the network returned.
+            before_labels_BHW: Class ids 0..K of the date before; 0 = not labelled.
+            after_labels_BHW: The same of the date after.
+            change_BHW: 1 = changed. None: changed where either date is labelled, which is right
+                for labels of changed areas only, and wrong once unchanged pixels carry
+                (pseudo-)labels.
+            valid_BHW: False where a pixel is to be ignored, whatever its values.
+
+        Raises:
+            ArgumentError: If shapes disagree.
+            DataError: If class ids lie outside 0..K, or change outside [0, 1].
+        """
+        check_pair(output.before_logits, output.after_logits)
+        check_shapes(
+            output.before_logits,
+            before_labels=before_labels_BHW,
+            after_labels=after_labels_BHW,
+            change_logits=output.change_logits,
+        )
+        if change_BHW is None:
+            change_BHW = (before_labels_BHW > 0) | (after_labels_BHW > 0)
+        change = self.change_loss(output.change_logits, change_BHW, valid_BHW)
+        consistency = self._measure_consistency(output, change_BHW, valid_BHW)
+        before = self.semantic_loss(output.before_logits, before_labels_BHW, valid_BHW)
+        after = self.semantic_loss(output.after_logits, after_labels_BHW, valid_BHW)
+        mean_weight = self._average_weight(change_BHW, valid_BHW)
+        change_term = change + self.consistency_weight * mean_weight * consistency
+        total = self.change_weight * change_term + before + after
+        return ObjectiveParts(total, change, consistency, before, after)
+
+    def _measure_consistency(
+        self, output: NetworkOutput, change_BHW: Tensor, valid_BHW: Tensor | None
+    ) -> Tensor:
+        if self.consistency_loss is None:
+            return torch.zeros((), device=change_BHW.device)
+        return self.consistency_loss(
+            output.before_logits, output.after_logits, change_BHW, valid_BHW
+        )
+
+    def _average_weight(self, change_BHW: Tensor, valid_BHW: Tensor | None) -> Tensor:
+        change = prepare_change(change_BHW, valid_BHW, torch.float32)
+        return mean_over_valid(
+            weigh_pixels(change, self.change_loss.changed_pixel_weight), valid_BHW
+        )

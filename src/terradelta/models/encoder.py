@@ -1,0 +1,37 @@
+"""What every encoder offers to the heads and to the code that loads weights.
+
+Legend of the tensor names: B batch, C bands or channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, ABC):
+    """Turns images into feature maps, finest first."""
+
+    channels: tuple[int, ...]
+    """Channels of each feature map."""
+    strides: tuple[int, ...]
+    """Input pixels per pixel of each feature map; (2, 4, 8, 16, 32) where nothing is dilated."""
+    alignment_px: int
+    """Shifting the image by a multiple of this shifts the features and changes nothing else."""
+    stem_key: str
+    """Key of the only weight whose shape depends on the number of bands."""
+    classifier_keys: tuple[str, ...] = ()
+    """How the keys begin that published classification weights have and an encoder has not."""
+
+    @abstractmethod
+    def forward(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Return the feature maps, of `H / stride` by `W / stride` pixels each.
+
+        Args:
+            image_BCHW: Images whose height and width are multiples of `alignment_px`.
+        """
+
+    def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return published weights under this encoder's keys, without those of a classifier."""
+        return {k: v for k, v in state.items() if not k.startswith(self.classifier_keys)}

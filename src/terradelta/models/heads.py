@@ -1,0 +1,169 @@
+"""Heads: from feature maps to logits at the image's size.
+
+A head names the encoder's feature maps it reads (`levels`) and is called with those, finest first,
+and with the size of its answer. The change head gets the absolute difference of the two dates'.
+Layouts are those of the reference implementation of the UAL paper (own code).
+
+Legend of the tensor names: B batch, C channels, K classes, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from terradelta.models.layers import ConvNormReLU, initialise, resize
+
+
+class Head(nn.Module, ABC):
+    """What a network asks of its heads."""
+
+    levels: tuple[int, ...]
+    """Indices of the encoder's feature maps that the head reads."""
+    has_global_pooling: bool
+    """Whether an answer depends on the whole image and not only on what lies around it."""
+    classifier: nn.Conv2d
+    """The last convolution."""
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (B, K, *size)."""
+
+
+class FCNHead(Head):
+    """3x3 convolution to a quarter of the channels, then a classifier (Long et al., 1411.4038)."""
+
+    levels = (-1,)
+    has_global_pooling = False
+
+    def __init__(self, in_channels: int, num_classes: int, *, lightweight: bool = False):
+        super().__init__()
+        self.reduce = ConvNormReLU(in_channels, in_channels // 4, lightweight=lightweight)
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
+        initialise_head(self)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (B, K, *size)."""
+        return resize(self.classifier(self.dropout(self.reduce(features[-1]))), size)
+
+
+class PyramidPoolingHead(Head):
+    """Averages over 1, 2, 3 and 6 parts a side beside the features (PSPNet, 1612.01105)."""
+
+    levels = (-1,)
+    has_global_pooling = True
+    bins = (1, 2, 3, 6)
+
+    def __init__(self, in_channels: int, num_classes: int, *, lightweight: bool = False):
+        super().__init__()
+        pooled = in_channels // 4
+        self.pools = nn.ModuleList(
+            ConvNormReLU(in_channels, pooled, kernel_size=1) for _ in self.bins
+        )
+        self.reduce = ConvNormReLU(
+            in_channels + len(self.bins) * pooled, pooled, lightweight=lightweight
+        )
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Conv2d(pooled, num_classes, 1)
+        initialise_head(self)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (B, K, *size)."""
+        x_BCHW = features[-1]
+        pooled = [
+            _resize_to(conv(F.adaptive_avg_pool2d(x_BCHW, bins)), x_BCHW)
+            for bins, conv in zip(self.bins, self.pools, strict=True)
+        ]
+        x_BCHW = self.reduce(torch.cat([x_BCHW, *pooled], dim=1))
+        return resize(self.classifier(self.dropout(x_BCHW)), size)
+
+
+class AtrousPyramid(nn.Module):
+    """1x1, three dilated 3x3 convolutions and the image's mean side by side (1802.02611)."""
+
+    rates = (12, 24, 36)
+
+    def __init__(self, in_channels: int, *, lightweight: bool = False):
+        super().__init__()
+        out_channels = in_channels // 8
+        self.branches = nn.ModuleList(
+            [
+                ConvNormReLU(in_channels, out_channels, kernel_size=1),
+                *(
+                    ConvNormReLU(in_channels, out_channels, dilation=rate, lightweight=lightweight)
+                    for rate in self.rates
+                ),
+            ]
+        )
+        self.pool = ConvNormReLU(in_channels, out_channels, kernel_size=1)
+        self.project = ConvNormReLU(
+            (len(self.branches) + 1) * out_channels, out_channels, kernel_size=1
+        )
+        self.dropout = nn.Dropout2d(0.5)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return features (B, in_channels // 8, H, W)."""
+        parts = [branch(x_BCHW) for branch in self.branches]
+        parts.append(_resize_to(self.pool(F.adaptive_avg_pool2d(x_BCHW, 1)), x_BCHW))
+        return self.dropout(self.project(torch.cat(parts, dim=1)))
+
+
+class DeepLabHead(Head):
+    """Atrous pyramid, fused with 48 channels of the stride-4 features (DeepLabV3+, 1802.02611).
+
+    Args:
+        channels: Channels of the stride-4 features and of the deepest ones.
+        num_classes: Channels of the answer.
+        skip_level: Index of the encoder's stride-4 feature map.
+        lightweight: Make 3x3 convolutions depthwise separable.
+    """
+
+    has_global_pooling = True
+    skip_channels = 48
+    fused_channels = 256
+
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        num_classes: int,
+        *,
+        skip_level: int,
+        lightweight: bool = False,
+    ):
+        super().__init__()
+        fine, deep = channels
+        self.levels = (skip_level, -1)
+        self.pyramid = AtrousPyramid(deep, lightweight=lightweight)
+        self.skip = ConvNormReLU(fine, self.skip_channels, kernel_size=1)
+        self.fuse = nn.Sequential(
+            ConvNormReLU(
+                deep // 8 + self.skip_channels, self.fused_channels, lightweight=lightweight
+            ),
+            ConvNormReLU(self.fused_channels, self.fused_channels, lightweight=lightweight),
+        )
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Conv2d(self.fused_channels, num_classes, 1)
+        initialise_head(self)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (B, K, *size)."""
+        fine_BCHW, deep_BCHW = features
+        deep_BCHW = _resize_to(self.pyramid(deep_BCHW), fine_BCHW)
+        fused_BCHW = self.fuse(torch.cat([deep_BCHW, self.skip(fine_BCHW)], dim=1))
+        return resize(self.classifier(self.dropout(fused_BCHW)), size)
+
+
+def initialise_head(head: Head):
+    """Initialise a head; the small classifier lets every class start about equally probable."""
+    initialise(head)
+    nn.init.normal_(head.classifier.weight, std=0.01)
+
+
+def _resize_to(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
+    height, width = like_BCHW.shape[-2:]
+    return resize(x_BCHW, (height, width))

@@ -1,0 +1,140 @@
+"""Every network by name: an architecture and an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from terradelta.errors import ModelError
+from terradelta.models import efficientnet_lite, hrnet, resnet
+from terradelta.models.efficientnet_lite import EfficientNetLite
+from terradelta.models.encoder import Encoder
+from terradelta.models.heads import DeepLabHead, FCNHead, Head, PyramidPoolingHead
+from terradelta.models.hrnet import HRNet
+from terradelta.models.resnet import ResNet
+from terradelta.models.siamese import SiameseNetwork
+from terradelta.models.timm_encoder import TimmEncoder
+from terradelta.models.unet import UNetHead
+
+_ARCHITECTURES = ("fcn", "pspnet", "deeplabv3plus", "unet")
+_TIMM_PREFIX = "timm:"
+
+
+def list_models() -> list[str]:
+    """Return the names of the architectures."""
+    return list(_ARCHITECTURES)
+
+
+def list_encoders() -> list[str]:
+    """Return the names of the encoders; `timm:NAME` takes any of timm's besides."""
+    return [*resnet.VARIANTS, *hrnet.WIDTHS, *efficientnet_lite.VARIANTS]
+
+
+def create_model(
+    name: str,
+    encoder: str = "resnet18",
+    num_classes: int = 6,
+    lightweight: bool = False,
+    in_channels: int = 3,
+    encoder_weights: str | Path | None = None,
+) -> SiameseNetwork:
+    """Build a network.
+
+    Args:
+        name: One of `list_models()`.
+        encoder: One of `list_encoders()`, or `timm:NAME` where timm is installed.
+        num_classes: Land-cover classes, unchanged not among them.
+        lightweight: Make the heads' 3x3 convolutions depthwise separable.
+        in_channels: Bands of an image.
+        encoder_weights: None starts from random weights, "imagenet" from those of an installed
+            package, and a path from a published .pth or .safetensors file.
+
+    Raises:
+        ModelError: If a name is unknown, the parts do not fit each other, or weights do not load.
+    """
+    if name not in _ARCHITECTURES:
+        raise _unknown("architecture", name, _ARCHITECTURES)
+    for argument, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if count < 1:
+            raise ModelError(f"{argument} is {count}", fix="give at least 1")
+    built = _build_encoder(encoder, in_channels, dense=name != "unet")
+    semantic_head, change_head = (
+        _build_head(part, built, channels, lightweight)
+        for part, channels in ((_semantic_part(name), num_classes), (name, 1))
+    )
+    if encoder_weights is not None:
+        # Imported here because published.py builds networks with this function.
+        from terradelta.models.published import load_encoder_weights
+
+        load_encoder_weights(built, encoder, encoder_weights)
+    config = {
+        "name": name,
+        "encoder": encoder,
+        "num_classes": num_classes,
+        "lightweight": lightweight,
+        "in_channels": in_channels,
+    }
+    return SiameseNetwork(built, semantic_head, change_head, config)
+
+
+def _semantic_part(name: str) -> str:
+    """Return whose head tells the classes: only the U-Net has one of its own."""
+    return "unet" if name == "unet" else "fcn"
+
+
+def _build_head(name: str, encoder: Encoder, num_classes: int, lightweight: bool) -> Head:
+    deep = encoder.channels[-1]
+    if name == "fcn":
+        return FCNHead(deep, num_classes, lightweight=lightweight)
+    if name == "pspnet":
+        return PyramidPoolingHead(deep, num_classes, lightweight=lightweight)
+    if name == "deeplabv3plus":
+        skip_level = _find_stride(encoder, 4)
+        return DeepLabHead(
+            (encoder.channels[skip_level], deep),
+            num_classes,
+            skip_level=skip_level,
+            lightweight=lightweight,
+        )
+    if len(encoder.channels) != 5:
+        raise ModelError(
+            f"unet needs feature maps of five scales, this encoder has {len(encoder.channels)} "
+            f"(strides {encoder.strides})",
+            fix="use another encoder, or fcn",
+        )
+    return UNetHead(encoder.channels, num_classes, lightweight=lightweight)
+
+
+def _build_encoder(name: str, in_channels: int, *, dense: bool) -> Encoder:
+    """Build an encoder whose last feature map is fine (dense heads) or plainly the coarsest.
+
+    ResNets are dilated for every architecture: the published U-Net's are too.
+    """
+    if name in resnet.VARIANTS:
+        return ResNet(name, in_channels)
+    if name in hrnet.WIDTHS:
+        return HRNet(name, in_channels, joined=dense)
+    if name in efficientnet_lite.VARIANTS:
+        return EfficientNetLite(name, in_channels, dilated=dense)
+    if name.startswith(_TIMM_PREFIX):
+        return TimmEncoder(name.removeprefix(_TIMM_PREFIX), in_channels, dilated=dense)
+    raise _unknown("encoder", name, [*list_encoders(), f"{_TIMM_PREFIX}NAME"])
+
+
+def _find_stride(encoder: Encoder, stride: int) -> int:
+    if stride not in encoder.strides:
+        raise ModelError(
+            f"deeplabv3plus needs a feature map of stride {stride}, this encoder has strides "
+            f"{encoder.strides}",
+            fix="use another encoder, or fcn",
+        )
+    return encoder.strides.index(stride)
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> ModelError:
+    close = get_close_matches(name, known)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return ModelError(
+        f"there is no {kind} named {name!r}", fix=f"{hint}there are: {', '.join(known)}"
+    )

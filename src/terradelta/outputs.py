@@ -1,0 +1,66 @@
+"""Outputs that appear whole or not at all: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from terradelta.errors import OutputExistsError
+
+
+def refuse_existing(path: Path, overwrite: bool):
+    """Raise if an output is there already and may not be replaced.
+
+    An empty folder is no output.
+
+    Raises:
+        OutputExistsError: If `path` exists, is not an empty folder, and `overwrite` is False.
+    """
+    is_empty_folder = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not is_empty_folder and not overwrite:
+        raise OutputExistsError(
+            f"{path} exists already",
+            fix="choose another output, or replace it with --overwrite",
+        )
+
+
+@contextmanager
+def stage_folder(folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a folder beside `folder` that takes its place when the block ends well.
+
+    When the block raises, what it wrote is removed and `folder` is as it was.
+
+    Raises:
+        OutputExistsError: If `folder` holds something and `overwrite` is False.
+    """
+    folder = Path(folder)
+    refuse_existing(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        staged.chmod(0o755)
+        yield staged
+        if folder.exists():
+            replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(replaced / folder.name)
+            staged.rename(folder)
+            shutil.rmtree(replaced)
+        else:
+            staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
+def stage_file(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path`, of the same suffix, that replaces it when the block ends well."""
+    path = Path(path)
+    staged = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield staged
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Running networks: tiles, test-time views, ensembles, and the outputs on disk."""

@@ -1,0 +1,130 @@
+"""Prediction of a folder of image pairs: indexed PNGs under the inputs' names.
+
+Legend of the array names: C bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.windows import Window
+from tqdm import tqdm
+
+from terradelta.classes import ClassTable
+from terradelta.data.images import read_image, write_indexed, write_mask
+from terradelta.data.layouts import PairFiles
+from terradelta.errors import ArgumentError, DataError
+from terradelta.geo.pair import PairWindow
+from terradelta.predict.engine import Predictor
+from terradelta.predict.transitions import TransitionSums
+
+FOLDER_NAMES = {
+    "terradelta": ("before", "after", "change"),
+    "senseearth": ("im1", "im2", None),
+}
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """A pair of pictures in memory, read like a raster."""
+
+    before_CHW: np.ndarray
+    """Bands of the before image."""
+    after_CHW: np.ndarray
+    """Bands of the after image, of the same shape."""
+
+    @classmethod
+    def load(cls, files: PairFiles, bands: tuple[str, ...]) -> ImagePair:
+        """Read both pictures.
+
+        Raises:
+            DataError: If they differ in size or lack the bands that the model needs.
+        """
+        images = {path: read_image(path) for path in (files.before, files.after)}
+        for path, image_CHW in images.items():
+            if len(image_CHW) != len(bands):
+                raise DataError(
+                    f"{path} has {len(image_CHW)} bands and the model needs "
+                    f"{len(bands)} ({', '.join(bands)})",
+                    fix="use images of those bands, or a model trained on these",
+                )
+        before_CHW, after_CHW = (images[path] for path in (files.before, files.after))
+        if before_CHW.shape != after_CHW.shape:
+            raise DataError(
+                f"{files.before} is {_size(before_CHW)} px and {files.after} is "
+                f"{_size(after_CHW)} px",
+                fix="cut both to the same pixels",
+            )
+        return cls(before_CHW, after_CHW)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.before_CHW.shape[1], self.before_CHW.shape[2]
+
+    def read(self, window: Window) -> PairWindow:
+        """Return one window of both dates; every pixel is valid."""
+        rows, columns = window.toslices()
+        before_CHW, after_CHW = self.before_CHW[:, rows, columns], self.after_CHW[:, rows, columns]
+        return PairWindow(before_CHW, after_CHW, np.ones(before_CHW.shape[1:], dtype=bool))
+
+
+def map_folder(
+    predictor: Predictor, pairs: tuple[PairFiles, ...], folder: Path, layout: str = "terradelta"
+) -> dict[str, Any]:
+    """Write class maps of every pair as indexed PNGs and return the summary of all.
+
+    Args:
+        predictor: The models.
+        pairs: The image pairs; outputs take their names.
+        folder: Where the folders of maps go.
+        layout: "terradelta" writes before/, after/ and change/ (from*(K+1)+to); "senseearth"
+            writes im1/ and im2/ as the contest asks.
+
+    Raises:
+        DataError: If a picture cannot be read or does not fit its partner or the model.
+        ArgumentError: If the layout is unknown.
+    """
+    if layout not in FOLDER_NAMES:
+        raise ArgumentError(
+            f"output layout {layout!r} is not known", fix=f"use one of {', '.join(FOLDER_NAMES)}"
+        )
+    before_name, after_name, change_name = FOLDER_NAMES[layout]
+    classes = predictor.classes
+    sums = TransitionSums(classes, has_area=False)
+    for files in tqdm(pairs, desc="predicting", unit="pair", disable=None):
+        before_HW, after_HW = predict_images(predictor, ImagePair.load(files, predictor.bands))
+        change_HW = classes.encode_transition(before_HW.astype(np.uint16), after_HW)
+        sums.add(change_HW, np.ones(change_HW.shape, dtype=bool), None)
+        write_mask(folder / before_name / f"{files.name}.png", before_HW, classes)
+        write_mask(folder / after_name / f"{files.name}.png", after_HW, classes)
+        if change_name is not None:
+            _write_change(folder / change_name / f"{files.name}.png", change_HW, classes)
+    sums.write_csv(folder / "transitions.csv")
+    return {**sums.summarize(), "pairs": len(pairs)}
+
+
+def predict_images(predictor: Predictor, pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
+    """Return class ids before and after of one picture pair, (H, W) uint8, 0 = unchanged."""
+    before_HW, after_HW = np.zeros((2, *pair.shape), dtype=np.uint8)
+    for window, maps, _ in predictor.map_tiles(pair, *pair.shape):
+        before_HW[window.toslices()] = maps.before_HW
+        after_HW[window.toslices()] = maps.after_HW
+    return before_HW, after_HW
+
+
+def _write_change(path: Path, change_HW: np.ndarray, classes: ClassTable):
+    if classes.num_transitions > 256:
+        raise DataError(
+            f"{classes.num_transitions} transitions do not fit the 256 values of {path}",
+            fix="predict with --layout senseearth, which writes the two dates only",
+        )
+    colours = [classes.colour_transition(i) for i in range(classes.num_transitions)]
+    write_indexed(path, change_HW.astype(np.uint8), colours)
+
+
+def _size(image_CHW: np.ndarray) -> str:
+    return f"{image_CHW.shape[2]} x {image_CHW.shape[1]}"

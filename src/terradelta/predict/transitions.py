@@ -1,0 +1,106 @@
+"""From-to sums: how many pixels and how much ground went from each class to each other.
+
+Legend of the array names: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from terradelta.classes import ClassTable
+from terradelta.outputs import stage_file
+
+M2_PER_HECTARE = 10_000
+
+
+class TransitionSums:
+    """Pixels and ground area by transition, summed window by window.
+
+    Args:
+        classes: The classes of the map.
+        has_area: Whether ground areas are known; without a CRS only pixels are counted.
+    """
+
+    def __init__(self, classes: ClassTable, has_area: bool = True):
+        self.classes = classes
+        self.has_area = has_area
+        self.pixels = np.zeros(classes.num_transitions, dtype=np.int64)
+        self.area_m2 = np.zeros(classes.num_transitions)
+        self.nodata_pixels = 0
+
+    def add(
+        self, change_HW: np.ndarray, valid_HW: np.ndarray, pixel_area_m2_HW: np.ndarray | None
+    ):
+        """Add a window of a from-to map; invalid pixels count only as nodata."""
+        values = change_HW[valid_HW]
+        size = self.classes.num_transitions
+        self.pixels += np.bincount(values, minlength=size)
+        self.nodata_pixels += int(valid_HW.size - len(values))
+        if pixel_area_m2_HW is not None:
+            areas = pixel_area_m2_HW[valid_HW]
+            self.area_m2 += np.bincount(values, weights=areas, minlength=size)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per transition that occurs, largest first, with hectares and shares.
+
+        Shares are of the valid pixels' area, or of their number where areas are unknown.
+        """
+        weight = self.area_m2 if self.has_area else self.pixels
+        total = weight.sum()
+        order = [int(t) for t in np.argsort(-weight, kind="stable") if t and self.pixels[t]]
+        return [self._row(transition, weight[transition] / total) for transition in order]
+
+    def _row(self, transition: int, share: float) -> dict[str, Any]:
+        from_class, to_class = self.classes.decode_transition(transition)
+        return {
+            "from": self.classes.names[from_class],
+            "to": self.classes.names[to_class],
+            "pixels": int(self.pixels[transition]),
+            "area_ha": self._hectares(self.area_m2[transition]),
+            "share_percent": 100 * float(share),
+        }
+
+    def _hectares(self, area_m2: float) -> float | None:
+        return float(area_m2) / M2_PER_HECTARE if self.has_area else None
+
+    def summarize(self) -> dict[str, Any]:
+        """Return totals and the transitions as one JSON-ready object."""
+        changed_pixels = int(self.pixels[1:].sum())
+        valid_pixels = int(self.pixels.sum())
+        weight = self.area_m2 if self.has_area else self.pixels
+        return {
+            "valid_pixels": valid_pixels,
+            "changed_pixels": changed_pixels,
+            "nodata_pixels": self.nodata_pixels,
+            "valid_ha": self._hectares(self.area_m2.sum()),
+            "changed_ha": self._hectares(self.area_m2[1:].sum()),
+            "changed_percent": 100 * float(weight[1:].sum() / weight.sum()) if valid_pixels else 0,
+            "transitions": self.rows(),
+        }
+
+    def write_csv(self, path: Path):
+        """Write a line per transition, then unchanged, valid total and nodata."""
+        summary = self.summarize()
+        unchanged = {
+            "from": self.classes.names[0],
+            "to": self.classes.names[0],
+            "pixels": int(self.pixels[0]),
+            "area_ha": self._hectares(self.area_m2[0]),
+            "share_percent": 100 - summary["changed_percent"],
+        }
+        total = {
+            "from": "all valid",
+            "to": "all valid",
+            "pixels": summary["valid_pixels"],
+            "area_ha": summary["valid_ha"],
+            "share_percent": 100.0,
+        }
+        nodata = {"from": "nodata", "to": "nodata", "pixels": self.nodata_pixels}
+        with stage_file(path) as staged, staged.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["from", "to", "pixels", "area_ha", "share_percent"])
+            writer.writeheader()
+            writer.writerows([*self.rows(), unchanged, total, nodata])

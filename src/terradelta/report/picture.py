@@ -1,0 +1,99 @@
+"""One picture of a prediction: before, after, the from-to map and its legend.
+
+Legend of the array names: C bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from rasterio.enums import Resampling
+
+from terradelta.classes import ClassTable
+from terradelta.geo.pair import Bands, RasterPair
+
+MAX_SIDE_PX = 1200
+MAX_LEGEND_ROWS = 14
+
+
+def draw_picture(
+    before: str | Path,
+    after: str | Path,
+    folder: Path,
+    classes: ClassTable,
+    summary: dict[str, Any],
+    *,
+    band_names: tuple[str, ...],
+    bands: Bands | None = None,
+    name: str = "picture.png",
+):
+    """Draw before, after and the change map of a prediction folder side by side.
+
+    Args:
+        before: The earlier raster.
+        after: The later raster.
+        folder: The prediction folder with `change.tif`; the picture goes there.
+        classes: What the map's values mean.
+        summary: The prediction's summary, whose largest transitions make the legend.
+        band_names: The bands of the model; the first three are drawn as red, green, blue.
+        bands: Which bands of the rasters those are.
+        name: File name of the picture.
+    """
+    with rasterio.open(folder / "change.tif") as source:
+        scale = max(1.0, max(source.width, source.height) / MAX_SIDE_PX)
+        shape = (max(1, round(source.height / scale)), max(1, round(source.width / scale)))
+        change_HW = source.read(1, out_shape=shape, resampling=Resampling.mode)
+        nodata = source.nodata
+    with RasterPair(before, after, band_names, bands) as pair:
+        images = pair.read_overview(shape)
+    map_HWC = np.full((*change_HW.shape, 3), 235, dtype=np.uint8)
+    for transition in range(classes.num_transitions):
+        map_HWC[change_HW == transition] = classes.colour_transition(transition)
+    map_HWC[change_HW == nodata] = (160, 160, 160)
+
+    aspect = shape[1] / shape[0]
+    figure = Figure(figsize=(4.6 * 3 * min(aspect, 1.6) + 3.4, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3)
+    panels = (
+        ("before", _stretch(images.before_CHW, images.valid_HW)),
+        ("after", _stretch(images.after_CHW, images.valid_HW)),
+        (f"changed: {summary['changed_percent']:.1f} %", map_HWC),
+    )
+    for axis, (title, picture_HWC) in zip(axes, panels, strict=True):
+        axis.imshow(picture_HWC, interpolation="nearest")
+        axis.set_title(title)
+        axis.set_axis_off()
+    handles = _legend(classes, summary)
+    if handles:
+        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(folder / name, dpi=110)
+
+
+def _legend(classes: ClassTable, summary: dict[str, Any]) -> list[Patch]:
+    handles = []
+    for row in summary["transitions"][:MAX_LEGEND_ROWS]:
+        ids = classes.names.index(row["from"]), classes.names.index(row["to"])
+        colour = np.array(classes.colour_transition(classes.encode_transition(*ids))) / 255
+        amount = f"{row['pixels']:,} px" if row["area_ha"] is None else f"{row['area_ha']:.2f} ha"
+        label = f"{row['from']} → {row['to']}  {amount}"
+        handles.append(Patch(facecolor=colour, edgecolor="0.4", label=label))
+    rest = len(summary["transitions"]) - len(handles)
+    if rest > 0:
+        handles.append(Patch(facecolor="none", edgecolor="none", label=f"and {rest} more"))
+    return handles
+
+
+def _stretch(image_CHW: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:
+    """Return an RGB picture; other than 8-bit data is stretched between its 2nd and 98th percentile."""
+    rgb_CHW = image_CHW[:3] if len(image_CHW) >= 3 else np.repeat(image_CHW[:1], 3, axis=0)
+    if rgb_CHW.dtype != np.uint8 and valid_HW.any():
+        low, high = np.percentile(rgb_CHW[:, valid_HW], (2, 98))
+        rgb_CHW = np.clip((rgb_CHW - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
+    return np.moveaxis(rgb_CHW, 0, -1)

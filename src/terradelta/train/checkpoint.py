@@ -1,0 +1,96 @@
+"""The state of a training run after an epoch: tensors as safetensors, the rest as JSON, no pickle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from terradelta.errors import ModelError
+from terradelta.outputs import stage_folder
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    best_score: float = float("-inf")
+    """Best validation score so far."""
+    best_epoch: int = 0
+    """The epoch that reached it."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+    """One row an epoch."""
+
+    def finish_epoch(self, row: dict[str, Any], score: float):
+        """Count an epoch, log its row and remember whether its score is the best."""
+        self.epoch += 1
+        self.log.append({"epoch": self.epoch, **row})
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, self.epoch
+
+
+def save_checkpoint(
+    run: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+):
+    """Write the state after an epoch and drop the one before it."""
+    folder = run / "checkpoints"
+    with stage_folder(folder / f"epoch-{progress.epoch:04d}", overwrite=True) as staged:
+        tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+        tensors |= {
+            f"optimizer.{index}.{key}": torch.as_tensor(value)
+            for index, state in optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        save_file(
+            {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
+            staged / "state.safetensors",
+        )
+        (staged / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n")
+    for older in sorted(folder.glob("epoch-*"))[:-1]:
+        shutil.rmtree(older)
+
+
+def load_checkpoint(
+    run: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Restore the newest state of a run and return where it stands; a new run starts at 0.
+
+    Raises:
+        ModelError: If the state does not fit the network.
+    """
+    found = sorted((run / "checkpoints").glob("epoch-*"))
+    if not found:
+        return Progress()
+    newest = found[-1]
+    tensors = load_file(newest / "state.safetensors")
+    try:
+        network.load_state_dict(_pick(tensors, "network."))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{newest} does not fit the network of this run: {error}",
+            fix="resume with the options the run was started with",
+        ) from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _pick(tensors, "optimizer.").items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Progress(**json.loads((newest / "progress.json").read_text()))
+
+
+def _pick(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

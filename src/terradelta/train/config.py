@@ -1,0 +1,126 @@
+"""The training recipe: one dataclass is the API, the command line and the YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from terradelta.errors import ArgumentError
+from terradelta.outputs import stage_file
+
+Loss = Literal["ual", "ual-probability", "cosine", "mse", "none"]
+Views = Literal["none", "flips", "d4", "seed6"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained; the defaults are the reference recipe of the UAL paper.
+
+    Raises:
+        ArgumentError: If a number is out of its range.
+    """
+
+    data: str | None = None
+    """Data set: a folder in a known layout, or a CSV of paths."""
+    model: str = "fcn"
+    """Architecture: fcn, pspnet, deeplabv3plus or unet."""
+    encoder: str = "resnet18"
+    """Encoder; `terradelta models` lists them."""
+    encoder_weights: str | None = None
+    """Weights the encoder starts from: a file, or "imagenet" where pip installs them."""
+    lightweight: bool = False
+    """Replace the heads' 3 x 3 convolutions by depthwise separable ones."""
+    loss: Loss = "ual"
+    """What makes the two dates' classes agree where nothing changed."""
+    consistency_weight: float = 0.5
+    """Weight of that loss inside the change term."""
+    changed_pixel_weight: float = 2.0
+    """Weight of a changed pixel in the change term; unchanged ones count 1."""
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each land-cover class; by default the reference's for its six, else 1."""
+    epochs: int = 30
+    """Passes over the training pairs."""
+    batch_size: int = 8
+    """Pairs a step."""
+    learning_rate: float = 1.5e-4
+    """Adam's rate for the encoder at the first step."""
+    head_rate_factor: float = 10.0
+    """How many times faster the heads learn."""
+    weight_decay: float = 1e-4
+    """Adam's L2 penalty."""
+    poly_power: float = 0.9
+    """The rate falls as (1 - step / steps) to this power."""
+    views: Views = "seed6"
+    """Flips and turns a pair is drawn from, each with the same probability."""
+    crop_size_px: int | None = None
+    """Side of a random crop; whole images when not given."""
+    brightness: float = 0.0
+    """Largest relative change of brightness, drawn for each date by itself."""
+    contrast: float = 0.0
+    """Largest relative change of contrast, drawn for each date by itself."""
+    colour: float = 0.0
+    """Largest relative change of each band, drawn for each date by itself."""
+    swap_dates: bool = False
+    """Show each pair in either order of time."""
+    val_every: int = 10
+    """Where the data names no validation split, every so many files are held out."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+    workers: int = 1
+    """Processes that load pairs."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: str = "auto"
+    """auto, fp32 or bf16."""
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "val_every"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(
+                    f"{name} is {getattr(self, name)}", fix=f"give a {name} of at least 1"
+                )
+        for name in ("learning_rate", "head_rate_factor"):
+            if not getattr(self, name) > 0:
+                raise ArgumentError(f"{name} is {getattr(self, name)}", fix="give it above 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values."""
+        plain = asdict(self)
+        if self.class_weights is not None:
+            plain["class_weights"] = list(self.class_weights)
+        return plain
+
+    def write_yaml(self, path: Path):
+        """Write the recipe so that `terradelta train FILE` repeats it."""
+        with stage_file(path) as staged:
+            staged.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+    @classmethod
+    def read_yaml(cls, path: str | Path) -> TrainConfig:
+        """Read a recipe.
+
+        Raises:
+            ArgumentError: If the file is not YAML or has a key that is no option.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ArgumentError(f"{path} cannot be read: {error}", fix="give a YAML file") from error
+        known = [field.name for field in fields(cls)]
+        if not isinstance(content, dict):
+            raise ArgumentError(
+                f"{path} holds {type(content).__name__}, not options",
+                fix="write one `option: value` a line",
+            )
+        unknown = [key for key in content if key not in known]
+        if unknown:
+            raise ArgumentError(
+                f"{path} has options that do not exist: {', '.join(map(str, unknown))}",
+                fix=f"use {', '.join(known)}",
+            )
+        if content.get("class_weights") is not None:
+            content["class_weights"] = tuple(content["class_weights"])
+        return cls(**content)

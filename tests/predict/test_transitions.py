@@ -1,0 +1,65 @@
+import csv
+
+import numpy as np
+import pytest
+
+from terradelta.classes import SENSEEARTH
+from terradelta.predict.transitions import TransitionSums
+
+
+@pytest.fixture
+def window():
+    random = np.random.default_rng(0)
+    change_HW = random.integers(0, 49, (60, 70)).astype(np.uint8)
+    return change_HW, random.random((60, 70)) < 0.9, random.uniform(3, 5, (60, 70))
+
+
+def test_sums_are_those_of_a_loop_over_the_pixels(window):
+    change_HW, valid_HW, area_HW = window
+    sums = TransitionSums(SENSEEARTH)
+    for rows in (slice(0, 13), slice(13, 60)):
+        sums.add(change_HW[rows], valid_HW[rows], area_HW[rows])
+    for transition in (0, 17, 48):
+        pixels = [
+            (row, column)
+            for row in range(60)
+            for column in range(70)
+            if valid_HW[row, column] and change_HW[row, column] == transition
+        ]
+        assert sums.pixels[transition] == len(pixels)
+        assert sums.area_m2[transition] == pytest.approx(sum(area_HW[p] for p in pixels))
+    assert sums.nodata_pixels == (~valid_HW).sum()
+
+
+def test_the_table_adds_up_to_the_valid_area(window, tmp_path):
+    change_HW, valid_HW, area_HW = window
+    sums = TransitionSums(SENSEEARTH)
+    sums.add(change_HW, valid_HW, area_HW)
+    sums.write_csv(tmp_path / "transitions.csv")
+    with (tmp_path / "transitions.csv").open(newline="") as file:
+        *parts, total, nodata = csv.DictReader(file)
+    assert total["from"] == "all valid"
+    hectares = area_HW[valid_HW].sum() / 10_000
+    assert float(total["area_ha"]) == pytest.approx(hectares, rel=1e-9)
+    assert sum(float(row["area_ha"]) for row in parts) == pytest.approx(hectares, rel=1e-9)
+    assert sum(float(row["share_percent"]) for row in parts) == pytest.approx(100)
+    assert sum(int(row["pixels"]) for row in parts) == int(total["pixels"]) == valid_HW.sum()
+    assert int(nodata["pixels"]) == (~valid_HW).sum()
+
+
+def test_without_a_crs_there_are_pixels_and_no_hectares(window):
+    change_HW, valid_HW, _ = window
+    sums = TransitionSums(SENSEEARTH, has_area=False)
+    sums.add(change_HW, valid_HW, None)
+    summary = sums.summarize()
+    assert summary["changed_ha"] is None
+    changed = (change_HW > 0) & valid_HW
+    assert summary["changed_percent"] == pytest.approx(100 * changed.sum() / valid_HW.sum())
+
+
+def test_nothing_valid_is_nothing_changed():
+    sums = TransitionSums(SENSEEARTH)
+    sums.add(np.zeros((3, 3), np.uint8), np.zeros((3, 3), bool), np.ones((3, 3)))
+    summary = sums.summarize()
+    assert (summary["valid_pixels"], summary["changed_percent"]) == (0, 0)
+    assert summary["transitions"] == []
