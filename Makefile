@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 # The pinned torch has a CPU build; see constraints.txt.
 
-.PHONY: demo test test-slow check format bench docs clean hooks
+.PHONY: demo test test-slow check format bench weights docs clean hooks
 
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
@@ -24,8 +24,11 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed         ## ratios measured side by side; results go to benchmarks/
-	$(BIN)/python benchmarks/drawn_scenes.py
+bench: .venv/installed         ## speed ratios, measured side by side on this machine
+	$(BIN)/python benchmarks/inference.py
+
+weights: .venv/installed-dev   ## train the embedded model again, about 15 minutes
+	$(BIN)/python recipes/drawn_scenes.py
 
 docs: .venv/installed-dev      ## the documentation as a site in site/
 	$(BIN)/zensical build

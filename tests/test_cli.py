@@ -1,8 +1,12 @@
+import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
+import terradelta as td
+from terradelta.models.published import list_published_keys
 from terradelta.train.config import TrainConfig
 
 VERBS = ("demo", "predict", "train", "evaluate", "score", "synth", "convert", "models", "info")
@@ -76,3 +80,48 @@ def test_options_on_the_line_override_the_recipe_even_with_its_default(tmp_path)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "fcn 7 somewhere (1.0, 2.0)"
+
+
+def test_the_main_job_from_the_command_line(tmp_path):
+    """Draw, train, evaluate, predict, score: the numbers of a model and of its masks agree."""
+    steps = [
+        ("synth", "-o", "drawn", "--pairs", 6, "--size", 64, "--seed", 2),
+        ("train", "drawn", "-o", "run", "--epochs", 1, "--batch-size", 2, "--workers", 0),
+        ("evaluate", "run/last", "drawn", "--split", "all", "--json"),
+        ("predict", "drawn/im1", "drawn/im2", "-o", "out", "-m", "run/last"),
+        ("score", "out", "drawn", "--json"),
+        ("score", "out", "drawn", "--protocol", "ual"),
+        ("info", "run/best"),
+        ("models",),
+    ]
+    printed = []
+    for step in steps:
+        done = run(*step, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert json.loads(printed[2]) == json.loads(printed[4])
+    assert printed[5].startswith("protocol ual, 6 pairs\n")
+    assert json.loads(printed[6])["training"]["epochs"] == 1
+    assert "efficientnet_lite0" in printed[7]
+
+
+def test_published_weights_are_converted_from_the_command_line(tmp_path):
+    network = td.create_model("fcn", encoder="resnet18")
+    keys = list_published_keys(network)
+    state = {f"module.{keys[key]}": value for key, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "published.pth")
+    options = ("--model", "fcn", "--encoder", "resnet18")
+    without = run("convert", "published.pth", "-o", "model", *options, cwd=tmp_path)
+    assert without.returncode == 2
+    assert "--polarity" in without.stderr
+    done = run(
+        "convert", "published.pth", "-o", "model", *options, "--polarity", "unchanged", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    converted = td.load_model(tmp_path / "model")
+    assert converted.card.training["polarity"] == "unchanged"
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        ours, theirs = converted.network(image, -image), network.eval()(image, -image)
+    assert torch.equal(ours.before_logits, theirs.before_logits)
+    assert torch.allclose(ours.change_logits, -theirs.change_logits, atol=1e-6)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from terradelta.errors import TerradeltaError as TerradeltaError
     from terradelta.evaluate.scoring import evaluate as evaluate
     from terradelta.evaluate.scoring import score as score
+    from terradelta.models.bundle import convert as convert
     from terradelta.models.bundle import load_model as load_model
     from terradelta.models.bundle import save_model as save_model
-    from terradelta.models.published import convert as convert
     from terradelta.models.registry import create_model as create_model
     from terradelta.models.registry import list_encoders as list_encoders
     from terradelta.models.registry import list_models as list_models
@@ -38,7 +38,7 @@ _HOMES = {
     "ClassTable": "terradelta.classes",
     "TerradeltaError": "terradelta.errors",
     "TrainConfig": "terradelta.train.config",
-    "convert": "terradelta.models.published",
+    "convert": "terradelta.models.bundle",
     "create_model": "terradelta.models.registry",
     "demo": "terradelta.demo",
     "draw_pair": "terradelta.data.synthetic",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,18 @@ class ClassTable:
                 fix="give id 0 and 1 to 254 land-cover classes",
             )
 
+    @classmethod
+    def numbered(cls, num_classes: int) -> ClassTable:
+        """Return a table for classes of which nothing but their number is known."""
+        hues = (colorsys.hsv_to_rgb(i / num_classes, 0.8, 0.85) for i in range(num_classes))
+        return cls(
+            names=("unchanged", *(f"class {i}" for i in range(1, num_classes + 1))),
+            colours=(
+                (255, 255, 255),
+                *((int(r * 255), int(g * 255), int(b * 255)) for r, g, b in hues),
+            ),
+        )
+
     @property
     def num_classes(self) -> int:
         """K, the number of land-cover classes; id 0 is not among them."""
@@ -61,7 +74,7 @@ class ClassTable:
         return f"{self.names[from_class]} → {self.names[to_class]}"
 
     def colour_transition(self, transition: int) -> Colour:
-        """Return the colour a transition is drawn in: the class it became, tinted by the one it was."""
+        """Return the colour of a transition: that of the class it became, tinted by the old one."""
         from_class, to_class = self.decode_transition(transition)
         if transition == 0:
             return self.colours[0]

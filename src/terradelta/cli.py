@@ -23,7 +23,7 @@ _recipe = Group("Recipe", sort_key=1)
 
 Models = Annotated[
     str | None,
-    Parameter(name=["--model", "-m"], help="Model folder, or several that vote: M1,M2."),
+    Parameter(name=["--model", "-m"]),
 ]
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 Overwrite = Annotated[bool, Parameter(negative=())]
@@ -46,7 +46,9 @@ def demo(*, output: Output = Path("demo"), overwrite: Overwrite = False):
     _print_summary(result.summary)
     if sys.stdout.isatty():
         print_map(result.folder / "change.tif")
-    print(f"\nmaps and polygons  {result.folder}\npicture            {result.folder / 'picture.png'}")
+    print(
+        f"\nmaps and polygons  {result.folder}\npicture            {result.folder / 'picture.png'}"
+    )
 
 
 @app.command
@@ -71,6 +73,7 @@ def predict(
         before: The earlier raster, or a folder of images.
         after: The later raster, or a folder of images with the same names.
         output: Folder to make; it appears whole or not at all.
+        model: Model folder, or several that vote: M1,M2; the embedded model by default.
         tta: Flips and turns whose answers are averaged; slower, a little better.
         bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
         layout: For folders: before/ after/ change/, or im1/ im2/ as the contest asks.
@@ -112,6 +115,7 @@ def train(
 
     Args:
         source: Data set (a folder or a CSV), or a YAML recipe; options given here override it.
+        config: The recipe.
         output: Run folder: best/ and last/ model, log.csv, config.yaml, checkpoints/.
         resume: Go on after the last finished epoch of OUTPUT.
         overwrite: Start anew in an OUTPUT that holds a run.
@@ -242,7 +246,7 @@ def convert(
         lightweight: Whether its heads are depthwise separable.
         overwrite: Replace an existing output.
     """
-    from terradelta.models.published import convert as run_convert
+    from terradelta.models.bundle import convert as run_convert
 
     run_convert(
         checkpoint,

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -33,7 +35,7 @@ def measure_polygon(grid: Grid, window: Window) -> float:
     corners = [(0, 0), (right, 0), (right, bottom), (0, bottom), (0, 0)]
     outline = [
         (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t)
-        for a, b in zip(corners, corners[1:], strict=False)
+        for a, b in itertools.pairwise(corners)
         for t in np.linspace(0, 1, 200, endpoint=False)
     ]
     xs, ys = zip(

@@ -48,4 +48,4 @@ def test_same_grids_may_differ_by_rounding_only():
 
 def test_a_rotated_grid_has_the_bounds_of_its_corners():
     turned = Grid(UTM, Affine.rotation(45) @ Affine.scale(1, -1), 10, 10)
-    assert np.allclose(turned.bounds, (0, -50**0.5, 200**0.5, 50**0.5))
+    assert np.allclose(turned.bounds, (0, -(50**0.5), 200**0.5, 50**0.5))

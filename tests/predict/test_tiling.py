@@ -7,9 +7,7 @@ from terradelta.errors import ArgumentError
 from terradelta.predict.tiling import Tiling
 
 TILINGS = st.builds(
-    lambda stride, step, margin, extra: Tiling(
-        stride * step + 2 * margin + extra, margin, stride
-    ),
+    lambda stride, step, margin, extra: Tiling(stride * step + 2 * margin + extra, margin, stride),
     stride=st.sampled_from([1, 4, 8, 32]),
     step=st.integers(1, 8),
     margin=st.integers(0, 40),
@@ -37,7 +35,7 @@ def test_tiles_cover_every_pixel_once_and_see_their_margin(tiling, height, width
         ):
             assert start % tiling.stride_px == 0
             assert size <= tiling.tile_size_px
-            assert 0 <= start
+            assert start >= 0
             assert start + size <= length
             assert write_start == 0 or write_start - start >= tiling.margin_px
             end = write_start + write_size

@@ -12,7 +12,11 @@ def test_yaml_round_trip(tmp_path):
 
 def test_the_defaults_are_the_reference_recipe():
     config = TrainConfig()
-    assert (config.learning_rate, config.head_rate_factor, config.weight_decay) == (1.5e-4, 10, 1e-4)
+    assert (config.learning_rate, config.head_rate_factor, config.weight_decay) == (
+        1.5e-4,
+        10,
+        1e-4,
+    )
     assert (config.poly_power, config.epochs, config.batch_size) == (0.9, 30, 8)
     assert (config.consistency_weight, config.changed_pixel_weight) == (0.5, 2)
     assert (config.views, config.val_every) == ("seed6", 10)

@@ -6,7 +6,6 @@ PNG, JPEG and BMP are read by Pillow, GeoTIFF and 16-bit PNG by rasterio (Pillow
 
 from __future__ import annotations
 
-import os
 import struct
 import warnings
 import zlib
@@ -22,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from terradelta.classes import BINARY, ClassTable, Colour
 from terradelta.errors import ArgumentError, DataError
+from terradelta.outputs import stage_file
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
@@ -175,14 +175,16 @@ def write_mask(path: str | Path, ids_HW: np.ndarray, classes: ClassTable) -> Non
             f" has 0 to {classes.num_classes}",
             fix="pass the class table that the ids belong to",
         )
-    image = Image.fromarray(ids_HW.astype(np.uint8))
-    image.putpalette([value for colour in classes.colours for value in colour])
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        image.save(part, format="PNG")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_indexed(path, ids_HW.astype(np.uint8), classes.colours)
+
+
+def write_indexed(path: Path, values_HW: np.ndarray, colours: Sequence[Colour]) -> None:
+    """Write (H, W) uint8 values as an indexed PNG; the file appears only when it is complete."""
+    image = Image.fromarray(values_HW)
+    image.putpalette([value for colour in colours for value in colour])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with stage_file(path) as staged:
+        image.save(staged, format="PNG")
 
 
 def write_change_mask(path: str | Path, change_HW: np.ndarray) -> None:

@@ -164,6 +164,44 @@ def find_pairs(
     return PairFolder(root, layout, pairs, classes or (BINARY if is_binary else SENSEEARTH))
 
 
+def match_folders(before: Path, after: Path) -> tuple[PairFiles, ...]:
+    """Pair the images of two folders by name, in the order of their file names.
+
+    Raises:
+        DataError: If a folder holds no images or an image has no counterpart in the other.
+    """
+    images = {folder: _list_images(folder) for folder in (before, after)}
+    for folder, listed in images.items():
+        if not listed:
+            raise DataError(
+                f"no images in {folder}, which holds {_describe(folder)}",
+                fix=f"give folders of {', '.join(sorted(IMAGE_SUFFIXES))} files",
+            )
+    _require_counterparts(before, images[before], after, images[after])
+    ordered = sorted(images[before].items(), key=lambda item: item[1].name)
+    return tuple(PairFiles(stem, path, images[after][stem], None, None) for stem, path in ordered)
+
+
+def find_masks(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the masks of both dates by name, in a folder of labels or of predictions.
+
+    Label folders (label1, label2 and their spellings) are looked at before image folders, whose
+    names (im1, im2; before, after) predictions have.
+
+    Raises:
+        DataError: If there are no such folders or a mask has no counterpart.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder", fix="give the folder of label1/ and label2/")
+    folders = _choose(root, _subfolders(root), (*LABEL_FOLDERS, *IMAGE_FOLDERS), refuse_half=False)
+    if folders is None:
+        raise DataError(
+            f"no masks of two dates in {root}, which holds {_describe(root)}",
+            fix="give a folder with before/ and after/, im1/ and im2/, or label1/ and label2/",
+        )
+    return {pair.name: (pair.before, pair.after) for pair in match_folders(*folders)}
+
+
 def _select(
     root: Path, parts: dict[str, list[PairFiles]], split: Split, val_every: int
 ) -> tuple[PairFiles, ...]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from terradelta.classes import SENSEEARTH, ClassTable
 from terradelta.data.images import read_mask
-from terradelta.data.layouts import find_label_pairs
+from terradelta.data.layouts import find_masks
 from terradelta.errors import ArgumentError, DataError
 from terradelta.evaluate.protocols import create_protocol
 
@@ -123,10 +123,13 @@ def score(
         ArgumentError: If the protocol is unknown.
     """
     counter = create_protocol(protocol, classes.num_classes)
-    predicted = find_label_pairs(Path(predictions))
-    true = find_label_pairs(Path(labels))
+    predicted = find_masks(Path(predictions))
+    true = find_masks(Path(labels))
     if predicted.keys() != true.keys():
-        missing, extra = sorted(true.keys() - predicted.keys()), sorted(predicted.keys() - true)
+        missing, extra = (
+            sorted(true.keys() - predicted.keys()),
+            sorted(predicted.keys() - true.keys()),
+        )
         raise DataError(
             f"{predictions} lacks {len(missing)} masks that {labels} has "
             f"({', '.join(missing[:5])}) and has {len(extra)} more ({', '.join(extra[:5])})",

@@ -66,7 +66,8 @@ def _measure_elements(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.n
 
     def locate(row_shift: float, column_shift: float) -> tuple[np.ndarray, np.ndarray]:
         centres = columns + 0.5 + column_shift, rows + 0.5 + row_shift
-        longitude, latitude = transformer.transform(*(grid.transform @ centres))
+        x, y = grid.transform @ centres  # pyright: ignore[reportOperatorIssue]
+        longitude, latitude = transformer.transform(x, y)
         return np.radians(longitude), np.radians(latitude)
 
     # Central differences over half a pixel to each side give the Jacobian.

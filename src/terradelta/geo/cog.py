@@ -65,7 +65,9 @@ class MapWriter:
         if palette is not None:
             self._dataset.write_colormap(1, dict(palette))
         if names is not None:
-            self._dataset.update_tags(1, **{f"class_{value}": name for value, name in names.items()})
+            self._dataset.update_tags(
+                1, **{f"class_{value}": name for value, name in names.items()}
+            )
 
     def write(self, map_HW: np.ndarray, window: Window):
         """Write a window of the map, (H, W) in the map's data type."""

@@ -78,7 +78,7 @@ class Grid:
                 fix="give two rasters of the same place",
             )
         return self.crop(
-            Window(first_column, first_row, last_column - first_column, last_row - first_row)
+            cut_window(first_column, first_row, last_column - first_column, last_row - first_row)
         )
 
     @property
@@ -95,6 +95,11 @@ class Grid:
         if crs == self.crs or crs is None or self.crs is None:
             return self.bounds
         return transform_bounds(self.crs, crs, *self.bounds)
+
+
+def cut_window(column: int, row: int, width: int, height: int) -> Window:
+    """Return the window at this offset and of this size, in pixels."""
+    return Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
 
 
 def _corners(left: float, bottom: float, right: float, top: float) -> Iterator[tuple]:

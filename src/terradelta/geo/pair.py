@@ -19,7 +19,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
-from terradelta.geo.grid import Grid
+from terradelta.geo.grid import Grid, cut_window
 
 Bands = Sequence[int | str]
 
@@ -89,7 +89,7 @@ class RasterPair:
 
     def read_overview(self, shape: tuple[int, int]) -> PairWindow:
         """Read the whole pair, reduced or enlarged to (rows, columns), for a picture."""
-        whole = Window(0, 0, self.grid.width, self.grid.height)  # pyright: ignore[reportCallIssue]
+        whole = cut_window(0, 0, self.grid.width, self.grid.height)
         return self._read(whole, shape)
 
     def _read(self, window: Window, shape: tuple[int, int]) -> PairWindow:
@@ -108,7 +108,7 @@ class _Aligned:
         self._warped: WarpedVRT | None = None
         own = Grid.of(dataset)
         column, row = ~own.transform @ (pair.grid.transform @ (0, 0))
-        offset = Window(round(column), round(row), pair.grid.width, pair.grid.height)  # pyright: ignore[reportCallIssue]
+        offset = cut_window(round(column), round(row), pair.grid.width, pair.grid.height)
         if own.crop(offset).same_as(pair.grid) and _contains(own, offset):
             self._row_offset, self._column_offset = offset.row_off, offset.col_off
             self._dataset: DatasetReader | WarpedVRT = dataset
@@ -136,8 +136,8 @@ class _Aligned:
             self._warped.close()
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        shifted = Window(
-            window.col_off + self._column_offset,  # pyright: ignore[reportCallIssue]
+        shifted = cut_window(
+            window.col_off + self._column_offset,
             window.row_off + self._row_offset,
             window.width,
             window.height,

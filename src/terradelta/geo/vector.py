@@ -12,13 +12,12 @@ import geopandas
 import numpy as np
 import rasterio
 from rasterio import features
-from rasterio.windows import Window
 from shapely import STRtree, from_wkb, to_wkb
 from shapely.geometry import box, shape
 
 from terradelta.classes import ClassTable
 from terradelta.geo.area import measure_pixels
-from terradelta.geo.grid import Grid
+from terradelta.geo.grid import Grid, cut_window
 from terradelta.outputs import stage_file
 
 STRIP_HEIGHT_PX = 512
@@ -61,8 +60,9 @@ def trace_changes(
     }
     # Through WKB, so that an empty list still makes a geometry column.
     geometry = from_wkb(to_wkb(np.array(geometries, dtype=object)))
-    frame = geopandas.GeoDataFrame(table, geometry=geometry, crs=grid.crs)
-    return frame.sort_values("pixels", ascending=False, kind="stable", ignore_index=True)
+    order = np.argsort(-pixels, kind="stable")
+    columns = {name: values[order] for name, values in table.items()}
+    return geopandas.GeoDataFrame(columns, geometry=geometry[order], crs=grid.crs)
 
 
 def write_changes(frame: geopandas.GeoDataFrame, path: Path):
@@ -73,9 +73,7 @@ def write_changes(frame: geopandas.GeoDataFrame, path: Path):
 
 def _trace(change: rasterio.DatasetReader) -> Iterator[tuple[dict, float]]:
     # GDAL traces 8, 16 and 32-bit integers, and streams the band line by line.
-    yield from features.shapes(
-        rasterio.band(change, 1), connectivity=4, transform=change.transform
-    )
+    yield from features.shapes(rasterio.band(change, 1), connectivity=4, transform=change.transform)
 
 
 def _measure(
@@ -91,12 +89,12 @@ def _measure(
     with rasterio.open(confidence_path) as source:
         for top in range(0, grid.height, STRIP_HEIGHT_PX):
             height = min(STRIP_HEIGHT_PX, grid.height - top)
-            window = Window(0, top, grid.width, height)  # pyright: ignore[reportCallIssue]
+            window = cut_window(0, top, grid.width, height)
             strip = grid.crop(window)
             touched = tree.query(box(*strip.bounds))
             if len(touched) == 0:
                 continue
-            owner_HW = features.rasterize(
+            owner_HW: np.ndarray = features.rasterize(
                 ((geometries[index], index + 1) for index in touched),
                 out_shape=(height, grid.width),
                 transform=strip.transform,

@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -19,10 +19,10 @@ from torch import Tensor
 from terradelta.classes import SENSEEARTH, ClassTable
 from terradelta.errors import DataError, ModelError, TerradeltaError
 from terradelta.models import efficientnet_lite
-from terradelta.models.published import load_strictly, read_checkpoint
+from terradelta.models.published import convert_published, load_strictly, read_checkpoint
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
-from terradelta.outputs import stage_folder
+from terradelta.outputs import refuse_existing, stage_folder
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -283,15 +283,13 @@ def save_model(
         (staged / README_FILE).write_text(card.to_markdown(Path(folder).name), encoding="utf-8")
 
 
-def load_model(folder: str | Path) -> Model:
-    """Read a model folder; the network is float32, on the CPU and in eval mode.
+def load_card(folder: str | Path) -> ModelCard:
+    """Read what a model folder says of itself, without its weights.
 
     Raises:
-        ModelError: If a file is missing or damaged, the format is newer than this terradelta reads,
-            or the weights do not fit the architecture.
+        ModelError: If a file is missing or damaged or the format is newer than this terradelta.
     """
-    folder = Path(folder)
-    card_path, weights_path = _find_files(folder)
+    card_path, _ = _find_files(Path(folder))
     try:
         fields = json.loads(card_path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -304,7 +302,21 @@ def load_model(folder: str | Path) -> Model:
             fix="fetch the model again",
         )
     try:
-        card = ModelCard.from_dict(fields)
+        return ModelCard.from_dict(fields)
+    except TerradeltaError as error:
+        raise ModelError(f"{card_path}: {error.problem}", fix=error.fix) from error
+
+
+def load_model(folder: str | Path) -> Model:
+    """Read a model folder; the network is float32, on the CPU and in eval mode.
+
+    Raises:
+        ModelError: If a file is missing or damaged, the format is newer than this terradelta reads,
+            or the weights do not fit the architecture.
+    """
+    card_path, weights_path = _find_files(Path(folder))
+    card = load_card(folder)
+    try:
         network = create_model(**card.architecture)
     except TerradeltaError as error:
         raise ModelError(f"{card_path}: {error.problem}", fix=error.fix) from error
@@ -317,6 +329,52 @@ def load_model(folder: str | Path) -> Model:
     return Model(network.eval(), card)
 
 
+def convert(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    model: str,
+    encoder: str,
+    polarity: Literal["changed", "unchanged"],
+    lightweight: bool = False,
+    overwrite: bool = False,
+) -> Model:
+    """Turn weights that the UAL paper's implementation or its like published into a model folder.
+
+    Args:
+        checkpoint: The .pth file; only tensors are read from it.
+        output: The model folder to make.
+        model: The architecture it was trained with.
+        encoder: Its encoder.
+        polarity: What a 1 of its change output means; the published code contradicts itself.
+        lightweight: Whether its heads are depthwise separable.
+        overwrite: Replace an existing output.
+
+    Raises:
+        ModelError: If the file holds more than tensors or does not fit the network.
+        OutputExistsError: If the output exists and `overwrite` is False.
+    """
+    checkpoint = Path(checkpoint)
+    refuse_existing(Path(output), overwrite)
+    state = read_checkpoint(checkpoint)
+    network = convert_published(state, model, encoder, lightweight=lightweight, polarity=polarity)
+    num_classes = network.config["num_classes"]
+    is_senseearth = num_classes == SENSEEARTH.num_classes
+    card = ModelCard(
+        architecture=network.config,
+        classes=SENSEEARTH if is_senseearth else ClassTable.numbered(num_classes),
+        training={
+            "converted_from": checkpoint.name,
+            "sha256": _hash_file(checkpoint),
+            "polarity": polarity,
+        },
+        licence="that of the checkpoint",
+    )
+    converted = Model(network, card)
+    save_model(converted, output, overwrite=overwrite)
+    return converted
+
+
 def hash_model(folder: str | Path) -> str:
     """Return the SHA-256 of a model folder's weights, in hexadecimal.
 
@@ -324,7 +382,11 @@ def hash_model(folder: str | Path) -> str:
         ModelError: If a file of the model is missing.
     """
     _, weights_path = _find_files(Path(folder))
-    with weights_path.open("rb") as file:
+    return _hash_file(weights_path)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -159,9 +159,13 @@ class DeepLabHead(Head):
 
 
 def initialise_head(head: Head):
-    """Initialise a head; the small classifier lets every class start about equally probable."""
+    """Initialise a head, its classifier with weights of both signs and of unit gain.
+
+    A near-zero classifier is pushed to one sign by the many unchanged pixels before the features
+    mean anything; they then learn to be zero where something changed, where only the bias is left.
+    """
     initialise(head)
-    nn.init.normal_(head.classifier.weight, std=0.01)
+    nn.init.kaiming_normal_(head.classifier.weight, nonlinearity="linear")
 
 
 def _resize_to(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:

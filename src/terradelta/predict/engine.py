@@ -89,7 +89,7 @@ class Predictor:
         self.precision = choose_precision(self.device, precision)
         self._models = list(models)
         for model in models:
-            model.network.to(self.device, memory_format=torch.channels_last).eval()
+            model.network.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
@@ -118,7 +118,9 @@ class Predictor:
             for model in self._models
             for view in VIEW_SETS[self.tta]
         ]
-        return Probabilities(*(sum(parts) / len(votes) for parts in zip(*votes, strict=True)))
+        return Probabilities(
+            *(torch.stack(parts).mean(dim=0) for parts in zip(*votes, strict=True))
+        )
 
     def _vote(self, model: Model, view, before_BCHW: Tensor, after_BCHW: Tensor) -> Probabilities:
         images = [
@@ -140,7 +142,9 @@ class Predictor:
     def classify(self, before_BCHW: Tensor, after_BCHW: Tensor) -> list[ClassMaps]:
         """Return the class maps of a batch of pairs."""
         probabilities = self(before_BCHW, after_BCHW)
-        return [ClassMaps(*maps) for maps in zip(*decide(probabilities, self.threshold), strict=True)]
+        return [
+            ClassMaps(*maps) for maps in zip(*decide(probabilities, self.threshold), strict=True)
+        ]
 
     def map_tiles(
         self, source: Source, height: int, width: int
@@ -157,7 +161,7 @@ class Predictor:
                 images = (_batch_of_one(pair.before_CHW), _batch_of_one(pair.after_CHW))
                 maps = self.classify(*images)[0]
             else:
-                maps = ClassMaps(*np.zeros((3, *pair.valid_HW.shape), dtype=np.uint8))
+                maps = ClassMaps(*[np.zeros(pair.valid_HW.shape, dtype=np.uint8)] * 3)
             kept = ClassMaps(*(part_HW[tile.kept] for part_HW in maps))
             yield tile.write, kept, pair.valid_HW[tile.kept]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError
+from terradelta.geo.grid import cut_window
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Tiling:
         for read_row, read_height, write_row, write_height in self._cut_axis(height):
             for read_column, read_width, write_column, write_width in self._cut_axis(width):
                 yield Tile(
-                    Window(read_column, read_row, read_width, read_height),  # pyright: ignore[reportCallIssue]
-                    Window(write_column, write_row, write_width, write_height),  # pyright: ignore[reportCallIssue]
+                    cut_window(read_column, read_row, read_width, read_height),
+                    cut_window(write_column, write_row, write_width, write_height),
                 )
 
     def count(self, height: int, width: int) -> int:

@@ -32,9 +32,7 @@ class TransitionSums:
         self.area_m2 = np.zeros(classes.num_transitions)
         self.nodata_pixels = 0
 
-    def add(
-        self, change_HW: np.ndarray, valid_HW: np.ndarray, pixel_area_m2_HW: np.ndarray | None
-    ):
+    def add(self, change_HW: np.ndarray, valid_HW: np.ndarray, pixel_area_m2_HW: np.ndarray | None):
         """Add a window of a from-to map; invalid pixels count only as nodata."""
         values = change_HW[valid_HW]
         size = self.classes.num_transitions

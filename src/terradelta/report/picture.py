@@ -80,7 +80,8 @@ def _legend(classes: ClassTable, summary: dict[str, Any]) -> list[Patch]:
     handles = []
     for row in summary["transitions"][:MAX_LEGEND_ROWS]:
         ids = classes.names.index(row["from"]), classes.names.index(row["to"])
-        colour = np.array(classes.colour_transition(classes.encode_transition(*ids))) / 255
+        red, green, blue = classes.colour_transition(classes.encode_transition(*ids))
+        colour = (red / 255, green / 255, blue / 255)
         amount = f"{row['pixels']:,} px" if row["area_ha"] is None else f"{row['area_ha']:.2f} ha"
         label = f"{row['from']} → {row['to']}  {amount}"
         handles.append(Patch(facecolor=colour, edgecolor="0.4", label=label))
@@ -91,7 +92,7 @@ def _legend(classes: ClassTable, summary: dict[str, Any]) -> list[Patch]:
 
 
 def _stretch(image_CHW: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:
-    """Return an RGB picture; other than 8-bit data is stretched between its 2nd and 98th percentile."""
+    """Return an RGB picture; other than 8-bit data is stretched from its 2nd to 98th percentile."""
     rgb_CHW = image_CHW[:3] if len(image_CHW) >= 3 else np.repeat(image_CHW[:1], 3, axis=0)
     if rgb_CHW.dtype != np.uint8 and valid_HW.any():
         low, high = np.percentile(rgb_CHW[:, valid_HW], (2, 98))

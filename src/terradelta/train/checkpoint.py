@@ -1,4 +1,4 @@
-"""The state of a training run after an epoch: tensors as safetensors, the rest as JSON, no pickle."""
+"""The state of a run after an epoch: tensors as safetensors, the rest as JSON, no pickle."""
 
 from __future__ import annotations
 

@@ -57,6 +57,8 @@ class TrainConfig:
     """Flips and turns a pair is drawn from, each with the same probability."""
     crop_size_px: int | None = None
     """Side of a random crop; whole images when not given."""
+    tile_size_px: int | None = None
+    """Tile that a network with global pooling predicts with; by default its training size."""
     brightness: float = 0.0
     """Largest relative change of brightness, drawn for each date by itself."""
     contrast: float = 0.0
@@ -108,7 +110,9 @@ class TrainConfig:
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            raise ArgumentError(f"{path} cannot be read: {error}", fix="give a YAML file") from error
+            raise ArgumentError(
+                f"{path} cannot be read: {error}", fix="give a YAML file"
+            ) from error
         known = [field.name for field in fields(cls)]
         if not isinstance(content, dict):
             raise ArgumentError(

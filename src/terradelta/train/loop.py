@@ -165,8 +165,10 @@ class _Data:
 
 
 class _Reporting(Dataset):
-    """Returns a bad pair's error instead of raising it: a DataLoader turns what its workers raise
-    into a RuntimeError with a traceback, and the reader would lose the typed error and its fix.
+    """Returns a bad pair's error instead of raising it.
+
+    A DataLoader turns what its workers raise into a RuntimeError with a traceback, and the reader
+    would lose the typed error and its fix.
     """
 
     def __init__(self, dataset: ChangeDataset):
@@ -187,10 +189,8 @@ def _collate(samples: list[PairSample | TerradeltaError]) -> PairSample | Terrad
 def _load_data(config: TrainConfig) -> _Data:
     if config.data is None:
         raise ArgumentError("no data set was named", fix="give its folder or its CSV file")
-    splits = {
-        split: find_pairs(config.data, split=split, val_every=config.val_every)
-        for split in ("train", "val")
-    }
+    pairs = find_pairs(config.data, split="train", val_every=config.val_every)
+    held_out = find_pairs(config.data, split="val", val_every=config.val_every)
     augmentation = Augmentation(
         views=config.views,
         crop_size_px=config.crop_size_px,
@@ -199,7 +199,7 @@ def _load_data(config: TrainConfig) -> _Data:
         colour=config.colour,
         swap_dates=config.swap_dates,
     )
-    training = ChangeDataset(splits["train"], augmentation=augmentation, seed=config.seed)
+    training = ChangeDataset(pairs, augmentation=augmentation, seed=config.seed)
     sampler = PairBatchSampler(len(training), config.batch_size, shuffle=True, seed=config.seed)
     batches = DataLoader(
         _Reporting(training),
@@ -208,7 +208,7 @@ def _load_data(config: TrainConfig) -> _Data:
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
-    return _Data(training, ChangeDataset(splits["val"]), sampler, batches)
+    return _Data(training, ChangeDataset(held_out), sampler, batches)
 
 
 def _build(config: TrainConfig, data: _Data) -> tuple[SiameseNetwork, ModelCard]:
@@ -223,15 +223,16 @@ def _build(config: TrainConfig, data: _Data) -> tuple[SiameseNetwork, ModelCard]
         in_channels=num_bands,
         encoder_weights=config.encoder_weights,
     )
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # A pooled answer depends on how much is pooled, so predict as it was trained.
-    tile_size_px = max(sample.before_CHW.shape[-2:]) if network.has_global_pooling else None
+    trained_size_px = max(sample.before_CHW.shape[-2:])
+    tile_size_px = config.tile_size_px or trained_size_px if network.has_global_pooling else None
     card = ModelCard(
         architecture=network.config,
         bands=("red", "green", "blue")
         if num_bands == 3
         else tuple(f"band {number}" for number in range(1, num_bands + 1)),
-        scaling=Scaling.imagenet(num_bands),
+        scaling=Scaling.for_encoder(config.encoder, num_bands),
         classes=classes,
         tile_size_px=tile_size_px,
     )

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from terradelta.data.synthetic.shapes import BUILDING, GROUND, LOW_VEGETATION, PLAYGROUND, TREE, WATER
+from terradelta.data.synthetic.shapes import (
+    BUILDING,
+    GROUND,
+    LOW_VEGETATION,
+    PLAYGROUND,
+    TREE,
+    WATER,
+)
 
 Colours = tuple[tuple[int, int, int], ...]
 Texture = tuple[float, float, float, float]

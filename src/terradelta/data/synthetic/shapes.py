@@ -1,4 +1,4 @@
-"""Shapes of a drawn place and the frame that puts metres on the ground into pixels."""
+"""Shapes that a drawn place is made of, in pixels of the place."""
 
 from __future__ import annotations
 
@@ -12,102 +12,124 @@ WATER, GROUND, LOW_VEGETATION, TREE, BUILDING, PLAYGROUND = range(1, 7)
 BEFORE, AFTER, BOTH = 1, 2, 3
 """Bits that say at which date a shape is there."""
 
-# Drawing order, lowest first. A plot laid over another one adds OVERLAY to its first two layers.
-BASE, PLOT, DETAIL, OVERLAY, RIVER, ROAD, MARKING, CAR, ROOF, ROOF_DETAIL, CROWN = (
-    *(0, 10, 11, 2, 19, 20, 22, 23, 24, 25, 26),
-)
-
-FLAT, GABLE, HIP, DOME = range(4)
-"""How a shape's surface turns to the sun."""
-
-Rectangle = tuple[float, float, float, float]
-"""West, north, east, south in metres; north is less than south, as rows run."""
+BASE, PLOT, ROAD, PATH, MARKING, ROOF, ROOF_DETAIL, RIVER, CROWN = range(9)
+"""Drawing order, lowest first."""
 
 
 @dataclass(slots=True)
 class Shape:
-    """One polygon with everything that rendering it needs. Lengths are in pixels."""
+    """One polygon with everything that rendering it needs."""
 
     outline: np.ndarray
-    """Vertices (N, 2), x and y, whole pixels of the place."""
+    """Vertices (N, 2), x and y in pixels."""
     layer: int
     class_id: int
-    dates: int
-    """Bits BEFORE and AFTER."""
+    """Land cover, 1 to 6."""
     colours: np.ndarray
-    """(2, 3): before and after."""
+    """(2, 3) before and after, 0 to 255 under neutral light."""
     texture: tuple[float, float, float, float]
-    centre: tuple[float, float] = (0.0, 0.0)
-    axis: tuple[float, float] = (1.0, 0.0)
-    """Unit vector along the shape's length: of a ridge, of crop rows."""
-    row_period: float = 0.0
-    row_strength: tuple[float, float] = (0.0, 0.0)
-    """Relative amplitude of rows across the axis, before and after."""
-    relief: int = FLAT
-    half_size: tuple[float, float] = (1.0, 1.0)
-    """Half the extent along and across the axis."""
-    height: float = 0.0
+    """Relative amplitudes of the noise fields grain, mottle, patches and canopy."""
+    dates: int = BOTH
+    height_px: float = 0.0
     """Above ground; what is higher than zero casts a shadow."""
+    slope: tuple[float, float] = (0.0, 0.0)
+    """Direction that the surface falls towards, its length the steepness; (0, 0) for flat."""
+    row_period_px: float = 0.0
+    """Distance of crop rows; 0 for none."""
+    row_angle: float = 0.0
+    """Direction across the rows, radians."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """From metres in a place to its pixels: a gentle bend, a turn, a scale and a shift."""
+    """From metres in a place to its pixels: a turn, a scale and a shift."""
 
     gsd_m: float
     """Side of a pixel."""
     turn: float
     """Angle of the place's streets to the rows of pixels, radians."""
-    bend_m: tuple[float, float]
-    """Amplitudes of the bend across x and across y."""
-    bend_length_m: tuple[float, float]
-    bend_phase: tuple[float, float]
-    origin_px: tuple[float, float]
+    centre_px: tuple[float, float]
+    """Where the place's origin lies, x and y."""
 
     def to_px(self, points_m: np.ndarray) -> np.ndarray:
         """Return pixel coordinates (N, 2) of points (N, 2) in metres."""
-        x_m, y_m = points_m[:, 0], points_m[:, 1]
-        (bend_x, bend_y), (length_x, length_y) = self.bend_m, self.bend_length_m
-        bent_x = x_m + bend_x * np.sin(math.tau / length_x * y_m + self.bend_phase[0])
-        bent_y = y_m + bend_y * np.sin(math.tau / length_y * x_m + self.bend_phase[1])
-        cos, sin = math.cos(self.turn) / self.gsd_m, math.sin(self.turn) / self.gsd_m
-        points_px = np.empty_like(points_m)
-        points_px[:, 0] = cos * bent_x - sin * bent_y + self.origin_px[0]
-        points_px[:, 1] = sin * bent_x + cos * bent_y + self.origin_px[1]
-        return points_px
-
-    def heading(self, x_m: float, y_m: float) -> float:
-        """Return the angle in pixels, in radians, of the direction +x at a point."""
-        length = self.bend_length_m[1]
-        slope = math.cos(math.tau / length * x_m + self.bend_phase[1])
-        return self.turn + math.atan(self.bend_m[1] * math.tau / length * slope)
-
-    def unbend_m(self, points_px: np.ndarray) -> np.ndarray:
-        """Return metres (N, 2) of pixels, up to the amplitudes of the bend."""
-        x, y = (points_px - np.array(self.origin_px)).T * self.gsd_m
         cos, sin = math.cos(self.turn), math.sin(self.turn)
-        return np.stack([cos * x + sin * y, cos * y - sin * x], axis=1)
-
-    def bounds_px(self, rectangle: Rectangle) -> tuple[float, float, float, float]:
-        """Return the least and greatest x and y in pixels that a rectangle in metres reaches."""
-        points_px = self.to_px(edge_points(rectangle, steps=4))
-        (left, top), (right, bottom) = points_px.min(0), points_px.max(0)
-        return left, top, right, bottom
+        return points_m @ np.array([[cos, sin], [-sin, cos]]) / self.gsd_m + self.centre_px
 
 
-def edge_points(rectangle: Rectangle, steps: int) -> np.ndarray:
-    """Return points (4 * steps, 2) along a rectangle's outline, so that it can bend."""
-    west, north, east, south = rectangle
-    t = np.arange(steps) / steps
-    east_edge = np.stack([np.full(steps, east), north + (south - north) * t], 1)
-    west_edge = np.stack([np.full(steps, west), south + (north - south) * t], 1)
-    north_edge = np.stack([west + (east - west) * t, np.full(steps, north)], 1)
-    south_edge = np.stack([east + (west - east) * t, np.full(steps, south)], 1)
-    return np.concatenate([north_edge, east_edge, south_edge, west_edge])
+@dataclass(frozen=True)
+class Rectangle:
+    """A rectangle in metres; `top` is less than `bottom`, as rows run."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        """Extent along x."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Extent along y."""
+        return self.bottom - self.top
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Midpoint, x and y."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def inset(self, margin_m: float) -> Rectangle:
+        """Return it moved in on all sides, never turned inside out."""
+        across, down = min(margin_m, 0.45 * self.width), min(margin_m, 0.45 * self.height)
+        return Rectangle(
+            self.left + across, self.top + down, self.right - across, self.bottom - down
+        )
+
+    def split(self, share: float, gap_m: float) -> tuple[Rectangle, Rectangle]:
+        """Return the two parts beside a gap across the longer side."""
+        if self.width >= self.height:
+            cut = self.left + share * self.width
+            return (
+                Rectangle(self.left, self.top, cut - gap_m / 2, self.bottom),
+                Rectangle(cut + gap_m / 2, self.top, self.right, self.bottom),
+            )
+        cut = self.top + share * self.height
+        return (
+            Rectangle(self.left, self.top, self.right, cut - gap_m / 2),
+            Rectangle(self.left, cut + gap_m / 2, self.right, self.bottom),
+        )
+
+    def corners(self) -> np.ndarray:
+        """Return the outline (4, 2)."""
+        return np.array(
+            [
+                (self.left, self.top),
+                (self.right, self.top),
+                (self.right, self.bottom),
+                (self.left, self.bottom),
+            ]
+        )
 
 
-def inset(rectangle: Rectangle, margin_m: float) -> Rectangle:
-    """Return a rectangle moved in on all sides, never turned inside out."""
-    west, north, east, south = rectangle
-    across, down = min(margin_m, 0.45 * (east - west)), min(margin_m, 0.45 * (south - north))
-    return west + across, north + down, east - across, south - down
+def draw_blob(
+    centre: tuple[float, float], radius_m: float, rng: np.random.Generator, *, roughness: float
+) -> np.ndarray:
+    """Return an irregular round outline (24, 2) in metres."""
+    angles = np.arange(24) / 24 * math.tau
+    radii = np.ones(24)
+    for waves in (2, 3, 5):
+        radii += roughness / waves * np.cos(waves * angles + rng.uniform(0, math.tau))
+    return np.array(centre) + radius_m * radii[:, None] * np.stack(
+        [np.cos(angles), np.sin(angles)], 1
+    )
+
+
+def draw_ribbon(points: np.ndarray, width_m: float) -> np.ndarray:
+    """Return the outline of a band of that width along a line (N, 2)."""
+    along = np.gradient(points, axis=0)
+    normal = np.stack([-along[:, 1], along[:, 0]], 1)
+    normal *= width_m / 2 / np.linalg.norm(normal, axis=1, keepdims=True)
+    return np.concatenate([points + normal, (points - normal)[::-1]])

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from terradelta.classes import SENSEEARTH
+from terradelta.data.synthetic import draw_pair
+from terradelta.models.bundle import Model, ModelCard, Scaling, save_model
+from terradelta.models.registry import create_model
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The project's real imagery and reference numbers, which users do not have."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared here: its real imagery and reference numbers are not public")
+    return SHARED
+
+
+def make_model(seed: int = 0, name: str = "fcn", **card) -> Model:
+    """A network that answers differently from place to place, without training."""
+    torch.manual_seed(seed)
+    network = create_model(name, encoder="resnet18")
+    # A few batches settle the batch statistics, so that the answers are moderate.
+    network.train()
+    with torch.no_grad():
+        for _ in range(6):
+            network(torch.randn(2, 3, 96, 96), torch.randn(2, 3, 96, 96))
+    network.eval()
+    scene = draw_pair(0, 128)
+    images = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
+    with torch.no_grad():
+        change = network(*map(Scaling.imagenet().apply, images)).change_logits.sigmoid()
+    # Half of a scene changes, so that a test sees both answers.
+    fields = {"classes": SENSEEARTH, "change_threshold": float(change.median()), **card}
+    return Model(network, ModelCard(architecture=network.config, **fields))
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def model_folder(model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "fcn"
+    save_model(model, folder)
+    return folder
