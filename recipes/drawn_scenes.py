@@ -34,6 +34,7 @@ def main():
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     work = arguments.work
+    commit = _describe_commit()
     write_folders(work / "train", TRAINING_PAIRS, TRAINING_SEED, overwrite=True)
     write_folders(work / "unseen", UNSEEN_PAIRS, UNSEEN_SEED, overwrite=True)
 
@@ -56,7 +57,7 @@ def main():
             **{key: value for key, value in model.card.training.items() if key != "data"},
             "data": f"{TRAINING_PAIRS} drawn pairs of seed {TRAINING_SEED}, 256 px at 0.5 m",
             "recipe": f"recipes/{Path(__file__).name}",
-            "commit": _describe_commit(),
+            "commit": commit,
             "minutes": round(minutes, 1),
             "threads": torch.get_num_threads(),
         },
@@ -69,7 +70,9 @@ def main():
 
 def _describe_commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    here = Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

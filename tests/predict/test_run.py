@@ -193,7 +193,7 @@ def test_an_ensemble_with_views_runs(folders, model_folder, tmp_path):
 
 def test_what_cannot_be_predicted_is_refused(folders, scene, model_folder, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(ArgumentError, match="is a folder and .* is a raster"):
+    with pytest.raises(ArgumentError, match=r"is a folder and .* is a raster"):
         td.predict(folders / "im1", scene / "after.tif", out, model=model_folder)
     with pytest.raises(ArgumentError, match="layout 'mine'"):
         td.predict(folders / "im1", folders / "im2", out, model=model_folder, layout="mine")
