@@ -328,8 +328,6 @@ def main(arguments: Sequence[str] | None = None):
     """Run the command line; the exit code is 2 for what the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Fabric says where it runs; that is in our own log.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         if arguments[:1] == ["train"]:
             _load_recipe(arguments)

@@ -5,6 +5,7 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from terradelta.evaluate.protocols import create_protocol
 
 if TYPE_CHECKING:
     from terradelta.data.dataset import ChangeDataset
+    from terradelta.data.layouts import Split
     from terradelta.predict.engine import Predictor
 
 
@@ -36,15 +38,16 @@ class Scores:
     """How many image pairs were counted."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form."""
-        return {"protocol": self.protocol, "pairs": self.pairs, **self.numbers}
+        """Return a JSON-ready form; numbers that are undefined (nan) become None."""
+        numbers = {k: None if math.isnan(v) else v for k, v in self.numbers.items()}
+        return {"protocol": self.protocol, "pairs": self.pairs, **numbers}
 
 
 def evaluate(
     model: str | Path | Sequence[str | Path],
     data: str | Path,
     *,
-    split: str = "val",
+    split: Split = "val",
     protocol: str = "second",
     tta: str = "none",
     device: str = "auto",

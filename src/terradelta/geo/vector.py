@@ -94,12 +94,13 @@ def _measure(
             touched = tree.query(box(*strip.bounds))
             if len(touched) == 0:
                 continue
-            owner_HW: np.ndarray = features.rasterize(
+            burnt = features.rasterize(
                 ((geometries[index], index + 1) for index in touched),
                 out_shape=(height, grid.width),
                 transform=strip.transform,
                 dtype="int32",
             )
+            owner_HW = np.asarray(burnt)
             inside_HW = owner_HW > 0
             owner = owner_HW[inside_HW] - 1
             size = len(geometries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ class Progress:
 
     epoch: int = 0
     """Epochs finished."""
-    best_score: float = float("-inf")
+    best_score: float = math.nan
     """Best validation score so far."""
     best_epoch: int = 0
     """The epoch that reached it."""
@@ -30,10 +31,13 @@ class Progress:
     """One row an epoch."""
 
     def finish_epoch(self, row: dict[str, Any], score: float):
-        """Count an epoch, log its row and remember whether its score is the best."""
+        """Count an epoch, log its row and remember whether its score is the best.
+
+        A score is nan where neither truth nor prediction has any change; any number beats it.
+        """
         self.epoch += 1
         self.log.append({"epoch": self.epoch, **row})
-        if score > self.best_score:
+        if self.best_epoch == 0 or score > self.best_score or math.isnan(self.best_score):
             self.best_score, self.best_epoch = score, self.epoch
 
 

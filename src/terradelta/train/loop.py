@@ -72,6 +72,8 @@ def train(
     Raises:
         TerradeltaError: If the data or an option cannot be used.
     """
+    # Fabric says how it runs on every start; the recipe and the log say it already.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     run = Path(output)
     if not resume:
         refuse_existing(run, overwrite)
@@ -283,7 +285,8 @@ def _keep(run: Path, model: Model, progress: Progress, config: TrainConfig):
         writer.writeheader()
         writer.writerows(progress.log)
     with stage_file(run / "log.jsonl") as staged:
-        staged.write_text("".join(json.dumps(line) + "\n" for line in progress.log))
+        lines = (json.dumps(_null_undefined(line)) for line in progress.log)
+        staged.write_text("".join(line + "\n" for line in lines))
     card = replace(
         model.card,
         training={**config.to_dict(), "epoch": progress.epoch},
@@ -292,6 +295,11 @@ def _keep(run: Path, model: Model, progress: Progress, config: TrainConfig):
     save_model(Model(model.network, card), run / "last", overwrite=True)
     if progress.best_epoch == progress.epoch:
         save_model(Model(model.network, card), run / "best", overwrite=True)
+
+
+def _null_undefined(row: dict[str, float]) -> dict[str, float | None]:
+    """Return a row with nan as None: JSON has no word for it."""
+    return {name: None if math.isnan(value) else value for name, value in row.items()}
 
 
 def _scores_of(row: dict[str, float]) -> dict[str, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from shapely import LineString, Polygon
 
 from terradelta.data.synthetic.materials import CANOPY, CLASS_OF, TEXTURE_OF, Palette
 from terradelta.data.synthetic.shapes import (
@@ -29,6 +31,7 @@ from terradelta.data.synthetic.shapes import (
 
 LARGEST_BLOCK_M = 95.0
 TOWN = {"houses": 9, "halls": 4, "park": 3, "sports": 3, "parking": 2, "forest": 2, "pond": 2}
+_FENCE_GREY = 111.0
 COUNTRY = {"field": 7, "meadow": 3, "forest": 5, "pond": 3, "houses": 4, "halls": 2, "sports": 2}
 
 
@@ -41,6 +44,7 @@ class Place:
         frame: Where the place lies in the picture.
         extent_m: Half the side of the square that the place fills.
         change_rate: Probability that an object or plot changes between the dates.
+        fenced: Whether a street runs around the square; no river crosses it then.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Place:
         frame: Frame,
         extent_m: float,
         change_rate: float,
+        *,
+        fenced: bool = False,
     ):
         self.shapes: list[Shape] = []
         self._rng = rng
@@ -57,19 +63,16 @@ class Place:
         self._frame = frame
         self._change_rate = change_rate
         self._kinds = TOWN if rng.random() < 0.55 else COUNTRY
+        self._river_bed: Polygon | None = None
         square = Rectangle(-extent_m, -extent_m, extent_m, extent_m)
+        if fenced:
+            # The same colour in every place, so that the streets around them are one.
+            asphalt = np.full((2, 3), _FENCE_GREY, np.float32)
+            self._add(square.inset(-extent_m).corners(), BASE, "asphalt", colours=asphalt)
         self._add(square.corners(), BASE, "grass")
-        if rng.random() < 0.2:
+        if not fenced and rng.random() < 0.2:
             self._draw_river(extent_m)
         self._divide(square, street_m=rng.uniform(7, 11))
-
-    def add_street(self, outline_px: np.ndarray):
-        """Lay a street that is given in pixels over everything but crowns."""
-        asphalt = ((112.0, 110.0, 110.0),) * 2
-        texture = TEXTURE_OF["asphalt"]
-        self.shapes.append(
-            Shape(outline_px, RIVER, CLASS_OF["asphalt"], np.array(asphalt), texture)
-        )
 
     def _divide(self, area: Rectangle, street_m: float):
         """Cut an area into blocks by ever smaller streets, and fill the blocks."""
@@ -113,8 +116,13 @@ class Place:
             fields["class_id"] = CLASS_OF[surface]
         outline = self._frame.to_px(outline_m)
         shape = Shape(outline=outline, layer=layer, dates=dates, **fields)
-        self.shapes.append(shape)
+        # Plots end at a river and streets bridge it, but nothing else stands in it.
+        if layer <= ROAD or self._is_dry(outline_m):
+            self.shapes.append(shape)
         return shape
+
+    def _is_dry(self, outline_m: np.ndarray) -> bool:
+        return self._river_bed is None or not self._river_bed.intersects(Polygon(outline_m))
 
     def _draw_houses(self, block: Rectangle):
         rng = self._rng
@@ -182,6 +190,8 @@ class Place:
         x, y = centre
         height_px = rng.uniform(4, 9) / self._frame.gsd_m
         body = Rectangle(x - width / 2, y - depth / 2, x + width / 2, y + depth / 2)
+        if not self._is_dry(body.corners()):
+            return
         if not gable:
             self._add(body.corners(), ROOF, "flat roof", dates, height_px=height_px)
             for _ in range(int(width * depth / 150)):
@@ -244,6 +254,8 @@ class Place:
 
     def _park_cars(self, lot: Rectangle):
         rng = self._rng
+        if not self._is_dry(lot.corners()):
+            return
         for y in np.arange(lot.top, lot.bottom - 4.5, 9.0):
             for x in np.arange(lot.left, lot.right - 2, 3.0):
                 dates = int(rng.choice((0, BEFORE, AFTER, BOTH), p=(0.4, 0.25, 0.25, 0.1)))
@@ -255,7 +267,7 @@ class Place:
     def _draw_field(self, block: Rectangle):
         rng = self._rng
         surface = "crop" if rng.random() < 0.75 else "grass"
-        rows = {
+        rows: dict[str, Any] = {
             "row_period_px": rng.uniform(1.6, 4) / self._frame.gsd_m,
             "row_angle": self._frame.turn + (math.pi / 2 if rng.random() < 0.5 else 0),
         }
@@ -340,6 +352,8 @@ class Place:
             self._draw_field_lines(pitch, "turf" if rng.random() < 0.4 else "court", dates)
 
     def _draw_field_lines(self, pitch: Rectangle, surface: str, dates: int):
+        if not self._is_dry(pitch.corners()):
+            return
         shape = self._add(pitch.corners(), MARKING, surface, dates)
         middle = pitch.split(0.5, 0.0)[0]
         for area in (pitch.inset(1.5), middle.inset(1.5)):
@@ -380,13 +394,14 @@ class Place:
         line = np.stack([x, rng.uniform(-0.4, 0.4) * extent_m + wave], 1)
         if rng.random() < 0.5:
             line = line[:, ::-1]
-        width_m = rng.uniform(14, 32)
+        widest_m = width_m = rng.uniform(14, 32)
         self._add(draw_ribbon(line, width_m + 8), RIVER, "grass")
         flood = self._add(draw_ribbon(line, width_m), RIVER, "water")
         if self._happens():
-            wider = width_m * rng.uniform(1.4, 1.9)
+            widest_m = wider = width_m * rng.uniform(1.4, 1.9)
             dates = AFTER if rng.random() < 0.6 else BEFORE
             self._add(draw_ribbon(line, wider), RIVER, "water", dates, colours=flood.colours)
+        self._river_bed = LineString(line).buffer(widest_m / 2 + 1, quad_segs=4)
 
 
 def _half(body: Rectangle, along_x: bool, side: int) -> Rectangle:

@@ -61,30 +61,44 @@ class Light:
         )
 
 
-def draw_index(shapes: list[Shape], date: int, size: tuple[int, int]) -> np.ndarray:
-    """Return which shape is on top at each pixel, (H, W) int32 positions in `shapes`."""
-    canvas = Image.new("I", (size[1], size[0]), 0)
+def draw_index(
+    shapes: list[Shape], date: int, size: tuple[int, int], *, border_px: int = 0
+) -> np.ndarray:
+    """Return which shape is on top at each pixel, (H, W) int32 positions in `shapes`.
+
+    With a border the array reaches that many pixels further on every side.
+    """
+    canvas = Image.new("I", (size[1] + 2 * border_px, size[0] + 2 * border_px), 0)
     draw = ImageDraw.Draw(canvas)
     for position, shape in enumerate(shapes):
         if shape.dates & date:
-            draw.polygon(_vertices(shape.outline), fill=position)
+            draw.polygon(_vertices(shape.outline + border_px), fill=position)
     return np.asarray(canvas)
 
 
-def draw_shadow(shapes: list[Shape], date: int, size: tuple[int, int], light: Light) -> np.ndarray:
-    """Return where light does not reach the ground, (H, W) bool: every tall outline, swept."""
-    canvas = Image.new("L", (size[1], size[0]), 0)
-    draw = ImageDraw.Draw(canvas)
-    tall = [shape for shape in shapes if shape.height_px > 0 and shape.dates & date]
-    direction = np.array([math.cos(light.azimuth), math.sin(light.azimuth)])
-    for shape in tall:
-        end = shape.outline + direction * light.shadow_length * shape.height_px
-        following = np.roll(shape.outline, -1, axis=0), np.roll(end, -1, axis=0)
-        for quad in zip(shape.outline, following[0], following[1], end, strict=True):
-            draw.polygon(_vertices(np.array(quad)), fill=1)
-    for shape in tall:
-        draw.polygon(_vertices(shape.outline), fill=0)
-    return np.asarray(canvas) > 0
+def cast_shadow(height_HW: np.ndarray, border_px: int, light: Light) -> np.ndarray:
+    """Return where sunlight is blocked, (H, W) bool, without the border of the heights.
+
+    Whatever is on top casts the shadow, so nothing hidden or felled does.
+
+    Args:
+        height_HW: Heights in pixels of what is on top, with a border.
+        border_px: Width of the border, from which shadows still reach into the picture.
+        light: Where the sun stands.
+    """
+    inside = slice(border_px, -border_px), slice(border_px, -border_px)
+    own_HW = height_HW[inside]
+    shadow_HW = np.zeros(own_HW.shape, bool)
+    reach_px = min(border_px, math.ceil(height_HW.max() * light.shadow_length))
+    for distance in range(1, reach_px + 1):
+        x = round(distance * math.cos(light.azimuth))
+        y = round(distance * math.sin(light.azimuth))
+        rows = slice(border_px - y, border_px - y + own_HW.shape[0])
+        columns = slice(border_px - x, border_px - x + own_HW.shape[1])
+        ray_HW = height_HW[rows, columns] - np.float32(distance / light.shadow_length)
+        # Half a pixel of tolerance, so that a roof does not shade its own ridge or unit.
+        shadow_HW |= ray_HW > own_HW + 0.5
+    return shadow_HW
 
 
 def draw_fields(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -98,6 +112,7 @@ def draw_fields(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 def render(
     shapes: list[Shape],
     index_HW: np.ndarray,
+    shadow_HW: np.ndarray,
     date: int,
     fields_FHW: np.ndarray,
     light: Light,
@@ -115,10 +130,9 @@ def render(
     relative_HW = 1 + np.einsum("hwf,fhw->hw", amplitudes_HWF, fields_FHW)
     relative_HW += _draw_rows(shapes, index_HW)
     picture_HWC *= relative_HW[..., None]
-    shadow_HW = draw_shadow(shapes, date, index_HW.shape, light)
     shade = np.array([light.shade * 0.94, light.shade, light.shade * 1.12], np.float32)
     picture_HWC[shadow_HW] *= shade
-    picture_HWC = picture_HWC * np.float32(light.gain) + np.float32(light.haze)
+    picture_HWC = picture_HWC * np.array(light.gain, np.float32) + np.array(light.haze, np.float32)
     picture_HWC = 118 + (picture_HWC - 118) * light.contrast
     picture = Image.fromarray(np.clip(picture_HWC, 0, 255).astype(np.uint8))
     blurred_HWC = np.asarray(picture.filter(ImageFilter.GaussianBlur(light.blur_px)), np.float32)
@@ -177,5 +191,6 @@ def _draw_rows(shapes: list[Shape], index_HW: np.ndarray) -> np.ndarray:
     return wave_HWN[..., 2] * np.sin(phase)
 
 
-def _vertices(outline: np.ndarray) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in outline]
+def _vertices(outline: np.ndarray) -> list[int]:
+    # Pillow would cut fractions towards zero.
+    return np.rint(outline).astype(int).ravel().tolist()

@@ -14,18 +14,20 @@ from terradelta.data.synthetic.materials import Palette
 from terradelta.data.synthetic.place import Place
 from terradelta.data.synthetic.render import (
     Light,
+    cast_shadow,
     draw_fields,
     draw_index,
     render,
     shift_picture,
 )
-from terradelta.data.synthetic.shapes import AFTER, BEFORE, Frame, Rectangle
+from terradelta.data.synthetic.shapes import AFTER, BEFORE, Frame
 from terradelta.errors import ArgumentError
 
 LARGEST_SHIFT_PX = 1.0
 LARGEST_CHANGE_RATE = 0.4
 STREET_M = 9.0
 _MARGIN_PX = 4
+_TALLEST_M = 15.0
 
 
 class ScenePair(NamedTuple):
@@ -73,23 +75,33 @@ class Scenery:
     def draw(
         self, seed: tuple[int, ...], size: tuple[int, int], gsd_m: float, *, fenced: bool = False
     ) -> ScenePair:
-        """Draw one place of (rows, columns) pixels; `fenced` puts half a street along its edge."""
+        """Draw one place of (rows, columns) pixels.
+
+        A `fenced` place is square, its streets run along rows and columns, half a street lies along
+        its edge and nothing is cut by it, so that places stand side by side without a seam.
+        """
         rng = np.random.default_rng(np.random.SeedSequence(seed))
         height, width = size[0] + 2 * _MARGIN_PX, size[1] + 2 * _MARGIN_PX
-        frame = Frame(gsd_m, rng.uniform(-math.pi / 4, math.pi / 4), (width / 2, height / 2))
-        extent_m = 0.75 * max(height, width) * gsd_m
-        place = Place(rng, self.palette, frame, extent_m, self.change_rate)
-        if fenced:
-            _fence(place, (height, width), gsd_m)
+        turn = 0.0 if fenced else rng.uniform(-math.pi / 4, math.pi / 4)
+        frame = Frame(gsd_m, turn, (width / 2, height / 2))
+        fenced_m = (size[0] * gsd_m - STREET_M) / 2
+        extent_m = fenced_m if fenced else 0.75 * max(height, width) * gsd_m
+        place = Place(rng, self.palette, frame, extent_m, self.change_rate, fenced=fenced)
         shapes = sorted(place.shapes, key=lambda shape: shape.layer)
         shared_FHW = draw_fields((height, width), rng)
         pictures, classes = [], []
         class_ids = np.array([shape.class_id for shape in shapes], np.uint8)
+        heights = np.array([shape.height_px for shape in shapes], np.float32)
+        # One border for both dates: Pillow's edges may differ by a pixel with the offset.
+        longest = max(self.before.shadow_length, self.after.shadow_length)
+        border_px = math.ceil(_TALLEST_M / gsd_m * longest)
         for date, light in ((BEFORE, self.before), (AFTER, self.after)):
-            index_HW = draw_index(shapes, date, (height, width))
+            wide_HW = draw_index(shapes, date, (height, width), border_px=border_px)
+            index_HW = wide_HW[border_px:-border_px, border_px:-border_px]
+            shadow_HW = cast_shadow(heights[wide_HW], border_px, light)
             # Ground keeps its patches over the years, and half of its grain.
             fields_FHW = 0.75 * shared_FHW + 0.65 * draw_fields((height, width), rng)
-            picture_CHW = render(shapes, index_HW, date, fields_FHW, light, rng)
+            picture_CHW = render(shapes, index_HW, shadow_HW, date, fields_FHW, light, rng)
             pictures.append(shift_picture(picture_CHW, light.shift_px))
             classes.append(class_ids[index_HW])
         inside = slice(_MARGIN_PX, height - _MARGIN_PX), slice(_MARGIN_PX, width - _MARGIN_PX)
@@ -142,16 +154,3 @@ def check_size(size_px: int, gsd_m: float):
             f"pixels of {gsd_m} m were asked for, and scenes are drawn at 0.1 to 2 m",
             fix="use a ground size in that range",
         )
-
-
-def _fence(place: Place, size: tuple[int, int], gsd_m: float):
-    """Lay half a street along the edge, so that places stand side by side without a seam."""
-    height, width = size
-    half_px = _MARGIN_PX + STREET_M / 2 / gsd_m
-    for left, top, right, bottom in (
-        (-9, -9, width + 9, half_px),
-        (-9, height - half_px, width + 9, height + 9),
-        (-9, -9, half_px, height + 9),
-        (width - half_px, -9, width + 9, height + 9),
-    ):
-        place.add_street(Rectangle(left, top, right, bottom).corners())

@@ -12,7 +12,7 @@ WATER, GROUND, LOW_VEGETATION, TREE, BUILDING, PLAYGROUND = range(1, 7)
 BEFORE, AFTER, BOTH = 1, 2, 3
 """Bits that say at which date a shape is there."""
 
-BASE, PLOT, ROAD, PATH, MARKING, ROOF, ROOF_DETAIL, RIVER, CROWN = range(9)
+BASE, PLOT, RIVER, ROAD, PATH, MARKING, ROOF, ROOF_DETAIL, CROWN = range(9)
 """Drawing order, lowest first."""
 
 
