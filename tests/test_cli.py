@@ -70,7 +70,7 @@ def test_options_on_the_line_override_the_recipe_even_with_its_default(tmp_path)
     recipe = tmp_path / "recipe.yaml"
     TrainConfig(data="somewhere", model="unet", epochs=7, class_weights=(1, 2)).write_yaml(recipe)
     code = (
-        "import sys, terradelta.train.loop as loop\n"
+        "import sys\nfrom terradelta.train import loop\n"
         "def train(config, output, **_):\n"
         "    print(config.model, config.epochs, config.data, config.class_weights)\n"
         "    raise SystemExit\n"

@@ -71,7 +71,8 @@ def __dir__() -> list[str]:
 class _Package(ModuleType):
     """Keeps `td.predict`, `td.train` and `td.evaluate` the functions.
 
-    Importing a sub-package binds its name here, and three of them are named like a verb.
+    Importing a sub-package binds its name here, and some of them are named like a verb. The
+    packages are there for `from terradelta.predict.engine import Predictor`.
     """
 
     def __setattr__(self, name: str, value: Any):

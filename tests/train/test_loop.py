@@ -65,7 +65,7 @@ def test_the_logged_scores_are_those_of_the_kept_model(run, config):
 
 def test_a_broken_run_resumes_bit_for_bit(run, config, tmp_path, monkeypatch):
     """Killed in its second epoch, a run ends with the weights of one that was not."""
-    import terradelta.train.loop as loop
+    from terradelta.train import loop
 
     calls = []
     original = loop._decay_rates
