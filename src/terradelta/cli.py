@@ -19,6 +19,7 @@ app = App(
     help="What changed between two images of a place: from what, to what, where and how much.",
     help_format="plaintext",
 )
+MAX_ROWS = 12
 _recipe = Group("Recipe", sort_key=1)
 
 Models = Annotated[
@@ -286,11 +287,14 @@ def _is_recipe(source: str) -> bool:
 
 
 def _print_summary(summary: dict[str, Any]):
-    for row in summary["transitions"]:
+    rows = summary["transitions"]
+    for row in rows[:MAX_ROWS]:
         amount = (
             f"{row['pixels']:>12,} px" if row["area_ha"] is None else f"{row['area_ha']:>12,.3f} ha"
         )
         print(f"{row['from']:>15} → {row['to']:<15}{amount}{row['share_percent']:>8.2f} %")
+    if len(rows) > MAX_ROWS:
+        print(f"{'and':>15} {len(rows) - MAX_ROWS} smaller ones, in transitions.csv")
     total = (
         f"{summary['changed_pixels']:,} of {summary['valid_pixels']:,} px"
         if summary["changed_ha"] is None
@@ -327,7 +331,8 @@ def _load_recipe(arguments: Sequence[str]):
 def main(arguments: Sequence[str] | None = None):
     """Run the command line; the exit code is 2 for what the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("terradelta").setLevel(logging.INFO)
     try:
         if arguments[:1] == ["train"]:
             _load_recipe(arguments)
