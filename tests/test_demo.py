@@ -19,7 +19,8 @@ def test_the_demo_draws_maps_and_tells_what_changed(tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert f"{summary['changed_ha']:,.3f} of {summary['valid_ha']:,.3f} ha" in done.stdout
     assert "\x1b[" not in done.stdout, "colours do not belong into a pipe"
-    assert min(Image.open(out / "picture.png").size) > 400
+    with Image.open(out / "picture.png") as picture:
+        assert min(picture.size) > 400
     assert summary["patches"] == len(geopandas.read_file(out / "changes.gpkg"))
 
     maps = {}

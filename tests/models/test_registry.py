@@ -130,13 +130,23 @@ def test_large_encoders_answer(encoder):
 
 
 @pytest.mark.parametrize(("name", "encoder"), PAIRS)
-def test_fresh_network_is_undecided(name, encoder):
+def test_fresh_network_is_undecided_but_not_indifferent(name, encoder):
+    """No class rules at the start, and the classifier has weights of both signs and unit gain.
+
+    Near-zero weights are all pushed to one sign by the many unchanged pixels; the change head then
+    answers nothing but unchanged.
+    """
     network = create_model(name, encoder).train()
+    for head in (network.semantic_head, network.change_head):
+        weight = head.classifier.weight
+        gain = weight.std() * weight[0].numel() ** 0.5
+        assert 0.6 < gain < 1.4
+        assert 0.25 < (weight > 0).float().mean() < 0.75
     with torch.no_grad():
         output = network(*random_pair(batch=2))
     entropy = torch.distributions.Categorical(logits=output.before_logits.movedim(1, -1)).entropy()
-    assert entropy.mean() > 0.9 * torch.tensor(6.0).log()
-    assert (output.change_logits.sigmoid() - 0.5).abs().mean() < 0.2
+    assert entropy.mean() > 0.6 * torch.tensor(6.0).log()
+    assert (output.change_logits.sigmoid() - 0.5).abs().mean() < 0.35
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_failed_run_leaves_nothing_behind(scene, model_folder, tmp_path):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "drawn"
-    write_folders(root, 3, seed=2, size_px=96)
+    write_folders(root, 3, seed=7, size_px=96)
     return root
 
 
