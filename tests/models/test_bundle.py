@@ -101,6 +101,12 @@ def test_half_precision_storage(tmp_path, model):
         assert torch.equal(loaded[key], rounded)
 
 
+def test_a_model_can_be_read_by_others(tmp_path, model):
+    save_model(model, tmp_path / "model")
+    modes = {path.name: path.stat().st_mode & 0o044 for path in (tmp_path / "model").iterdir()}
+    assert set(modes.values()) == {0o044}
+
+
 def test_existing_folders_are_kept_unless_told(tmp_path, model):
     folder = tmp_path / "model"
     save_model(model, folder)

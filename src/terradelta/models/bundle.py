@@ -279,6 +279,8 @@ def save_model(
     }
     with stage_folder(folder, overwrite=overwrite) as staged:
         save_file(tensors, staged / WEIGHTS_FILE)
+        # safetensors writes for the owner only; a model is for whoever may read its folder.
+        (staged / WEIGHTS_FILE).chmod(0o644)
         (staged / CARD_FILE).write_text(text + "\n", encoding="utf-8")
         (staged / README_FILE).write_text(card.to_markdown(Path(folder).name), encoding="utf-8")
 
