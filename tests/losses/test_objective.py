@@ -9,6 +9,9 @@ from terradelta.errors import ArgumentError
 from terradelta.losses import CONSISTENCY_LOSSES, ChangeLoss, ChangeObjective, SemanticLoss
 
 WEIGHTS = [2.0, 1.0, 2.0, 2.0, 1.0, 1.0]
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+"""Losses are float32, and one unit in the last place of a probability shifts the log of a near-zero
+distance by 1e-3; the mean of 410 pixels was seen to move by 3e-6 from one call to the next."""
 
 
 def test_meets_the_reference_implementation(reference):
@@ -42,7 +45,7 @@ def test_change_defaults_to_labelled_at_either_date(reference):
         objective(reference.output, before, after, labelled),
         strict=True,
     ):
-        assert implied == given
+        torch.testing.assert_close(implied, given, **FLOAT32)
 
 
 @pytest.mark.parametrize("consistency", CONSISTENCY_LOSSES)
@@ -65,8 +68,9 @@ def test_total_is_made_of_its_parts(reference, consistency):
     semantic = [SemanticLoss(WEIGHTS)(output[i], labels[i], valid) for i in range(2)]
     mean_weight = (1 + 3 * change.double())[valid].mean()
     total = 3.0 * (bce + 0.7 * mean_weight * tie) + sum(semantic)
-    torch.testing.assert_close(torch.stack(parts[1:]), torch.stack([bce, tie, *semantic]).double())
-    torch.testing.assert_close(parts.total.double(), total.double())
+    for part, expected in zip(parts[1:], [bce, tie, *semantic], strict=True):
+        torch.testing.assert_close(part.double(), expected.double(), **FLOAT32)
+    torch.testing.assert_close(parts.total.double(), total.double(), **FLOAT32)
     assert all(part.ndim == 0 for part in parts)
 
 
