@@ -21,7 +21,7 @@ def test_the_demo_draws_maps_and_tells_what_changed(tmp_path):
     assert "\x1b[" not in done.stdout, "colours do not belong into a pipe"
     with Image.open(out / "picture.png") as picture:
         assert min(picture.size) > 400
-    assert summary["patches"] == len(geopandas.read_file(out / "changes.gpkg"))
+    assert summary["patches"] == len(geopandas.read_file(out / "changes.gpkg", layer="changes"))
 
     maps = {}
     for name, path in (("mapped", "change.tif"), ("true", "scene/change.tif")):

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from terradelta.errors import TerradeltaError as TerradeltaError
     from terradelta.evaluate.scoring import evaluate as evaluate
     from terradelta.evaluate.scoring import score as score
+    from terradelta.geo.check import check as check
     from terradelta.models.bundle import convert as convert
     from terradelta.models.bundle import load_model as load_model
     from terradelta.models.bundle import save_model as save_model
     from terradelta.models.registry import create_model as create_model
     from terradelta.models.registry import list_encoders as list_encoders
     from terradelta.models.registry import list_models as list_models
+    from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
     from terradelta.train.config import TrainConfig as TrainConfig
     from terradelta.train.loop import train as train
@@ -38,6 +40,7 @@ _HOMES = {
     "ClassTable": "terradelta.classes",
     "TerradeltaError": "terradelta.errors",
     "TrainConfig": "terradelta.train.config",
+    "check": "terradelta.geo.check",
     "convert": "terradelta.models.bundle",
     "create_model": "terradelta.models.registry",
     "demo": "terradelta.demo",
@@ -46,6 +49,7 @@ _HOMES = {
     "list_encoders": "terradelta.models.registry",
     "list_models": "terradelta.models.registry",
     "load_model": "terradelta.models.bundle",
+    "merge": "terradelta.predict.run",
     "predict": "terradelta.predict.run",
     "save_model": "terradelta.models.bundle",
     "score": "terradelta.evaluate.scoring",

@@ -39,3 +39,7 @@ class ModelError(TerradeltaError):
 
 class OutputExistsError(TerradeltaError):
     """An output that is there already and would be lost."""
+
+
+class OutputError(TerradeltaError):
+    """An output that cannot be written."""

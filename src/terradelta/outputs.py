@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from terradelta.errors import OutputExistsError
+from terradelta.errors import OutputError, OutputExistsError
 
 
 def refuse_existing(path: Path, overwrite: bool):
@@ -43,15 +46,48 @@ def stage_folder(folder: str | Path, *, overwrite: bool = False) -> Iterator[Pat
     try:
         staged.chmod(0o755)
         yield staged
-        if folder.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(replaced / folder.name)
-            staged.rename(folder)
-            shutil.rmtree(replaced)
-        else:
-            staged.rename(folder)
+        replace_folder(folder, staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def replace_folder(folder: Path, staged: Path):
+    """Rename a staged folder into its place; what was there goes once the new one is in."""
+    if folder.exists():
+        replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+        folder.rename(replaced / folder.name)
+        staged.rename(folder)
+        shutil.rmtree(replaced)
+    else:
+        staged.rename(folder)
+
+
+def write_json(path: Path, content: dict[str, Any]):
+    """Write an object as readable JSON."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes):
+    """Write a file that is there whole or not at all, and still there after a power cut.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}",
+            fix="make room or allow writing there, then run the same command again: it goes on "
+            "where it stopped",
+        ) from error
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from terradelta.classes import BINARY
 from terradelta.data.augment import VIEW_SETS, apply_view, undo_view
 from terradelta.data.synthetic import draw_pair
 from terradelta.errors import ArgumentError, ModelError
+from terradelta.geo.grid import cut_window
+from terradelta.geo.pair import PairWindow
 from terradelta.predict.engine import Predictor, decide
-from terradelta.predict.folders import ImagePair
 from terradelta.predict.tiling import Tiling
 
 from ..conftest import make_model
@@ -69,7 +70,7 @@ def test_decisions_follow_a_loop_over_pixels():
     generator = torch.Generator().manual_seed(0)
     before, after = torch.rand(2, 2, 4, 5, 6, generator=generator).softmax(2)
     change = torch.rand(2, 5, 6, generator=generator)
-    before_ids, after_ids, percent = decide((before, after, change), threshold=0.6)
+    before_ids, after_ids, percent, unchanged = decide((before, after, change), threshold=0.6)
     for b, row, column in np.ndindex(2, 5, 6):
         p = float(change[b, row, column])
         if p >= 0.6:
@@ -81,40 +82,84 @@ def test_decisions_follow_a_loop_over_pixels():
             ids, sure = [0, 0], 1 - p
         assert [before_ids[b, row, column], after_ids[b, row, column]] == ids
         assert percent[b, row, column] == pytest.approx(100 * sure, abs=0.51)
+        assert unchanged[b, row, column] == pytest.approx(100 * (1 - p), abs=0.51)
 
 
-def test_tiles_give_the_map_of_the_whole_picture(model, monkeypatch):
+def map_with(predictor, tiling, scene):
+    """The maps of a drawn scene, tile by tile."""
+    height, width = scene.before_CHW.shape[1:]
+    whole = cut_window(0, 0, width, height)
+    everywhere = np.ones((height, width), bool)
+    pair = PairWindow(scene.before_CHW, scene.after_CHW, everywhere, everywhere)
+    return np.stack(predictor.map_window(pair, whole, list(tiling.cut(height, width)), whole))
+
+
+def test_tiles_give_the_map_of_the_whole_picture(model):
     """At a margin of 192 px a ResNet-18 sees nothing beyond it: the maps are the same."""
     scene = draw_pair(2, (96, 700))
-    source = ImagePair(scene.before_CHW, scene.after_CHW)
     predictor = Predictor([model], precision="fp32")
-
-    def map_with(tiling):
-        monkeypatch.setattr(Predictor, "tiling", property(lambda self: tiling))
-        maps = np.zeros((3, 96, 700), np.uint8)
-        for window, parts, valid_HW in predictor.map_tiles(source, 96, 700):
-            assert valid_HW.all()
-            maps[:, *window.toslices()] = parts
-        return maps
-
-    whole = map_with(Tiling(1024, 0, 8))
+    whole = map_with(predictor, Tiling(1024, 0, 8), scene)
     assert 0.1 < (whole[0] > 0).mean() < 0.9
     for tiling in (Tiling(448, 192, 8), Tiling(520, 200, 8)):
-        assert (map_with(tiling) != whole).mean() < 1e-4
+        assert (map_with(predictor, tiling, scene) != whole).mean() < 1e-4
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 16])
+def test_the_map_does_not_depend_on_the_batch(model, batch_size):
+    scene = draw_pair(3, (300, 400))
+    tiling = Tiling(128, 16, 8)
+    one = map_with(Predictor([model], precision="fp32", batch_size=1), tiling, scene)
+    many = map_with(Predictor([model], precision="fp32", batch_size=batch_size), tiling, scene)
+    assert (one == many).all()
 
 
 def test_invalid_tiles_cost_no_network(model):
-    from terradelta.geo.pair import PairWindow
-
-    class Empty:
-        def read(self, window):
-            shape = (int(window.height), int(window.width))
-            return PairWindow(np.zeros((9, *shape)), np.zeros((9, *shape)), np.zeros(shape, bool))
-
+    whole = cut_window(0, 0, 60, 50)
     # Nine bands would not fit the network.
-    windows = list(Predictor([model]).map_tiles(Empty(), 50, 60))
-    assert len(windows) == 1
-    assert not windows[0][2].any()
+    nowhere = np.zeros((50, 60), bool)
+    pair = PairWindow(np.zeros((9, 50, 60)), np.zeros((9, 50, 60)), nowhere, nowhere)
+    tiles = list(Tiling(64, 8, 8).cut(50, 60))
+    maps = Predictor([model]).map_window(pair, whole, tiles, whole)
+    assert maps.before_HW.shape == (50, 60)
+
+
+def test_what_lies_in_invalid_pixels_does_not_reach_the_map(model):
+    scene = draw_pair(4, (96, 128))
+    valid_HW = np.ones((96, 128), bool)
+    valid_HW[20:60, 30:80] = False
+    whole = cut_window(0, 0, 128, 96)
+    tiles = list(Tiling(1024, 0, 8).cut(96, 128))
+    maps = []
+    for junk in (0, 255, -9999):
+        images = []
+        for image_CHW in (scene.before_CHW, scene.after_CHW):
+            image_CHW = image_CHW.astype(np.int16)
+            image_CHW[:, ~valid_HW] = junk
+            images.append(image_CHW)
+        pair = PairWindow(images[0], images[1], valid_HW, valid_HW)
+        maps.append(np.stack(Predictor([model]).map_window(pair, whole, tiles, whole)))
+    assert (maps[0] == maps[1]).all()
+    assert (maps[0] == maps[2]).all()
+
+
+def test_a_value_range_is_the_models_own_scale(model, pair):
+    """16-bit values whose range is named give the answer of the same picture in 8 bits."""
+    stretched = [(image.float() * 10 + 300).to(torch.int16) for image in pair]
+    ranged = Predictor([model], precision="fp32", value_range=(300, 2850))(*stretched)
+    plain = Predictor([model], precision="fp32")(*pair)
+    for part, same in zip(ranged, plain, strict=True):
+        assert torch.allclose(part, same, atol=1e-5)
+    with pytest.raises(ArgumentError, match="runs from 5 to 5"):
+        Predictor([model], value_range=(5, 5))
+
+
+def test_fewer_views_are_the_first_ones(model, pair):
+    few = Predictor([model], tta="seed6", precision="fp32")(*pair, num_views=4)
+    one = Predictor([model], precision="fp32")(*pair)
+    first = Predictor([model], tta="seed6", precision="fp32")(*pair, num_views=1)
+    for part, alone, single in zip(few, one, first, strict=True):
+        assert torch.equal(alone, single)
+        assert not torch.equal(part, single)
 
 
 def test_what_does_not_fit_is_refused(model):
@@ -133,6 +178,3 @@ def test_what_does_not_fit_is_refused(model):
     binary = Model(network, ModelCard(architecture=network.config, classes=BINARY))
     with pytest.raises(ModelError, match="differ in their classes"):
         Predictor([model, binary])
-    pooled = [make_model(name="pspnet", tile_size_px=size) for size in (128, 256)]
-    with pytest.raises(ModelError, match=r"different sizes: \[128, 256\] px"):
-        _ = Predictor(pooled).tiling

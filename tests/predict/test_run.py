@@ -45,10 +45,17 @@ def read(path):
 
 def test_the_folder_has_every_part_and_nothing_else(prediction):
     assert sorted(path.name for path in prediction.folder.iterdir()) == [
+        "after_class.qml",
         "after_class.tif",
+        "after_class.tif.aux.xml",
+        "before_class.qml",
         "before_class.tif",
+        "before_class.tif.aux.xml",
+        "change.qml",
         "change.tif",
+        "change.tif.aux.xml",
         "changes.gpkg",
+        "confidence.qml",
         "confidence.tif",
         "picture.png",
         "run.json",
@@ -79,7 +86,7 @@ def test_hectares_are_the_same_in_every_output(prediction):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary == prediction.summary
     assert summary["changed_ha"] == pytest.approx(changed_ha, rel=1e-9)
-    frame = geopandas.read_file(folder / "changes.gpkg")
+    frame = geopandas.read_file(folder / "changes.gpkg", layer="changes")
     assert frame.area_m2.sum() / 10_000 == pytest.approx(changed_ha, rel=1e-9)
     with (folder / "transitions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

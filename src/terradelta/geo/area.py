@@ -6,11 +6,13 @@ Legend of the array names: H rows, W columns.
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 from pyproj import Transformer
 from rasterio.windows import Window
 
+from terradelta.errors import ArgumentError
 from terradelta.geo.grid import Grid
 
 SEMI_MAJOR_M = 6378137.0
@@ -18,6 +20,19 @@ ECCENTRICITY_SQUARED = 0.0066943799901413165
 LATTICE_STEP_DEGREES = 0.03
 MAX_LATTICE_STEP_PX = 64
 METRES_PER_DEGREE = 111_320
+M2_PER_UNIT = {"m2": 1.0, "ha": 10_000.0, "km2": 1_000_000.0}
+
+
+def parse_area(text: str | float) -> float:
+    """Return the square metres of an area such as "100m2", "0.5 ha" or a number of m2.
+
+    Raises:
+        ArgumentError: If it is no area.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|km2|km²)?\s*", str(text).lower())
+    if match is None:
+        raise ArgumentError(f"{text!r} is no area", fix="write it like 100m2, 0.5ha or 1km2")
+    return float(match[1]) * M2_PER_UNIT[(match[2] or "m2").replace("²", "2")]
 
 
 def measure_pixels(grid: Grid, window: Window) -> np.ndarray:

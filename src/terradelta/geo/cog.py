@@ -1,96 +1,138 @@
-"""Writer of class maps: windows in, a cloud-optimised GeoTIFF with palette and names out."""
+"""One cloud-optimised GeoTIFF from the files of its blocks, through a virtual raster."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
 
-import numpy as np
-import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from terradelta.errors import OutputError
 from terradelta.geo.grid import Grid
 
 BLOCK_SIZE_PX = 512
+GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16"}
 
 
-class MapWriter:
-    """A one-band map, written window by window; a context manager that leaves a COG at `path`.
+@dataclass(frozen=True)
+class MapFormat:
+    """What a map's values are and how they are shown."""
+
+    dtype: str
+    """numpy data type, uint8 or uint16."""
+    nodata: int
+    """Value of invalid pixels."""
+    description: str
+    """What the band holds."""
+    palette: Mapping[int, tuple[int, int, int]] | None = None
+    """Colour (red, green, blue) of each value; none for a continuous map."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Name of each value; kept in the band's tags as `class_N`."""
+    resampling: str = "MODE"
+    """How overviews are made: "MODE" for classes, "AVERAGE" for quantities."""
+
+
+def write_cog(
+    path: Path,
+    grid: Grid,
+    parts: Iterable[tuple[Path, Window]],
+    band: int,
+    map_format: MapFormat,
+    tags: Mapping[str, str],
+):
+    """Copy a band of many files into one COG.
 
     Args:
-        path: Where the finished map goes.
+        path: The file to make.
         grid: Its pixels.
-        dtype: numpy data type of the map.
-        nodata: Value of invalid pixels, and of pixels never written.
-        palette: Colour (red, green, blue) of each value; none for a continuous map.
-        names: Name of each value; kept in the band's tags as `class_N`.
-        description: What the band holds.
-        resampling: How overviews are made: "MODE" for classes, "AVERAGE" for quantities.
+        parts: Each file, and where on the grid it belongs.
+        band: Which of the files' bands, from 1.
+        map_format: What the band holds.
+        tags: What else to say in the file's header.
+
+    Raises:
+        OutputError: If it cannot be written.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        grid: Grid,
-        *,
-        dtype: str,
-        nodata: int,
-        description: str,
-        palette: Mapping[int, tuple[int, int, int]] | None = None,
-        names: Mapping[int, str] | None = None,
-        resampling: str = "MODE",
-    ):
-        self.path = path
-        self._resampling = resampling
-        self._scratch = path.with_suffix(".scratch.tif")
-        self._dataset = rasterio.open(
-            self._scratch,
-            "w",
-            driver="GTiff",
-            width=grid.width,
-            height=grid.height,
-            count=1,
-            dtype=dtype,
-            crs=grid.crs,
-            transform=grid.transform,
-            nodata=nodata,
-            tiled=True,
-            blockxsize=BLOCK_SIZE_PX,
-            blockysize=BLOCK_SIZE_PX,
-            compress="deflate",
-            bigtiff="if_safer",
-        )
-        self._dataset.set_band_description(1, description)
-        if palette is not None:
-            self._dataset.write_colormap(1, dict(palette))
-        if names is not None:
-            self._dataset.update_tags(
-                1, **{f"class_{value}": name for value, name in names.items()}
-            )
-
-    def write(self, map_HW: np.ndarray, window: Window):
-        """Write a window of the map, (H, W) in the map's data type."""
-        self._dataset.write(map_HW, 1, window=window)
-
-    def __enter__(self) -> MapWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object):
-        self._dataset.close()
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._scratch.unlink(missing_ok=True)
-
-    def _finish(self):
+    virtual = path.with_suffix(".vrt")
+    _write_virtual(virtual, grid, parts, band, map_format, tags)
+    try:
         rasterio.shutil.copy(
-            self._scratch,
-            self.path,
+            virtual,
+            path,
             driver="COG",
             COMPRESS="DEFLATE",
             BLOCKSIZE=str(BLOCK_SIZE_PX),
-            OVERVIEW_RESAMPLING=self._resampling,
+            OVERVIEW_RESAMPLING=map_format.resampling,
             BIGTIFF="IF_SAFER",
+            NUM_THREADS="ALL_CPUS",
         )
+    except (RasterioError, CPLE_BaseError) as error:
+        raise OutputError(
+            f"{path} cannot be written: {error}",
+            fix="make room or allow writing there, then run the same command again: it goes on "
+            "where it stopped",
+        ) from error
+    finally:
+        virtual.unlink()
+
+
+def _write_virtual(
+    path: Path,
+    grid: Grid,
+    parts: Iterable[tuple[Path, Window]],
+    band: int,
+    map_format: MapFormat,
+    tags: Mapping[str, str],
+):
+    kind = GDAL_TYPES[map_format.dtype]
+    place = f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else ""
+    if not grid.transform.is_identity:
+        numbers = ", ".join(repr(number) for number in grid.transform.to_gdal())
+        place += f"<GeoTransform>{numbers}</GeoTransform>"
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">\n')
+        file.write(f"{place}{_metadata(tags)}\n")
+        file.write(f'<VRTRasterBand dataType="{kind}" band="1">\n')
+        file.write(f"<Description>{escape(map_format.description)}</Description>")
+        file.write(_metadata({f"class_{value}": name for value, name in map_format.names.items()}))
+        file.write(f"<NoDataValue>{map_format.nodata}</NoDataValue>\n")
+        file.write(_colours(map_format.palette))
+        for source, window in parts:
+            # With its properties stated, a file is opened only when its pixels are asked for.
+            size = f'xSize="{window.width}" ySize="{window.height}"'
+            file.write(
+                f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(str(source.resolve()))}'
+                f"</SourceFilename><SourceBand>{band}</SourceBand>"
+                f'<SourceProperties RasterXSize="{window.width}" RasterYSize="{window.height}" '
+                f'DataType="{kind}" BlockXSize="{window.width}" BlockYSize="64"/>'
+                f'<SrcRect xOff="0" yOff="0" {size}/>'
+                f'<DstRect xOff="{window.col_off}" yOff="{window.row_off}" {size}/>'
+                "</SimpleSource>\n"
+            )
+        file.write("</VRTRasterBand></VRTDataset>\n")
+
+
+def _metadata(tags: Mapping[str, str]) -> str:
+    items = "".join(
+        f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>" for key, value in tags.items()
+    )
+    return f"<Metadata>{items}</Metadata>" if items else ""
+
+
+def _colours(palette: Mapping[int, tuple[int, int, int]] | None) -> str:
+    if palette is None:
+        return "<ColorInterp>Gray</ColorInterp>"
+    # Entries stand in order of their values; those without a colour are transparent.
+    entries = (palette.get(value) for value in range(max(palette) + 1))
+    lines = (
+        '<Entry c1="0" c2="0" c3="0" c4="0"/>'
+        if colour is None
+        else f'<Entry c1="{colour[0]}" c2="{colour[1]}" c3="{colour[2]}" c4="255"/>'
+        for colour in entries
+    )
+    return f"<ColorInterp>Palette</ColorInterp><ColorTable>{''.join(lines)}</ColorTable>\n"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
+
+LATTICE_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -61,25 +67,91 @@ class Grid:
         Raises:
             RasterError: If the two do not overlap.
         """
-        left, bottom, right, top = other.bounds_in(self.crs)
+        window = self.window_of(self.find_bounds(other))
+        if window is None:
+            raise RasterError(
+                f"the two rasters do not overlap: in {self.crs} one covers {self.bounds} "
+                f"and the other {other.bounds_in(self.crs)}",
+                fix="give two rasters of the same place",
+            )
+        return self.crop(window)
+
+    def window_of(self, bounds: tuple[float, float, float, float]) -> Window | None:
+        """Return the whole pixels that CRS bounds touch, or None where they touch none."""
         inverse = ~self.transform
-        columns, rows = zip(
-            *(inverse @ corner for corner in _corners(left, bottom, right, top)), strict=True
-        )
+        columns, rows = zip(*(inverse @ corner for corner in _corners(*bounds)), strict=True)
         # A thousandth of a pixel of overlap is rounding, not ground.
         first_column = max(0, math.floor(min(columns) + 1e-3))
         first_row = max(0, math.floor(min(rows) + 1e-3))
         last_column = min(self.width, math.ceil(max(columns) - 1e-3))
         last_row = min(self.height, math.ceil(max(rows) - 1e-3))
         if first_column >= last_column or first_row >= last_row:
-            raise RasterError(
-                f"the two rasters do not overlap: in {self.crs} one covers {self.bounds} "
-                f"and the other {(left, bottom, right, top)}",
-                fix="give two rasters of the same place",
-            )
-        return self.crop(
-            cut_window(first_column, first_row, last_column - first_column, last_row - first_row)
-        )
+            return None
+        return cut_window(first_column, first_row, last_column - first_column, last_row - first_row)
+
+    def find_bounds(self, other: Grid) -> tuple[float, float, float, float]:
+        """Return the bounds of `other` in this grid's CRS, where they meet this grid if they do.
+
+        On a geographic CRS the same ground has longitudes 360 degrees apart. Projections cannot
+        show a raster of half the world, so points of this grid that lie in it count as well.
+        """
+        bounds = other.bounds_in(self.crs)
+        if self.crs is None:
+            return bounds
+        if self.crs.is_geographic:
+            left, bottom, right, top = bounds
+            right += 360 if left > right else 0
+            turned = [(left + turn, bottom, right + turn, top) for turn in (0, 360, -360)]
+            bounds = next((part for part in turned if self.window_of(part)), turned[0])
+        if self.crs == other.crs:
+            return bounds
+        xs, ys = self._find_points_within(other)
+        xs, ys = [*xs, *bounds[::2]], [*ys, *bounds[1::2]]
+        finite = [list(filter(math.isfinite, numbers)) for numbers in (xs, ys)]
+        if not all(finite):
+            return bounds
+        return min(finite[0]), min(finite[1]), max(finite[0]), max(finite[1])
+
+    def _find_points_within(self, other: Grid) -> tuple[list[float], list[float]]:
+        """Return CRS coordinates of those of a lattice of this grid's points that `other` holds."""
+        assert self.crs is not None
+        assert other.crs is not None
+        steps = [step / LATTICE_PARTS for step in range(LATTICE_PARTS + 1)]
+        points = [
+            self.transform @ (column * self.width, row * self.height)
+            for row in steps
+            for column in steps
+        ]
+        turns = (0, 360, -360) if other.crs.is_geographic else (0,)
+        inside = []
+        for point, x, y in zip(
+            points, *transform(self.crs, other.crs, *zip(*points, strict=True)), strict=True
+        ):
+            for turn in turns:
+                column, row = ~other.transform @ (x + turn, y)
+                if 0 <= column <= other.width and 0 <= row <= other.height:
+                    inside.append(point)
+                    break
+        return [x for x, _ in inside], [y for _, y in inside]
+
+    def resample(self, pixel_size: float) -> Grid:
+        """Return a north-up grid over this one, its pixels' edges at multiples of their size.
+
+        Args:
+            pixel_size: Side of a pixel in CRS units.
+        """
+        left, bottom, right, top = (edge / pixel_size for edge in self.bounds)
+        # A thousandth of a pixel of overlap is rounding, not ground.
+        first_column, first_row = math.floor(left + 1e-3), math.ceil(top - 1e-3)
+        width = max(1, math.ceil(right - 1e-3) - first_column)
+        height = max(1, first_row - math.floor(bottom + 1e-3))
+        origin = Affine.translation(first_column * pixel_size, first_row * pixel_size)
+        return Grid(self.crs, origin @ Affine.scale(pixel_size, -pixel_size), width, height)
+
+    def shift(self, columns_px: float, rows_px: float) -> Grid:
+        """Return this grid moved by so many of its own pixels."""
+        moved = self.transform @ Affine.translation(columns_px, rows_px)
+        return Grid(self.crs, moved, self.width, self.height)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -91,10 +163,21 @@ class Grid:
         return min(xs), min(ys), max(xs), max(ys)
 
     def bounds_in(self, crs: CRS | None) -> tuple[float, float, float, float]:
-        """Return the bounds in another CRS, edges densified."""
+        """Return the bounds in another CRS, edges densified; infinite where it cannot show them."""
         if crs == self.crs or crs is None or self.crs is None:
             return self.bounds
-        return transform_bounds(self.crs, crs, *self.bounds)
+        try:
+            return transform_bounds(self.crs, crs, *self.bounds)
+        except (RasterioError, CPLE_BaseError):
+            return -math.inf, -math.inf, math.inf, math.inf
+
+
+@contextmanager
+def allow_no_place() -> Iterator[None]:
+    """Keep rasterio from warning of a picture without georeference: here that is no fault."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def cut_window(column: int, row: int, width: int, height: int) -> Window:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import rasterio
+from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -19,39 +19,59 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.aoi import AreaOfInterest
 from terradelta.geo.grid import Grid, cut_window
-
-Bands = Sequence[int | str]
+from terradelta.geo.source import WARP_TOLERANCE_PX, Bands, open_source, require_plain, select_bands
 
 
 class PairWindow(NamedTuple):
     """The same window of both dates."""
 
     before_CHW: np.ndarray
-    """Bands of the before image in the raster's own data type."""
+    """Bands of the before image in the raster's own data type, resampled where need be."""
     after_CHW: np.ndarray
-    """Bands of the after image, resampled onto the pair's grid."""
+    """Bands of the after image, likewise."""
     valid_HW: np.ndarray
-    """True where both dates hold data."""
+    """True where both dates hold data, inside the area of interest."""
+    data_HW: np.ndarray
+    """True where both dates hold data, also outside of it: what a network may see."""
 
 
 class RasterPair:
-    """Two rasters on the before image's grid, cut to where they overlap; a context manager.
+    """Two rasters on one grid, cut to where they overlap; a context manager.
 
-    Where the after image lies on another grid (other CRS, resolution, extent or pixel phase) it is
-    resampled bilinearly as it is read.
+    A raster that lies on another grid (other CRS, resolution, extent or pixel phase) is resampled
+    bilinearly as it is read.
 
     Args:
         before: The earlier raster: a path or anything GDAL opens.
         after: The later raster.
         band_names: What the model needs, for example ("red", "green", "blue").
         bands: Band numbers (from 1) or names to read instead, in the model's order.
+        grid: Whose pixels the map gets: "before", "after", or the side of a pixel in units of the
+            before raster's CRS.
+        aoi: A vector file; pixels outside of its polygons are not valid.
+        shift_px: The after image is read this many (columns, rows) of the grid further right and
+            down, to undo a shift that was measured.
 
     Raises:
         RasterError: If a raster cannot be opened, has no CRS while the other has one, does not
-            overlap the other, or lacks the bands.
-        ArgumentError: If `bands` has another length than `band_names`.
+            overlap the other or the area of interest, or lacks the bands.
+        ArgumentError: If `bands` has another length than `band_names`, or `grid` is unknown.
     """
+
+    grid: Grid
+    """The pixels that both rasters cover at least in part."""
+    datasets: tuple[DatasetReader, DatasetReader]
+    """The two rasters as they are opened."""
+    bands: tuple[list[int], list[int]]
+    """Which of their bands are read, by number from 1."""
+    band_names: tuple[str, ...]
+    """What those are to the model."""
+    aoi: AreaOfInterest | None
+    """The area of interest on the grid."""
+    area: Window
+    """The window of `grid` that the area of interest needs; all of it without one."""
 
     def __init__(
         self,
@@ -59,16 +79,29 @@ class RasterPair:
         after: str | Path,
         band_names: Sequence[str],
         bands: Bands | None = None,
+        *,
+        grid: str | float = "before",
+        aoi: str | Path | None = None,
+        shift_px: tuple[float, float] = (0.0, 0.0),
     ):
         self._exits = ExitStack()
         try:
-            before_dataset = self._exits.enter_context(_open(before))
-            after_dataset = self._exits.enter_context(_open(after))
-            before_bands = select_bands(before_dataset, band_names, bands)
-            after_bands = select_bands(after_dataset, band_names, bands)
-            self.grid = _overlap(before_dataset, after_dataset)
-            self._before = self._exits.enter_context(_Aligned(before_dataset, before_bands, self))
-            self._after = self._exits.enter_context(_Aligned(after_dataset, after_bands, self))
+            datasets = [
+                self._exits.enter_context(open_source(path, bands)) for path in (before, after)
+            ]
+            selected = [select_bands(dataset, band_names, bands) for dataset in datasets]
+            self.grid = _overlap(datasets[0], datasets[1], grid)
+            self.aoi = AreaOfInterest(aoi, self.grid) if aoi is not None else None
+            whole = cut_window(0, 0, self.grid.width, self.grid.height)
+            self.area = self.aoi.area if self.aoi else whole
+            self.datasets = datasets[0], datasets[1]
+            self.bands = selected[0], selected[1]
+            self.band_names = tuple(band_names)
+            grids = self.grid, self.grid.shift(*shift_px)
+            self._before, self._after = (
+                self._exits.enter_context(_Aligned(*parts))
+                for parts in zip(datasets, selected, grids, strict=True)
+            )
         except BaseException:
             self._exits.close()
             raise
@@ -79,51 +112,72 @@ class RasterPair:
     def __exit__(self, *exception: object):
         self._exits.close()
 
+    @property
+    def is_resampled(self) -> tuple[bool, bool]:
+        """Whether before and after are resampled to get onto the grid."""
+        return self._before.is_resampled, self._after.is_resampled
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """What a pixel of both dates takes in memory."""
+        return self._before.bytes_per_pixel + self._after.bytes_per_pixel
+
     def read(self, window: Window) -> PairWindow:
         """Read a window of the pair's grid.
 
         Raises:
             RasterError: If the pixels of one of the files cannot be read.
         """
-        return self._read(window, (int(window.height), int(window.width)))
+        pair = self._read(window, (int(window.height), int(window.width)))
+        if self.aoi is not None and pair.valid_HW.any():
+            return pair._replace(valid_HW=pair.valid_HW & self.aoi.mask(window))
+        return pair
 
     def read_overview(self, shape: tuple[int, int]) -> PairWindow:
-        """Read the whole pair, reduced or enlarged to (rows, columns), for a picture."""
-        whole = cut_window(0, 0, self.grid.width, self.grid.height)
-        return self._read(whole, shape)
+        """Read the whole area, reduced or enlarged to (rows, columns), for a picture."""
+        return self._read(self.area, shape)
 
     def _read(self, window: Window, shape: tuple[int, int]) -> PairWindow:
         before_CHW, before_valid_HW = self._before.read(window, shape)
         after_CHW, after_valid_HW = self._after.read(window, shape)
-        return PairWindow(before_CHW, after_CHW, before_valid_HW & after_valid_HW)
+        data_HW = before_valid_HW & after_valid_HW
+        return PairWindow(before_CHW, after_CHW, data_HW, data_HW)
 
 
 class _Aligned:
-    """One raster of the pair, as it reads on the pair's grid."""
+    """One raster of the pair, as it reads on a grid."""
 
-    def __init__(self, dataset: DatasetReader, bands: list[int], pair: RasterPair):
+    def __init__(self, dataset: DatasetReader, bands: list[int], grid: Grid):
+        require_plain(dataset, bands)
         self._bands = bands
         self._name = dataset.name
         self._row_offset = self._column_offset = 0
         self._warped: WarpedVRT | None = None
+        self.bytes_per_pixel = sum(np.dtype(dataset.dtypes[band - 1]).itemsize for band in bands)
         own = Grid.of(dataset)
-        column, row = ~own.transform @ (pair.grid.transform @ (0, 0))
-        offset = cut_window(round(column), round(row), pair.grid.width, pair.grid.height)
-        if own.crop(offset).same_as(pair.grid) and _contains(own, offset):
+        column, row = ~own.transform @ (grid.transform @ (0, 0))
+        offset = cut_window(round(column), round(row), grid.width, grid.height)
+        if own.crop(offset).same_as(grid) and _contains(own, offset):
             self._row_offset, self._column_offset = offset.row_off, offset.col_off
             self._dataset: DatasetReader | WarpedVRT = dataset
             return
-        has_mask = dataset.nodata is not None or ColorInterp.alpha in dataset.colorinterp
-        # Without the tight tolerance a window differs from the same window of a full read.
+        if len(set(dataset.nodatavals)) > 1:
+            raise RasterError(
+                f"{dataset.name} has another nodata value in each band, "
+                f"{', '.join(map(str, dataset.nodatavals))}, and cannot be resampled with them",
+                fix=f"give it a mask instead: gdal_translate -b 1 -b 2 -b 3 -b mask "
+                f"-colorinterp_4 alpha {dataset.name} masked.tif",
+            )
         self._warped = WarpedVRT(
             dataset,
-            crs=pair.grid.crs,
-            transform=pair.grid.transform,
-            width=pair.grid.width,
-            height=pair.grid.height,
+            src_transform=_turn(own, grid),
+            crs=grid.crs,
+            transform=grid.transform,
+            width=grid.width,
+            height=grid.height,
             resampling=Resampling.bilinear,
-            tolerance=0.01,
-            add_alpha=not has_mask,
+            tolerance=WARP_TOLERANCE_PX,
+            add_alpha=ColorInterp.alpha not in dataset.colorinterp,
             UNIFIED_SRC_NODATA="YES",
         )
         self._dataset = self._warped
@@ -134,6 +188,10 @@ class _Aligned:
     def __exit__(self, *exception: object):
         if self._warped is not None:
             self._warped.close()
+
+    @property
+    def is_resampled(self) -> bool:
+        return self._warped is not None
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         shifted = cut_window(
@@ -160,64 +218,8 @@ class _Aligned:
         return image_CHW, valid_HW
 
 
-def select_bands(
-    dataset: DatasetReader, band_names: Sequence[str], bands: Bands | None = None
-) -> list[int]:
-    """Return the numbers (from 1) of the bands of a raster that hold what a model needs.
-
-    By default they are found by their names or colour interpretation, and a raster with just as
-    many bands as the model needs (alpha not counted) is taken in its own order.
-
-    Raises:
-        ArgumentError: If `bands` has another length than `band_names`.
-        RasterError: If a band does not exist or cannot be told from the others.
-    """
-    known = _describe_bands(dataset)
-    if bands is not None:
-        if len(bands) != len(band_names):
-            raise ArgumentError(
-                f"--bands names {len(bands)} bands ({', '.join(map(str, bands))}) but the model "
-                f"needs {len(band_names)} ({', '.join(band_names)})",
-                fix="name one band for each that the model needs, in that order",
-            )
-        return [_find_band(dataset, known, band) for band in bands]
-    if all(name in known.values() for name in band_names):
-        return [_find_band(dataset, known, name) for name in band_names]
-    data_bands = [n for n, name in known.items() if name != "alpha"]
-    if len(data_bands) == len(band_names):
-        return data_bands
-    listing = ", ".join(f"{n} {name or '(unnamed)'}" for n, name in known.items())
-    raise RasterError(
-        f"{dataset.name} has the bands {listing}, and the model needs {', '.join(band_names)}",
-        fix=f"say which they are, for example --bands "
-        f"{','.join(str(n + 1) for n in range(len(band_names)))}",
-    )
-
-
-def _describe_bands(dataset: DatasetReader) -> dict[int, str]:
-    names = {}
-    for number, (text, colour) in enumerate(
-        zip(dataset.descriptions, dataset.colorinterp, strict=True), start=1
-    ):
-        is_named = colour not in (ColorInterp.undefined, ColorInterp.gray)
-        names[number] = (text or (colour.name if is_named else "")).lower()
-    return names
-
-
-def _find_band(dataset: DatasetReader, known: dict[int, str], band: int | str) -> int:
-    text = str(band).lower()
-    number = int(text) if text.isdigit() else None
-    for candidate, name in known.items():
-        if candidate == number or (number is None and name == text):
-            return candidate
-    listing = ", ".join(f"{n} {name or '(unnamed)'}" for n, name in known.items())
-    raise RasterError(
-        f"{dataset.name} has no band {band}; it has {listing}",
-        fix="name bands that the raster has, by number from 1 or by name",
-    )
-
-
-def _overlap(before: DatasetReader, after: DatasetReader) -> Grid:
+def _overlap(before: DatasetReader, after: DatasetReader, choice: str | float) -> Grid:
+    """Return the chosen grid, cut to what both rasters cover."""
     before_grid, after_grid = Grid.of(before), Grid.of(after)
     if (before.crs is None) != (after.crs is None):
         without, other = (before, after) if before.crs is None else (after, before)
@@ -231,28 +233,39 @@ def _overlap(before: DatasetReader, after: DatasetReader) -> Grid:
             f"{before.width} x {before.height}, {after.name} is {after.width} x {after.height}",
             fix="georeference both, or cut them to the same pixels",
         )
-    if before_grid.same_as(after_grid):
-        return before_grid
-    return before_grid.intersect(after_grid)
+    pixel_size = _parse_pixel_size(choice)
+    if pixel_size is not None:
+        # Both cut it, so that no row or column at the edge is without data.
+        return before_grid.intersect(after_grid).resample(pixel_size).intersect(after_grid)
+    base, other = (before_grid, after_grid) if choice == "before" else (after_grid, before_grid)
+    return base if base.same_as(other) else base.intersect(other)
+
+
+def _parse_pixel_size(choice: str | float) -> float | None:
+    """Return the pixel size that `--grid` asks for, None where it names a raster."""
+    if choice in ("before", "after"):
+        return None
+    try:
+        pixel_size = float(choice)
+    except ValueError:
+        pixel_size = 0.0
+    if not 0 < pixel_size < float("inf"):
+        raise ArgumentError(
+            f"the grid {choice!r} is not known",
+            fix="use --grid before, --grid after, or the side of a pixel in units of the before "
+            "raster's CRS, such as --grid 2.5",
+        )
+    return pixel_size
+
+
+def _turn(own: Grid, grid: Grid) -> Affine:
+    """Return a raster's transform, turned by 360 degrees where only so it meets the grid."""
+    if own.crs is None or not own.crs.is_geographic or own.crs != grid.crs:
+        return own.transform
+    turn = grid.find_bounds(own)[0] - own.bounds[0]
+    return Affine.translation(360 * round(turn / 360), 0) @ own.transform
 
 
 def _contains(grid: Grid, window: Window) -> bool:
     inside_columns = window.col_off >= 0 and window.col_off + window.width <= grid.width
     return inside_columns and window.row_off >= 0 and window.row_off + window.height <= grid.height
-
-
-def _open(path: str | Path) -> DatasetReader:
-    try:
-        dataset = rasterio.open(path)
-    except RasterioError as error:
-        raise RasterError(
-            f"{path} cannot be opened as a raster: {error}",
-            fix="give a raster that GDAL reads; `rio info FILE` shows whether it does",
-        ) from error
-    if dataset.count == 0:
-        dataset.close()
-        raise RasterError(
-            f"{path} holds no bands but {len(dataset.subdatasets)} subdatasets",
-            fix="name one of the subdatasets instead of the container",
-        )
-    return dataset

@@ -1,113 +1,175 @@
-"""Polygons of a from-to map, with ground area and confidence, as a GeoPackage layer.
-
-Legend of the array names: H rows, W columns.
-"""
+"""The file of changed patches, written chunk by chunk: GeoPackage or GeoParquet."""
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import geopandas
-import numpy as np
-import rasterio
-from rasterio import features
-from shapely import STRtree, from_wkb, to_wkb
-from shapely.geometry import box, shape
+import pandas
+import pyogrio
+import pyproj
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+from rasterio.crs import CRS
 
-from terradelta.classes import ClassTable
-from terradelta.geo.area import measure_pixels
-from terradelta.geo.grid import Grid, cut_window
-from terradelta.outputs import stage_file
+from terradelta.errors import ArgumentError, OutputError
 
-STRIP_HEIGHT_PX = 512
+LAYER = "changes"
+CHUNK_ROWS = 20_000
+GEOPACKAGE_VERSION = "1.2"
+"""What GDAL 2.2 and later read; the polygons need nothing newer."""
+GEOPARQUET_VERSION = "1.0.0"
+FIXED_DATE = "1970-01-01T00:00:00.000Z"
+"""GDAL stamps a GeoPackage with the time of writing; the same map is to be the same bytes."""
 
 
-def trace_changes(
-    change_path: Path, confidence_path: Path, classes: ClassTable
-) -> geopandas.GeoDataFrame:
-    """Return one polygon per 4-connected patch of one transition.
+class PolygonWriter:
+    """Writes patches as `PatchTracer.take_finished` returns them; a context manager.
+
+    What is held in memory is a chunk. Equal patches in equal order give equal bytes. Without
+    patches the file has its columns all the same.
 
     Args:
-        change_path: From-to map as `predict` writes it (0 = unchanged).
-        confidence_path: Confidence in percent on the same grid.
-        classes: The classes of the map.
+        path: `.gpkg` or `.parquet`; must not exist yet.
+        crs: Of the geometries.
 
-    Returns:
-        Columns `from`, `to` (class names), `transition` (value in the map), `pixels`, `area_m2`
-        (sum of the ground areas of the patch's pixels; missing without a CRS), `confidence` (mean,
-        0 to 1) and the geometry in the map's CRS, largest patch first.
+    Raises:
+        ArgumentError: If pyarrow, which writes Parquet, is not installed.
+        OutputError: If the file cannot be written.
     """
-    with rasterio.open(change_path) as change:
-        grid = Grid.of(change)
-        traced = [
-            (shape(geometry), int(value))
-            for geometry, value in _trace(change)
-            if value not in (0, change.nodata)
-        ]
-    geometries = [geometry for geometry, _ in traced]
-    transitions = np.array([value for _, value in traced], dtype=np.int64)
-    pixels, area_m2, confidence = _measure(geometries, grid, confidence_path)
-    from_ids, to_ids = classes.decode_transition(transitions)
-    names = np.array(classes.names, dtype=object)
-    table = {
-        "from": names[from_ids],
-        "to": names[to_ids],
-        "transition": transitions,
-        "pixels": pixels,
-        "area_m2": area_m2 if grid.crs is not None else np.full(len(pixels), np.nan),
-        "confidence": confidence / 100,
-    }
-    # Through WKB, so that an empty list still makes a geometry column.
-    geometry = from_wkb(to_wkb(np.array(geometries, dtype=object)))
-    order = np.argsort(-pixels, kind="stable")
-    columns = {name: values[order] for name, values in table.items()}
-    return geopandas.GeoDataFrame(columns, geometry=geometry[order], crs=grid.crs)
+
+    def __init__(self, path: Path, crs: CRS | None):
+        self.count = 0
+        """Polygons so far."""
+        self._path = path
+        self._waiting: list[geopandas.GeoDataFrame] = []
+        self._waiting_rows = 0
+        with _guard(path):
+            self._file = _Parquet(path, crs) if path.suffix == ".parquet" else _GeoPackage(path)
+
+    def __enter__(self) -> PolygonWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object):
+        if kind is None:
+            self._flush()
+        with _guard(self._path):
+            self._file.close()
+
+    def write(self, frame: geopandas.GeoDataFrame):
+        """Add patches.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        self.count += len(frame)
+        self._waiting.append(frame)
+        self._waiting_rows += len(frame)
+        if self._waiting_rows >= CHUNK_ROWS:
+            self._flush()
+
+    def _flush(self):
+        filled = [frame for frame in self._waiting if len(frame)] or self._waiting[:1]
+        if filled:
+            chunk = pandas.concat(filled, ignore_index=True)
+            assert isinstance(chunk, geopandas.GeoDataFrame)
+            with _guard(self._path):
+                self._file.append(chunk)
+        self._waiting, self._waiting_rows = [], 0
 
 
-def write_changes(frame: geopandas.GeoDataFrame, path: Path):
-    """Write the polygons to a GeoPackage with the layer `changes`, whole or not at all."""
-    with stage_file(path) as staged:
-        frame.to_file(staged, layer="changes", driver="GPKG", engine="pyogrio")
+@contextmanager
+def _guard(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise, the disk being full, for example, into an OutputError."""
+    try:
+        yield
+    except (OSError, DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
+        raise OutputError(
+            f"{path} cannot be written: {error}",
+            fix="make room or allow writing there, then run the same command again: it goes on "
+            "where it stopped",
+        ) from error
 
 
-def _trace(change: rasterio.DatasetReader) -> Iterator[tuple[dict, float]]:
-    # GDAL traces 8, 16 and 32-bit integers, and streams the band line by line.
-    yield from features.shapes(rasterio.band(change, 1), connectivity=4, transform=change.transform)
+class _GeoPackage:
+    """Polygons in the layer `changes` of a GeoPackage."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def append(self, frame: geopandas.GeoDataFrame):
+        exists = self._path.exists()
+        if exists and frame.empty:
+            return
+        dated = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
+        try:
+            with warnings.catch_warnings():
+                # A picture without georeference gives polygons without, and that is no news.
+                warnings.filterwarnings("ignore", "'crs' was not provided")
+                pyogrio.write_dataframe(
+                    frame,
+                    self._path,
+                    layer=LAYER,
+                    driver="GPKG",
+                    geometry_type="Polygon",
+                    append=exists,
+                    dataset_options=None if exists else {"VERSION": GEOPACKAGE_VERSION},
+                )
+        finally:
+            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": dated})
+
+    def close(self):
+        """Nothing is open between two chunks."""
 
 
-def _measure(
-    geometries: list, grid: Grid, confidence_path: Path
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return pixels, area in m2 and mean confidence of each polygon, strip by strip."""
-    pixels = np.zeros(len(geometries), dtype=np.int64)
-    area_m2 = np.zeros(len(geometries))
-    confidence = np.zeros(len(geometries))
-    if not geometries:
-        return pixels, area_m2, confidence
-    tree = STRtree(geometries)
-    with rasterio.open(confidence_path) as source:
-        for top in range(0, grid.height, STRIP_HEIGHT_PX):
-            height = min(STRIP_HEIGHT_PX, grid.height - top)
-            window = cut_window(0, top, grid.width, height)
-            strip = grid.crop(window)
-            touched = tree.query(box(*strip.bounds))
-            if len(touched) == 0:
-                continue
-            burnt = features.rasterize(
-                ((geometries[index], index + 1) for index in touched),
-                out_shape=(height, grid.width),
-                transform=strip.transform,
-                dtype="int32",
-            )
-            owner_HW = np.asarray(burnt)
-            inside_HW = owner_HW > 0
-            owner = owner_HW[inside_HW] - 1
-            size = len(geometries)
-            pixels += np.bincount(owner, minlength=size)
-            values = source.read(1, window=window)[inside_HW]
-            confidence += np.bincount(owner, weights=values, minlength=size)
-            if grid.crs is not None:
-                areas = measure_pixels(grid, window)[inside_HW]
-                area_m2 += np.bincount(owner, weights=areas, minlength=size)
-    return pixels, area_m2, confidence / pixels
+class _Parquet:
+    """Polygons in a GeoParquet file, a row group for each chunk."""
+
+    def __init__(self, path: Path, crs: CRS | None):
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise ArgumentError(
+                f"{path.name} was asked for and pyarrow is not installed",
+                fix='pip install "terradelta[parquet]", or leave out --vector parquet',
+            ) from error
+        self._from_pandas = pyarrow.Table.from_pandas
+        # Stated, as an empty chunk does not tell what its columns would hold.
+        fields = {
+            "from": pyarrow.string(),
+            "to": pyarrow.string(),
+            "transition": pyarrow.int64(),
+            "pixels": pyarrow.int64(),
+            "area_m2": pyarrow.float64(),
+            "confidence": pyarrow.float64(),
+            "geometry": pyarrow.binary(),
+        }
+        self._schema = pyarrow.schema(list(fields.items()), metadata={"geo": _describe(crs)})
+        self._writer: Any = pyarrow.parquet.ParquetWriter(path, self._schema)
+
+    def append(self, frame: geopandas.GeoDataFrame):
+        table = self._from_pandas(frame.to_wkb(), schema=self._schema, preserve_index=False)
+        self._writer.write_table(table.replace_schema_metadata(self._schema.metadata))
+
+    def close(self):
+        self._writer.close()
+
+
+def _describe(crs: CRS | None) -> str:
+    """Return what GeoParquet says of its geometry column."""
+    geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None}
+    if crs is not None:
+        geometry["crs"] = pyproj.CRS.from_user_input(crs).to_json_dict()
+    return json.dumps(
+        {
+            "version": GEOPARQUET_VERSION,
+            "primary_column": "geometry",
+            "columns": {"geometry": geometry},
+        }
+    )

@@ -46,6 +46,12 @@ VARIANTS: dict[str, tuple[float, float]] = {
 }
 """Factors of width and depth."""
 
+_DILATED_CONTEXT_PX = {
+    "efficientnet_lite0": 320,
+    "efficientnet_lite1": 320,
+    "efficientnet_lite2": 352,
+}
+_CONTEXT_PX = 128
 _NORM_EPSILON = 1e-3
 _STEM_CHANNELS = 32
 _FEATURE_STAGES = (0, 1, 2, 4, 6)
@@ -71,6 +77,7 @@ class EfficientNetLite(Encoder):
         self.channels = tuple(stages[index].channels for index in _FEATURE_STAGES)
         self.strides = (2, 4, 8, 8, 8) if dilated else (2, 4, 8, 16, 32)
         self.alignment_px = self.strides[-1]
+        self.context_px = _DILATED_CONTEXT_PX[name] if dilated else _CONTEXT_PX
         self._places = [
             (index, block) for index, stage in enumerate(stages) for block in range(stage.depth)
         ]

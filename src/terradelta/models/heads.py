@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terradelta.models.layers import ConvNormReLU, initialise, resize
+from terradelta.models.pooling import PoolWindow, pool_context
 
 
 class Head(nn.Module, ABC):
@@ -26,12 +26,25 @@ class Head(nn.Module, ABC):
     """Indices of the encoder's feature maps that the head reads."""
     has_global_pooling: bool
     """Whether an answer depends on the whole image and not only on what lies around it."""
+    reach: int = 0
+    """Pixels of the deepest features that the head looks beyond those around a position."""
     classifier: nn.Conv2d
     """The last convolution."""
 
     @abstractmethod
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Return logits (B, K, *size)."""
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        size: tuple[int, int],
+        window: PoolWindow | None = None,
+    ) -> Tensor:
+        """Return logits (B, K, *size).
+
+        Args:
+            features: The encoder's feature maps of `levels`.
+            size: Height and width of the image.
+            window: Where a head that pools takes its means; None takes the whole image.
+        """
 
 
 class FCNHead(Head):
@@ -47,7 +60,12 @@ class FCNHead(Head):
         self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
         initialise_head(self)
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        size: tuple[int, int],
+        window: PoolWindow | None = None,
+    ) -> Tensor:
         """Return logits (B, K, *size)."""
         return resize(self.classifier(self.dropout(self.reduce(features[-1]))), size)
 
@@ -72,11 +90,16 @@ class PyramidPoolingHead(Head):
         self.classifier = nn.Conv2d(pooled, num_classes, 1)
         initialise_head(self)
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        size: tuple[int, int],
+        window: PoolWindow | None = None,
+    ) -> Tensor:
         """Return logits (B, K, *size)."""
         x_BCHW = features[-1]
         pooled = [
-            _resize_to(conv(F.adaptive_avg_pool2d(x_BCHW, bins)), x_BCHW)
+            _resize_to(pool_context(x_BCHW, conv, window, bins=bins), x_BCHW)
             for bins, conv in zip(self.bins, self.pools, strict=True)
         ]
         x_BCHW = self.reduce(torch.cat([x_BCHW, *pooled], dim=1))
@@ -106,10 +129,10 @@ class AtrousPyramid(nn.Module):
         )
         self.dropout = nn.Dropout2d(0.5)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, window: PoolWindow | None = None) -> Tensor:
         """Return features (B, in_channels // 8, H, W)."""
         parts = [branch(x_BCHW) for branch in self.branches]
-        parts.append(_resize_to(self.pool(F.adaptive_avg_pool2d(x_BCHW, 1)), x_BCHW))
+        parts.append(_resize_to(pool_context(x_BCHW, self.pool, window), x_BCHW))
         return self.dropout(self.project(torch.cat(parts, dim=1)))
 
 
@@ -124,6 +147,7 @@ class DeepLabHead(Head):
     """
 
     has_global_pooling = True
+    reach = 32  # of the 36 that its outermost taps are away; measured like `Encoder.context_px`
     skip_channels = 48
     fused_channels = 256
 
@@ -150,10 +174,15 @@ class DeepLabHead(Head):
         self.classifier = nn.Conv2d(self.fused_channels, num_classes, 1)
         initialise_head(self)
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        size: tuple[int, int],
+        window: PoolWindow | None = None,
+    ) -> Tensor:
         """Return logits (B, K, *size)."""
         fine_BCHW, deep_BCHW = features
-        deep_BCHW = _resize_to(self.pyramid(deep_BCHW), fine_BCHW)
+        deep_BCHW = _resize_to(self.pyramid(deep_BCHW, window), fine_BCHW)
         fused_BCHW = self.fuse(torch.cat([deep_BCHW, self.skip(fine_BCHW)], dim=1))
         return resize(self.classifier(self.dropout(fused_BCHW)), size)
 

@@ -93,18 +93,20 @@ class Variant(NamedTuple):
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
     """Blocks of each stage."""
+    context_px: int
+    """See `Encoder`."""
     block_options: dict[str, int] = {}  # noqa: RUF012 - never written to
     """Groups and group width of a ResNeXt."""
 
 
 VARIANTS: dict[str, Variant] = {
-    "resnet18": Variant(BasicBlock, (2, 2, 2, 2)),
-    "resnet34": Variant(BasicBlock, (3, 4, 6, 3)),
-    "resnet50": Variant(Bottleneck, (3, 4, 6, 3)),
-    "resnet101": Variant(Bottleneck, (3, 4, 23, 3)),
-    "resnet152": Variant(Bottleneck, (3, 8, 36, 3)),
-    "resnext50_32x4d": Variant(Bottleneck, (3, 4, 6, 3), {"groups": 32, "group_width": 4}),
-    "resnext101_32x8d": Variant(Bottleneck, (3, 4, 23, 3), {"groups": 32, "group_width": 8}),
+    "resnet18": Variant(BasicBlock, (2, 2, 2, 2), 128),
+    "resnet34": Variant(BasicBlock, (3, 4, 6, 3), 208),
+    "resnet50": Variant(Bottleneck, (3, 4, 6, 3), 192),
+    "resnet101": Variant(Bottleneck, (3, 4, 23, 3), 256),
+    "resnet152": Variant(Bottleneck, (3, 8, 36, 3), 288),
+    "resnext50_32x4d": Variant(Bottleneck, (3, 4, 6, 3), 192, {"groups": 32, "group_width": 4}),
+    "resnext101_32x8d": Variant(Bottleneck, (3, 4, 23, 3), 256, {"groups": 32, "group_width": 8}),
 }
 
 
@@ -124,6 +126,7 @@ class ResNet(Encoder):
     def __init__(self, name: str, in_channels: int = 3):
         super().__init__()
         variant = VARIANTS[name]
+        self.context_px = variant.context_px
         expansion = variant.block.expansion
         self.channels = (64, 64 * expansion, 128 * expansion, 256 * expansion, 512 * expansion)
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)

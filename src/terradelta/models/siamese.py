@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from terradelta.errors import ArgumentError
 from terradelta.models.encoder import Encoder
 from terradelta.models.heads import Head
+from terradelta.models.pooling import WINDOW_MARGIN_PX, PoolWindow
 
 
 class ChangeOutput(NamedTuple):
@@ -48,6 +50,7 @@ class SiameseNetwork(nn.Module):
         self.semantic_head = semantic_head
         self.change_head = change_head
         self.config = config
+        self._pool_window_px: int | None = None
 
     @property
     def output_stride(self) -> int:
@@ -58,6 +61,41 @@ class SiameseNetwork(nn.Module):
     def has_global_pooling(self) -> bool:
         """Whether the answer depends on the size of a tile, however far from its border."""
         return self.semantic_head.has_global_pooling or self.change_head.has_global_pooling
+
+    @property
+    def pool_window_px(self) -> int | None:
+        """Side of the window around each pixel over which heads that pool take their means.
+
+        With it set, tiles of any larger size give one map, and an image no larger is answered as
+        without it. None, the default, takes the whole image, as training always does.
+
+        Raises:
+            ArgumentError: If it is set to less than a pixel.
+        """
+        return self._pool_window_px
+
+    @pool_window_px.setter
+    def pool_window_px(self, side_px: int | None):
+        if side_px is not None and side_px < 1:
+            raise ArgumentError(
+                f"pool_window_px is {side_px}, and it must be 1 or more",
+                fix="use the size that the network was trained on, or None for the whole image",
+            )
+        self._pool_window_px = side_px
+
+    @property
+    def margin_px(self) -> int:
+        """Border of a tile whose answer is thrown away: beyond it the tile hardly matters.
+
+        A constant of the architecture and of `pool_window_px`, the same on every machine; how far
+        maps may differ is `terradelta.models.encoder.TILING_TOLERANCE`. Heads that pool hold it
+        only with `pool_window_px` set.
+        """
+        reach = max(self.semantic_head.reach, self.change_head.reach)
+        margin_px = self.encoder.context_px + reach * self.encoder.strides[-1]
+        if self.has_global_pooling and self.pool_window_px is not None:
+            margin_px = max(margin_px, self.pool_window_px // 2) + WINDOW_MARGIN_PX
+        return -(-margin_px // self.output_stride) * self.output_stride
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Iterate over the encoder's parameters."""
@@ -77,15 +115,21 @@ class SiameseNetwork(nn.Module):
         height, width = before_BCHW.shape[-2:]
         images_BCHW = _pad_to_multiple(torch.cat([before_BCHW, after_BCHW]), self.output_stride)
         size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
+        window = self._locate_window(size[0])
         features = self.encoder(images_BCHW)
         semantic_BKHW = self.semantic_head(
-            [features[level] for level in self.semantic_head.levels], size
+            [features[level] for level in self.semantic_head.levels], size, window
         )
         change_BKHW = self.change_head(
-            [_difference(features[level]) for level in self.change_head.levels], size
+            [_difference(features[level]) for level in self.change_head.levels], size, window
         )
         before_logits, after_logits = semantic_BKHW[..., :height, :width].chunk(2)
         return ChangeOutput(before_logits, after_logits, change_BKHW[:, 0, :height, :width])
+
+    def _locate_window(self, height_px: int) -> PoolWindow | None:
+        if self.training or self.pool_window_px is None:
+            return None
+        return PoolWindow(self.pool_window_px, self.output_stride, height_px)
 
 
 def _pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:

@@ -18,6 +18,8 @@ from terradelta.errors import ModelError
 from terradelta.models.encoder import Encoder
 
 _STRIDE_DILATED = 8
+_CONTEXT_PX = 256
+"""Not measured: enough for all own encoders but the dilated EfficientNets and ResNet-152."""
 
 
 class TimmEncoder(Encoder):
@@ -57,6 +59,7 @@ class TimmEncoder(Encoder):
         self.channels = tuple(self.network.feature_info.channels())
         self.strides = tuple(self.network.feature_info.reduction())
         self.alignment_px = max(self.strides)
+        self.context_px = _CONTEXT_PX
         self.stem_key = next(k for k, v in self.state_dict().items() if v.ndim == 4)
         self._is_channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from terradelta.models.heads import Head, initialise_head
 from terradelta.models.layers import ConvNormReLU, resize
+from terradelta.models.pooling import PoolWindow, pool_context
 
 
 class UNetHead(Head):
@@ -48,11 +49,16 @@ class UNetHead(Head):
             if isinstance(part, Attention):
                 part.initialise()
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        size: tuple[int, int],
+        window: PoolWindow | None = None,
+    ) -> Tensor:
         """Return logits (B, K, *size)."""
         *skips, x_BCHW = features
         for step, skip_BCHW in zip(self.steps, [*reversed(skips), None], strict=True):
-            x_BCHW = step(x_BCHW, skip_BCHW, size)
+            x_BCHW = step(x_BCHW, skip_BCHW, size, window)
         return self.classifier(x_BCHW)
 
 
@@ -69,7 +75,13 @@ class DecoderStep(nn.Module):
         self.conv2 = ConvNormReLU(out_channels, out_channels, lightweight=lightweight)
         self.attention2 = Attention(out_channels)
 
-    def forward(self, x_BCHW: Tensor, skip_BCHW: Tensor | None, size: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        skip_BCHW: Tensor | None,
+        size: tuple[int, int],
+        window: PoolWindow | None = None,
+    ) -> Tensor:
         """Return features of the skip's size, or of `size` where there is no skip."""
         if skip_BCHW is None:
             x_BCHW = resize(x_BCHW, size)
@@ -77,12 +89,12 @@ class DecoderStep(nn.Module):
             height, width = skip_BCHW.shape[-2:]
             x_BCHW = torch.cat([resize(x_BCHW, (height, width)), skip_BCHW], dim=1)
         if self.attention1 is not None:
-            x_BCHW = self.attention1(x_BCHW)
-        return self.attention2(self.conv2(self.conv1(x_BCHW)))
+            x_BCHW = self.attention1(x_BCHW, window)
+        return self.attention2(self.conv2(self.conv1(x_BCHW)), window)
 
 
 class Attention(nn.Module):
-    """Weighs channels by the image's mean and pixels by their features, and adds the two."""
+    """Weighs channels by their mean around and pixels by their features, and adds the two."""
 
     reduction = 16
 
@@ -101,7 +113,10 @@ class Attention(nn.Module):
         """
         nn.init.uniform_(self.squeeze.weight, 0, 2 / self.squeeze.in_channels)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, window: PoolWindow | None = None) -> Tensor:
         """Return features of the same shape."""
-        mean_BC11 = F.relu(self.squeeze(F.adaptive_avg_pool2d(x_BCHW, 1)), inplace=True)
-        return x_BCHW * (self.excite(mean_BC11).sigmoid() + self.spatial(x_BCHW).sigmoid())
+        channel_gate = pool_context(x_BCHW, self._weigh_channels, window)
+        return x_BCHW * (channel_gate + self.spatial(x_BCHW).sigmoid())
+
+    def _weigh_channels(self, mean_BCHW: Tensor) -> Tensor:
+        return self.excite(F.relu(self.squeeze(mean_BCHW), inplace=True)).sigmoid()

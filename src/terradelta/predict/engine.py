@@ -6,7 +6,8 @@ Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,16 +15,18 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from terradelta.classes import ClassTable
-from terradelta.data.augment import VIEW_SETS, apply_view, undo_view
+from terradelta.data.augment import VIEW_SETS, View, apply_view, undo_view
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.pair import PairWindow
 from terradelta.models.bundle import Model
 from terradelta.models.precision import choose_device, choose_precision
-from terradelta.predict.tiling import Tiling
+from terradelta.predict.tiling import Tile, Tiling, offset_slices
 
 DEFAULT_TILE_SIZE_PX = 1024
-MARGIN_PX = 128
-CONFIDENCE_NODATA = 255
+DEFAULT_POOL_WINDOW_PX = 512
+"""Where a model with global pooling does not say what size of image it was trained on."""
+DEFAULT_BATCH_SIZE = {"cpu": 1, "cuda": 4}
+"""Tiles of a batch. Fixed and not by the memory at hand, as other batches round differently."""
 
 
 class Probabilities(NamedTuple):
@@ -46,14 +49,13 @@ class ClassMaps(NamedTuple):
     """uint8 class id after where changed, 0 where unchanged."""
     confidence_HW: np.ndarray
     """uint8 percent: the probability that the answer is right."""
+    unchanged_HW: np.ndarray
+    """uint8 percent: the probability that nothing changed."""
 
-
-class Source(Protocol):
-    """Where windows of a pair come from."""
-
-    def read(self, window: Window) -> PairWindow:
-        """Return one window of both dates."""
-        ...
+    @classmethod
+    def empty(cls, height: int, width: int) -> ClassMaps:
+        """Return maps to be filled."""
+        return cls(*np.zeros((4, height, width), dtype=np.uint8))
 
 
 class Predictor:
@@ -65,6 +67,10 @@ class Predictor:
             "seed6" (identity, two flips, three quarter turns; what the reference uses).
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32" or "bf16".
+        value_range: Stored values that become the darkest and the brightest the models know; by
+            default images are taken to be in the models' own scale.
+        tile_size_px: Side of the tiles; by default 1024.
+        batch_size: Tiles of one size that are answered together; by default what suits the device.
 
     Raises:
         ArgumentError: If an option is unknown.
@@ -78,56 +84,94 @@ class Predictor:
         tta: str = "none",
         device: str = "auto",
         precision: str = "auto",
+        value_range: tuple[float, float] | None = None,
+        tile_size_px: int | None = None,
+        batch_size: int | None = None,
     ):
         if tta not in VIEW_SETS:
             raise ArgumentError(
                 f"test-time views {tta!r} are not known", fix=f"use one of {', '.join(VIEW_SETS)}"
             )
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ArgumentError(
+                f"the value range runs from {value_range[0]:g} to {value_range[1]:g}",
+                fix="give the smaller number first: --value-range 0,3000",
+            )
         _require_alike(models)
         self.tta = tta
         self.device = choose_device(device)
         self.precision = choose_precision(self.device, precision)
+        self.value_range = value_range
         self._models = list(models)
         for model in models:
             model.network.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+            if model.network.has_global_pooling:
+                model.network.pool_window_px = model.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
+        self.tiling = self._choose_tiling(tile_size_px or DEFAULT_TILE_SIZE_PX)
+        self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
 
     @property
-    def tiling(self) -> Tiling:
-        """The tiles that these models need."""
-        strides = [model.network.output_stride for model in self._models]
-        fixed = {m.card.tile_size_px for m in self._models if m.card.tile_size_px is not None}
-        if len(fixed) > 1:
-            raise ModelError(
-                f"the models want tiles of different sizes: {sorted(fixed)} px",
-                fix="predict with each by itself",
-            )
-        tile_size_px = fixed.pop() if fixed else DEFAULT_TILE_SIZE_PX
-        margin_px = min(MARGIN_PX, tile_size_px // 4)
-        return Tiling(tile_size_px, margin_px, int(np.lcm.reduce(strides)))
+    def num_views(self) -> int:
+        """How many test-time views there are."""
+        return len(VIEW_SETS[self.tta])
+
+    @property
+    def largest_value(self) -> float:
+        """The brightest stored value that the models know."""
+        return max(model.card.scaling.divisor for model in self._models)
+
+    def _choose_tiling(self, tile_size_px: int) -> Tiling:
+        networks = [model.network for model in self._models]
+        stride_px = int(np.lcm.reduce([network.output_stride for network in networks]))
+        margin_px = max(network.margin_px for network in networks)
+        return Tiling(tile_size_px, -(-margin_px // stride_px) * stride_px, stride_px)
 
     @torch.inference_mode()
-    def __call__(self, before_BCHW: Tensor, after_BCHW: Tensor) -> Probabilities:
-        """Return the probabilities for a batch of pairs, in the images' stored scale and dtype."""
-        before_BCHW = before_BCHW.to(self.device)
-        after_BCHW = after_BCHW.to(self.device)
-        votes = [
-            self._vote(model, view, before_BCHW, after_BCHW)
-            for model in self._models
-            for view in VIEW_SETS[self.tta]
-        ]
-        return Probabilities(
-            *(torch.stack(parts).mean(dim=0) for parts in zip(*votes, strict=True))
-        )
+    def __call__(
+        self,
+        before_BCHW: Tensor,
+        after_BCHW: Tensor,
+        valid_BHW: Tensor | None = None,
+        num_views: int | None = None,
+    ) -> Probabilities:
+        """Return the probabilities for a batch of pairs.
 
-    def _vote(self, model: Model, view, before_BCHW: Tensor, after_BCHW: Tensor) -> Probabilities:
+        Args:
+            before_BCHW: Images of the first date, in their stored scale and dtype.
+            after_BCHW: Images of the second date.
+            valid_BHW: Where both dates hold data; elsewhere the networks see their mean colour, as
+                they do beyond an image's border.
+            num_views: How many of the test-time views to average; all by default.
+        """
+        images = [image.to(self.device) for image in (before_BCHW, after_BCHW)]
+        valid_BHW = None if valid_BHW is None else valid_BHW.to(self.device)
+        views = VIEW_SETS[self.tta][:num_views]
+        total: Probabilities | None = None
+        for model in self._models:
+            scaled = [self._scale(model, image, valid_BHW) for image in images]
+            for view in views:
+                vote = self._vote(model, view, scaled)
+                total = vote if total is None else _add(total, vote)
+        assert total is not None
+        return Probabilities(*(part.div_(len(self._models) * len(views)) for part in total))
+
+    def _scale(self, model: Model, image_BCHW: Tensor, valid_BHW: Tensor | None) -> Tensor:
+        if self.value_range is not None:
+            low, high = self.value_range
+            image_BCHW = (image_BCHW.float() - low).div_(high - low).clamp_(0, 1)
+            image_BCHW *= model.card.scaling.divisor
+        scaled_BCHW = model.card.scaling.apply(image_BCHW)
+        if valid_BHW is not None:
+            scaled_BCHW.masked_fill_(~valid_BHW[:, None], 0)
+        return scaled_BCHW
+
+    def _vote(self, model: Model, view: View, scaled: Sequence[Tensor]) -> Probabilities:
         images = [
-            model.card.scaling.apply(apply_view(image_BCHW, view)).contiguous(
-                memory_format=torch.channels_last
-            )
-            for image_BCHW in (before_BCHW, after_BCHW)
+            apply_view(image_BCHW, view).contiguous(memory_format=torch.channels_last)
+            for image_BCHW in scaled
         ]
         with torch.autocast(
             self.device.type, self.precision, enabled=self.precision is not torch.float32
@@ -139,60 +183,106 @@ class Predictor:
             undo_view(output.change_logits.float().sigmoid(), view),
         )
 
-    def classify(self, before_BCHW: Tensor, after_BCHW: Tensor) -> list[ClassMaps]:
-        """Return the class maps of a batch of pairs."""
-        probabilities = self(before_BCHW, after_BCHW)
+    def classify(
+        self,
+        before_BCHW: Tensor,
+        after_BCHW: Tensor,
+        valid_BHW: Tensor | None = None,
+        num_views: int | None = None,
+    ) -> list[ClassMaps]:
+        """Return the class maps of a batch of pairs; arguments as of a call."""
+        probabilities = self(before_BCHW, after_BCHW, valid_BHW, num_views)
         return [
             ClassMaps(*maps) for maps in zip(*decide(probabilities, self.threshold), strict=True)
         ]
 
-    def map_tiles(
-        self, source: Source, height: int, width: int
-    ) -> Iterator[tuple[Window, ClassMaps, np.ndarray]]:
-        """Answer a whole source tile by tile.
+    def map_window(
+        self,
+        pair: PairWindow,
+        window: Window,
+        tiles: Sequence[Tile],
+        write: Window,
+        num_views: int | None = None,
+    ) -> ClassMaps:
+        """Answer a window of a source tile by tile.
 
-        Yields:
-            The window, its class maps and where both dates are valid (H, W) bool; the windows cover
-            the source exactly once. Maps are undefined where invalid.
+        Args:
+            pair: The pixels of the window.
+            window: Where they lie in the source.
+            tiles: What the network is to see; each lies within the window.
+            write: The part of the source that the tiles answer for.
+            num_views: How many of the test-time views to average; all by default.
+
+        Returns:
+            The maps of the `write` window. They are undefined where the pair is invalid: tiles
+            without a valid pixel cost no network.
         """
-        for tile in self.tiling.cut(height, width):
-            pair = source.read(tile.read)
-            if pair.valid_HW.any():
-                images = (_batch_of_one(pair.before_CHW), _batch_of_one(pair.after_CHW))
-                maps = self.classify(*images)[0]
-            else:
-                maps = ClassMaps(*[np.zeros(pair.valid_HW.shape, dtype=np.uint8)] * 3)
-            kept = ClassMaps(*(part_HW[tile.kept] for part_HW in maps))
-            yield tile.write, kept, pair.valid_HW[tile.kept]
+        maps = ClassMaps.empty(int(write.height), int(write.width))
+        wanted = [tile for tile in tiles if pair.valid_HW[offset_slices(tile.write, window)].any()]
+        for batch in _batch_alike(wanted, self.batch_size):
+            seen = [offset_slices(tile.read, window) for tile in batch]
+            answers = self.classify(
+                _stack(pair.before_CHW, seen),
+                _stack(pair.after_CHW, seen),
+                torch.from_numpy(np.stack([pair.data_HW[part] for part in seen])),
+                num_views,
+            )
+            for tile, answer in zip(batch, answers, strict=True):
+                for map_HW, part_HW in zip(maps, answer, strict=True):
+                    map_HW[offset_slices(tile.write, write)] = part_HW[tile.kept]
+        return maps
 
 
 def decide(
     probabilities: Probabilities, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return class ids before and after and the confidence in percent, (B, H, W) uint8 each.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return class ids before and after, confidence and certainty that nothing changed.
 
     A pixel is changed where its probability of change reaches the threshold; its classes are then
     the most probable ones. Confidence is the probability of the whole answer if its parts were
-    independent: 1 - p where unchanged, p * p_before * p_after where changed.
+    independent: 1 - p where unchanged, p * p_before * p_after where changed. All four arrays are
+    (B, H, W) uint8, the last two in percent; the last is 1 - p everywhere.
     """
     before, after, change_BHW = probabilities
     changed_BHW = change_BHW >= threshold
     before_top, after_top = before.max(dim=1), after.max(dim=1)
+    unchanged_BHW = 1 - change_BHW
     confidence_BHW = torch.where(
-        changed_BHW, change_BHW * before_top.values * after_top.values, 1 - change_BHW
+        changed_BHW, change_BHW * before_top.values * after_top.values, unchanged_BHW
     )
-    ids = [
+    before_ids, after_ids = (
         torch.where(changed_BHW, top.indices + 1, 0).to(torch.uint8).cpu().numpy()
         for top in (before_top, after_top)
-    ]
-    percent_BHW = (100 * confidence_BHW).round().to(torch.uint8).cpu().numpy()
-    return ids[0], ids[1], percent_BHW
+    )
+    confidence, unchanged = (
+        (100 * part_BHW).round().to(torch.uint8).cpu().numpy()
+        for part_BHW in (confidence_BHW, unchanged_BHW)
+    )
+    return before_ids, after_ids, confidence, unchanged
 
 
-def _batch_of_one(image_CHW: np.ndarray) -> Tensor:
-    if image_CHW.dtype != np.uint8:
-        image_CHW = image_CHW.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(image_CHW))[None]
+def _add(total: Probabilities, vote: Probabilities) -> Probabilities:
+    return Probabilities(*(part.add_(more) for part, more in zip(total, vote, strict=True)))
+
+
+def _batch_alike(tiles: Sequence[Tile], batch_size: int) -> Iterator[list[Tile]]:
+    """Yield batches of tiles of one size."""
+
+    def size(tile: Tile) -> tuple[int, int]:
+        return int(tile.read.height), int(tile.read.width)
+
+    for _, alike in groupby(sorted(tiles, key=size), key=size):
+        rest = list(alike)
+        for first in range(0, len(rest), batch_size):
+            yield rest[first : first + batch_size]
+
+
+def _stack(image_CHW: np.ndarray, parts: Sequence[tuple[slice, slice]]) -> Tensor:
+    stacked_BCHW = np.stack([image_CHW[:, *part] for part in parts])
+    # torch knows few operations on unsigned integers of more than a byte.
+    return torch.from_numpy(
+        stacked_BCHW if stacked_BCHW.dtype == np.uint8 else stacked_BCHW.astype(np.float32)
+    )
 
 
 def _require_alike(models: Sequence[Model]):

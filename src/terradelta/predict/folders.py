@@ -5,20 +5,22 @@ Legend of the array names: C bands, H rows, W columns.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.windows import Window
 from tqdm import tqdm
 
 from terradelta.classes import ClassTable
 from terradelta.data.images import read_image, write_indexed, write_mask
 from terradelta.data.layouts import PairFiles
 from terradelta.errors import ArgumentError, DataError
+from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import PairWindow
 from terradelta.predict.engine import Predictor
+from terradelta.predict.pace import Pace, describe_runs
 from terradelta.predict.transitions import TransitionSums
 
 FOLDER_NAMES = {
@@ -29,7 +31,7 @@ FOLDER_NAMES = {
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A pair of pictures in memory, read like a raster."""
+    """A pair of pictures in memory."""
 
     before_CHW: np.ndarray
     """Bands of the before image."""
@@ -65,17 +67,15 @@ class ImagePair:
         """Rows and columns."""
         return self.before_CHW.shape[1], self.before_CHW.shape[2]
 
-    def read(self, window: Window) -> PairWindow:
-        """Return one window of both dates; every pixel is valid."""
-        rows, columns = window.toslices()
-        before_CHW, after_CHW = self.before_CHW[:, rows, columns], self.after_CHW[:, rows, columns]
-        return PairWindow(before_CHW, after_CHW, np.ones(before_CHW.shape[1:], dtype=bool))
-
 
 def map_folder(
-    predictor: Predictor, pairs: tuple[PairFiles, ...], folder: Path, layout: str = "terradelta"
-) -> dict[str, Any]:
-    """Write class maps of every pair as indexed PNGs and return the summary of all.
+    predictor: Predictor,
+    pairs: tuple[PairFiles, ...],
+    folder: Path,
+    layout: str = "terradelta",
+    pace: Pace | None = None,
+) -> tuple[dict[str, Any], list[dict[str, int]]]:
+    """Write class maps of every pair as indexed PNGs.
 
     Args:
         predictor: The models.
@@ -83,6 +83,10 @@ def map_folder(
         folder: Where the folders of maps go.
         layout: "terradelta" writes before/, after/ and change/ (from*(K+1)+to); "senseearth"
             writes im1/ and im2/ as the contest asks.
+        pace: How many test-time views each pair may have.
+
+    Returns:
+        The summary of all pairs, and which of them had how many views.
 
     Raises:
         DataError: If a picture cannot be read or does not fit its partner or the model.
@@ -95,25 +99,36 @@ def map_folder(
     before_name, after_name, change_name = FOLDER_NAMES[layout]
     classes = predictor.classes
     sums = TransitionSums(classes, has_area=False)
-    for files in tqdm(pairs, desc="predicting", unit="pair", disable=None):
-        before_HW, after_HW = predict_images(predictor, ImagePair.load(files, predictor.bands))
+    pace = pace or Pace(predictor.num_views)
+    views: list[int] = []
+    for number, files in enumerate(tqdm(pairs, desc="predicting", unit="pair", disable=None)):
+        started = time.monotonic()
+        # Sizes of the pictures to come are not known: each counts alike.
+        views.append(pace.choose(1, len(pairs) - number))
+        pair = ImagePair.load(files, predictor.bands)
+        before_HW, after_HW = predict_images(predictor, pair, views[-1])
         change_HW = classes.encode_transition(before_HW.astype(np.uint16), after_HW)
         sums.add(change_HW, np.ones(change_HW.shape, dtype=bool), None)
         write_mask(folder / before_name / f"{files.name}.png", before_HW, classes)
         write_mask(folder / after_name / f"{files.name}.png", after_HW, classes)
         if change_name is not None:
             _write_change(folder / change_name / f"{files.name}.png", change_HW, classes)
+        pace.learn(1, views[-1], time.monotonic() - started)
     sums.write_csv(folder / "transitions.csv")
-    return {**sums.summarize(), "pairs": len(pairs)}
+    return {**sums.summarize(), "pairs": len(pairs)}, describe_runs(views)
 
 
-def predict_images(predictor: Predictor, pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
+def predict_images(
+    predictor: Predictor, pair: ImagePair, num_views: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return class ids before and after of one picture pair, (H, W) uint8, 0 = unchanged."""
-    before_HW, after_HW = np.zeros((2, *pair.shape), dtype=np.uint8)
-    for window, maps, _ in predictor.map_tiles(pair, *pair.shape):
-        before_HW[window.toslices()] = maps.before_HW
-        after_HW[window.toslices()] = maps.after_HW
-    return before_HW, after_HW
+    height, width = pair.shape
+    whole = cut_window(0, 0, width, height)
+    everywhere_HW = np.ones(pair.shape, dtype=bool)
+    images = PairWindow(pair.before_CHW, pair.after_CHW, everywhere_HW, everywhere_HW)
+    tiles = list(predictor.tiling.cut(height, width))
+    maps = predictor.map_window(images, whole, tiles, whole, num_views)
+    return maps.before_HW, maps.after_HW
 
 
 def _write_change(path: Path, change_HW: np.ndarray, classes: ClassTable):

@@ -1,129 +1,280 @@
-"""Prediction of a georeferenced pair: maps, polygons, sums and provenance in one folder."""
+"""Prediction of a georeferenced pair: from what is asked to answered blocks."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+import torch
 from rasterio.windows import Window
-from tqdm import tqdm
 
-from terradelta.classes import ClassTable
-from terradelta.geo.area import measure_pixels
-from terradelta.geo.cog import MapWriter
-from terradelta.geo.grid import Grid
-from terradelta.geo.pair import Bands, RasterPair
-from terradelta.geo.vector import trace_changes, write_changes
-from terradelta.predict.engine import CONFIDENCE_NODATA, ClassMaps, Predictor
-from terradelta.predict.transitions import TransitionSums
+from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.pair import PairWindow, RasterPair
+from terradelta.geo.registration import measure_shift
+from terradelta.geo.source import Bands
+from terradelta.predict.engine import Predictor
+from terradelta.predict.job import Job, describe_grid, describe_plan, describe_source
+from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_memory
+from terradelta.predict.pace import Pace
+from terradelta.predict.stream import answer_blocks
+from terradelta.predict.tiling import BlockPlan, Tiling
 
-CLASS_NODATA = 255
+FORMAT = 1
+BLOCK_BYTES = 64 * 1024**2
+"""What the pixels of a block may take; blocks are as large as this allows."""
+MAX_BLOCK_SIZE_PX = 3072
+RESERVED_SHARE = 0.15
+"""Of a time budget, for making maps and polygons of the answered blocks."""
+TOO_BRIGHT = 2.0
+TOO_DARK = 0.01
+
+logger = logging.getLogger(__name__)
 
 
-def map_rasters(
+@dataclass(frozen=True)
+class RasterOptions:
+    """What is asked of a raster prediction besides the pair and the models."""
+
+    bands: Bands | None = None
+    """Numbers or names of the bands that the models read."""
+    grid: str | float = "before"
+    """Whose pixels the map gets; see `RasterPair`."""
+    aoi: str | Path | None = None
+    """A vector file that limits the work."""
+    register: bool = False
+    """Whether to measure the shift between the images and undo it."""
+    min_area_m2: float = 0.0
+    """Smaller patches of change are taken for unchanged."""
+    vector: str = "gpkg"
+    """Format of the polygons, "gpkg" or "parquet"."""
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    """What the process may take."""
+    time_budget_seconds: float | None = None
+    """When the prediction is to be done."""
+    shard: tuple[int, int] = (1, 1)
+    """Which of how many parts of the blocks to answer, counted from 1."""
+    picture: bool = False
+    """Whether to draw before, after and the map."""
+
+
+def answer_rasters(
     predictor: Predictor,
     before: str | Path,
     after: str | Path,
-    folder: Path,
-    bands: Bands | None = None,
-) -> dict[str, Any]:
-    """Write the prediction of a raster pair into a folder and return its summary.
+    output: Path,
+    models: list[dict[str, str]],
+    options: RasterOptions,
+    *,
+    started: float,
+    overwrite: bool = False,
+) -> Job:
+    """Answer the blocks of a raster pair, those that are not answered yet.
+
+    Args:
+        predictor: The models.
+        before: The earlier raster.
+        after: The later raster.
+        output: Where the prediction will be; the blocks go to a folder beside it.
+        models: Where the models come from: folder and SHA-256 of each.
+        options: What is asked for.
+        started: When the time budget began, in seconds of `time.monotonic`.
+        overwrite: Drop an unfinished run that asked for something else.
+
+    Returns:
+        The job, whose blocks (those of the shard) are all in its store.
 
     Raises:
         RasterError: If the rasters cannot be read or do not fit each other.
+        OutputError: If a block cannot be written.
+        OutputExistsError: If an unfinished run that asked for something else is in the way.
     """
-    with RasterPair(before, after, predictor.bands, bands) as pair:
-        grid = pair.grid
-        sums = TransitionSums(predictor.classes, has_area=grid.crs is not None)
-        with MapFolder(folder, grid, predictor.classes) as maps:
-            progress = tqdm(
-                predictor.map_tiles(pair, grid.height, grid.width),
-                total=predictor.tiling.count(grid.height, grid.width),
-                desc="predicting",
-                unit="tile",
-                disable=None,
+    with _open_pair(predictor, before, after, options) as (pair, shift_px):
+        plan = _plan_blocks(predictor.tiling, pair)
+        request = _describe_request(predictor, pair, plan, (before, after), options)
+        job = Job(output, {**request, "models": models, "shift_px": shift_px})
+        job.start(overwrite)
+        with job.lock("shard-{}-of-{}".format(*options.shard)):
+            indices = plan.shard(*options.shard)
+            missing = job.missing(indices)
+            if len(missing) < len(indices):
+                done = len(indices) - len(missing)
+                logger.info("going on after %d of %d blocks", done, len(indices))
+            if missing:
+                try:
+                    _answer_missing(predictor, pair, job, missing, len(indices), started, options)
+                except BaseException:
+                    job.discard_if_empty()
+                    raise
+    return job
+
+
+@contextmanager
+def _open_pair(
+    predictor: Predictor, before: str | Path, after: str | Path, options: RasterOptions
+) -> Iterator[tuple[RasterPair, tuple[float, float]]]:
+    """Open the pair, its shift undone if that is asked for, and yield it with the shift."""
+
+    def open_shifted(shift_px: tuple[float, float]) -> RasterPair:
+        return RasterPair(
+            before,
+            after,
+            predictor.bands,
+            options.bands,
+            grid=options.grid,
+            aoi=options.aoi,
+            shift_px=shift_px,
+        )
+
+    shift_px = (0.0, 0.0)
+    if options.register:
+        with open_shifted(shift_px) as pair:
+            shift = measure_shift(pair)
+        if not shift.reliable:
+            raise RasterError(
+                f"the shift between {before} and {after} cannot be told: "
+                f"{shift.patches} of {shift.of_patches} patches agree",
+                fix="leave --register out, or align the images with ground control points",
             )
-            for window, class_maps, valid_HW in progress:
-                change_HW = maps.write(window, class_maps, valid_HW)
-                areas = measure_pixels(grid, window) if sums.has_area else None
-                sums.add(change_HW, valid_HW, areas)
-    frame = trace_changes(folder / "change.tif", folder / "confidence.tif", predictor.classes)
-    write_changes(frame, folder / "changes.gpkg")
-    sums.write_csv(folder / "transitions.csv")
-    return {**sums.summarize(), "patches": len(frame)}
+        # Rounded, so that every shard finds the same.
+        shift_px = round(shift.columns_px, 2), round(shift.rows_px, 2)
+        logger.info("the after image lies %.2f columns and %.2f rows off: undone", *shift_px)
+    with open_shifted(shift_px) as pair:
+        if options.min_area_m2 and pair.grid.crs is None:
+            raise ArgumentError(
+                f"{before} has no coordinate reference system, so patches have no area to compare "
+                f"with {options.min_area_m2:g} m2",
+                fix="georeference both rasters, or leave --min-area out",
+            )
+        yield pair, shift_px
 
 
-class MapFolder:
-    """The four rasters of a prediction folder; a context manager.
+def _plan_blocks(tiling: Tiling, pair: RasterPair) -> BlockPlan:
+    """Return blocks of as many tiles as memory allows, by what a pixel of the pair takes only."""
+    side_px = min(MAX_BLOCK_SIZE_PX, math.isqrt(BLOCK_BYTES // pair.bytes_per_pixel))
+    tiles_per_side = max(1, (side_px - 2 * tiling.margin_px) // tiling.step_px)
+    return BlockPlan(tiling, pair.grid.height, pair.grid.width, pair.area, tiles_per_side)
 
-    Args:
-        folder: Where they go.
-        grid: Their pixels.
-        classes: What their values mean.
+
+def _describe_request(
+    predictor: Predictor,
+    pair: RasterPair,
+    plan: BlockPlan,
+    paths: tuple[str | Path, str | Path],
+    options: RasterOptions,
+) -> dict[str, Any]:
+    """Return all that the outputs depend on, apart from the models' files."""
+    before, after = (
+        describe_source(dataset, path) for dataset, path in zip(pair.datasets, paths, strict=True)
+    )
+    value_range = predictor.value_range
+    return {
+        "format": FORMAT,
+        "versions": {
+            "python": platform.python_version(),
+            "gdal": rasterio.__gdal_version__,
+            **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
+        },
+        "before": before,
+        "after": after,
+        "parameters": {
+            "tta": predictor.tta,
+            "bands": None if options.bands is None else [str(band) for band in options.bands],
+            "grid": str(options.grid),
+            "aoi": pair.aoi and {"path": str(options.aoi), "sha256": pair.aoi.sha256},
+            "register": options.register,
+            "value_range": value_range and list(value_range),
+            "change_threshold": predictor.threshold,
+            "device": predictor.device.type,
+            "precision": str(predictor.precision).removeprefix("torch."),
+            "min_area_m2": options.min_area_m2,
+            "vector": options.vector,
+            "time_budget_seconds": options.time_budget_seconds,
+            "picture": options.picture,
+        },
+        "band_names": list(predictor.bands),
+        "classes": predictor.classes.to_dict(),
+        "grid": describe_grid(pair.grid),
+        "plan": describe_plan(plan.tiling, plan.area, plan.tiles_per_side),
+    }
+
+
+def _answer_missing(
+    predictor: Predictor,
+    pair: RasterPair,
+    job: Job,
+    missing: list[int],
+    total: int,
+    started: float,
+    options: RasterOptions,
+):
+    memory = plan_memory(
+        options.memory_bytes, predictor, job.plan[missing[0]], pair.bytes_per_pixel
+    )
+    pace = _set_pace(predictor, started, options.time_budget_seconds)
+    with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
+        answer_blocks(
+            predictor,
+            _guard_range(pair, predictor.value_range, predictor.largest_value),
+            job.plan,
+            missing,
+            job.store,
+            read_ahead=memory.read_ahead,
+            pace=pace,
+            total=total,
+        )
+
+
+def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
+    """Return the pace, its speed measured on a tile, for a budget that runs since the start."""
+    if budget_seconds is None:
+        return Pace(predictor.num_views)
+    pace = Pace(predictor.num_views, started + budget_seconds * (1 - RESERVED_SHARE))
+    size = predictor.tiling.tile_size_px
+    image_BCHW = torch.zeros((1, len(predictor.bands), size, size))
+    begun = time.monotonic()
+    predictor.classify(image_BCHW, image_BCHW, num_views=1)
+    pace.learn(predictor.tiling.step_px**2, 1, time.monotonic() - begun)
+    return pace
+
+
+def _guard_range(
+    pair: RasterPair, value_range: tuple[float, float] | None, largest_value: float
+) -> Callable[[Window], PairWindow]:
+    """Return the pair's `read`, refusing pixels far outside of what the models were trained on.
+
+    A network answers anything to 16-bit values that it takes for 8-bit ones.
     """
+    if value_range is not None:
+        return pair.read
 
-    def __init__(self, folder: Path, grid: Grid, classes: ClassTable):
-        self.classes = classes
-        self._dtype, self._nodata = transition_format(classes)
-        self._exits = ExitStack()
-        class_names = dict(enumerate(classes.names))
-        class_palette = dict(enumerate(classes.colours))
-        ids = range(classes.num_transitions)
-        self._before, self._after = (
-            MapWriter(
-                folder / f"{date}_class.tif",
-                grid,
-                dtype="uint8",
-                nodata=CLASS_NODATA,
-                palette=class_palette,
-                names=class_names,
-                description=f"land cover {date}, where changed",
-            )
-            for date in ("before", "after")
+    def read(window: Window) -> PairWindow:
+        pixels = pair.read(window)
+        for dataset, image_CHW in zip(pair.datasets, pixels[:2], strict=True):
+            if image_CHW.dtype != np.uint8 and pixels.valid_HW.any():
+                _require_range(dataset.name, image_CHW[:, pixels.valid_HW], largest_value)
+        return pixels
+
+    return read
+
+
+def _require_range(name: str, values: np.ndarray, largest_value: float):
+    largest = float(values.max())
+    is_fraction = values.dtype.kind == "f" and 0 < largest < TOO_DARK * largest_value
+    if largest > TOO_BRIGHT * largest_value or is_fraction:
+        low, high = np.percentile(values, (2, 98))
+        raise RasterError(
+            f"{name} holds {values.dtype} values up to {largest:g}, and the model was trained on "
+            f"values up to {largest_value:g}",
+            fix=f"say which values are dark and bright, the same for both dates, for example "
+            f"--value-range {low:.4g},{high:.4g}",
         )
-        self._change = MapWriter(
-            folder / "change.tif",
-            grid,
-            dtype=self._dtype,
-            nodata=self._nodata,
-            palette={i: classes.colour_transition(i) for i in ids},
-            names={i: classes.name_transition(i) for i in ids},
-            description=f"change, from * {classes.num_classes + 1} + to",
-        )
-        self._confidence = MapWriter(
-            folder / "confidence.tif",
-            grid,
-            dtype="uint8",
-            nodata=CONFIDENCE_NODATA,
-            description="confidence in percent",
-            resampling="AVERAGE",
-        )
-
-    def __enter__(self) -> MapFolder:
-        for writer in (self._before, self._after, self._change, self._confidence):
-            self._exits.enter_context(writer)
-        return self
-
-    def __exit__(self, *exception: Any):
-        self._exits.__exit__(*exception)
-
-    def write(self, window: Window, maps: ClassMaps, valid_HW: np.ndarray) -> np.ndarray:
-        """Write one window of all maps and return its from-to map."""
-        change_HW = self.classes.encode_transition(
-            maps.before_HW.astype(self._dtype), maps.after_HW.astype(self._dtype)
-        )
-        for writer, map_HW, nodata in (
-            (self._before, maps.before_HW, CLASS_NODATA),
-            (self._after, maps.after_HW, CLASS_NODATA),
-            (self._change, change_HW, self._nodata),
-            (self._confidence, maps.confidence_HW, CONFIDENCE_NODATA),
-        ):
-            writer.write(np.where(valid_HW, map_HW, nodata).astype(map_HW.dtype), window)
-        return change_HW
-
-
-def transition_format(classes: ClassTable) -> tuple[str, int]:
-    """Return the data type and nodata value that hold every transition of a class table."""
-    return ("uint8", 255) if classes.num_transitions <= 255 else ("uint16", 65535)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +14,30 @@ from typing import Any
 
 from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
-from terradelta.geo.pair import Bands
-from terradelta.models.bundle import hash_model, load_model
-from terradelta.outputs import refuse_existing, stage_folder
+from terradelta.geo.area import parse_area
+from terradelta.geo.source import Bands
+from terradelta.models.bundle import ModelCard, hash_model, load_card, load_model
+from terradelta.outputs import refuse_existing, stage_folder, write_json
+from terradelta.predict.assembly import assemble, finish
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import map_folder
-from terradelta.predict.rasters import map_rasters
+from terradelta.predict.job import Job
+from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, parse_memory
+from terradelta.predict.pace import Pace
+from terradelta.predict.rasters import RasterOptions, answer_rasters
 
 DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "drawn"))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A finished prediction folder."""
+    """A prediction folder; of a shard, the folder where it is under way."""
 
     folder: Path
     """Where the maps lie."""
     summary: dict[str, Any]
-    """The content of summary.json: areas, shares and transitions."""
+    """The content of summary.json: areas, shares and transitions. Of a shard: `blocks`, how many
+    the map has, and `blocks_done`, how many are answered by now."""
 
 
 def predict(
@@ -41,26 +47,53 @@ def predict(
     *,
     model: str | Path | Sequence[str | Path] | None = None,
     tta: str = "none",
+    time_budget: float | None = None,
     bands: Bands | None = None,
+    value_range: tuple[float, float] | None = None,
+    grid: str | float = "before",
+    aoi: str | Path | None = None,
+    register: bool = False,
+    min_area: str | float = 0.0,
+    vector: str = "gpkg",
     layout: str = "terradelta",
+    memory: str | int = DEFAULT_MEMORY_BYTES,
+    tile_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    shard: str = "1/1",
     picture: bool = False,
     overwrite: bool = False,
 ) -> Prediction:
     """Map what changed between two rasters, or between two folders of images.
 
+    A raster prediction is under way in `OUTPUT.partial` and goes on there when it is run again
+    after an error, an interruption or a crash. The options from `grid` to `vector`, `memory`,
+    `shard` and `picture` are for rasters only.
+
     Args:
-        before: The earlier raster, or a folder of images.
+        before: The earlier raster (a path, URL, `/vsi...` path or anything else GDAL opens), or a
+            folder of images.
         after: The later raster, or a folder of images with the same names.
         output: Folder to make; it appears whole or not at all.
         model: A model folder, or several that vote; the embedded model by default.
         tta: Test-time views to average: "none", "flips", "d4" or "seed6".
-        bands: Numbers (from 1) or names of the raster bands that the model reads, in its order.
+        time_budget: Seconds after which the prediction must be done; views are dropped when late.
+        bands: Numbers (from 1) or names of the bands that the model reads, in its order.
+        value_range: Stored values that become the darkest and the brightest the model knows; needed
+            for images of another depth than those it was trained on.
+        grid: Whose pixels the map gets: "before", "after", or the side of a pixel in units of the
+            before raster's CRS.
+        aoi: A vector file with polygons; the rest is nodata.
+        register: Measure the shift between the images and undo it.
+        min_area: Smaller patches of change are taken for unchanged: "100m2", "0.5ha" or m2.
+        vector: Format of the polygons, "gpkg" or "parquet".
         layout: For folders: "terradelta" (before/ after/ change/) or "senseearth" (im1/ im2/).
+        memory: What the process may take: "4GB" or bytes.
+        tile_size: Side of the squares that the network sees, in pixels; 1024 by default.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32" or "bf16".
-        picture: Also draw before, after and the map into `picture.png`; rasters only.
+        shard: "2/4" answers the second quarter of the map only; `merge` joins the quarters.
+        picture: Also draw before, after and the map into `picture.png`.
         overwrite: Replace an existing output.
 
     Returns:
@@ -69,51 +102,58 @@ def predict(
     Raises:
         TerradeltaError: If an input cannot be used or the output exists; the message has the fix.
     """
-    before_is_folder, after_is_folder = Path(before).is_dir(), Path(after).is_dir()
-    if before_is_folder != after_is_folder:
-        raise ArgumentError(
-            f"{before} is a {_kind(before_is_folder)} and {after} is a {_kind(after_is_folder)}",
-            fix="give two rasters or two folders",
-        )
-    if picture and before_is_folder:
-        raise ArgumentError(
-            f"a picture was asked for and {before} is a folder", fix="open the PNGs it writes"
-        )
+    started = time.monotonic()
+    is_folder = _is_folder_pair(before, after)
     output = Path(output)
+    options = RasterOptions(
+        bands=bands,
+        grid=grid,
+        aoi=aoi,
+        register=register,
+        min_area_m2=parse_area(min_area),
+        vector=_require_choice("vector format", vector, ("gpkg", "parquet")),
+        memory_bytes=parse_memory(memory),
+        time_budget_seconds=time_budget,
+        shard=_parse_shard(shard),
+        picture=picture,
+    )
+    if is_folder:
+        _refuse_raster_options(before, options)
     refuse_existing(output, overwrite)
     folders = [Path(folder) for folder in _listed(model)]
     predictor = Predictor(
-        [load_model(folder) for folder in folders], tta=tta, device=device, precision=precision
+        [load_model(folder) for folder in folders],
+        tta=tta,
+        device=device,
+        precision=precision,
+        value_range=value_range,
+        tile_size_px=tile_size,
     )
-    started = time.monotonic()
+    models = [{"folder": str(folder), "sha256": hash_model(folder)} for folder in folders]
+    if not is_folder:
+        job = answer_rasters(
+            predictor, before, after, output, models, options, started=started, overwrite=overwrite
+        )
+        if options.shard[1] > 1:
+            blocks = len(job.plan)
+            done = blocks - len(job.missing(range(blocks)))
+            return Prediction(job.folder, {"blocks": blocks, "blocks_done": done})
+        return _finish(job)
     with stage_folder(output, overwrite=overwrite) as staged:
-        if before_is_folder:
-            pairs = match_folders(Path(before), Path(after))
-            summary = map_folder(predictor, pairs, staged, layout)
-        else:
-            summary = map_rasters(predictor, before, after, staged, bands)
-        seconds = time.monotonic() - started
-        if picture:
-            from terradelta.report.picture import draw_picture
-
-            draw_picture(
-                before,
-                after,
-                staged,
-                predictor.classes,
-                summary,
-                band_names=predictor.bands,
-                bands=bands,
-            )
-        _write_json(staged / "summary.json", summary)
+        pairs = match_folders(Path(before), Path(after))
+        deadline = None if time_budget is None else started + time_budget
+        pace = Pace(predictor.num_views, deadline)
+        summary, views = map_folder(predictor, pairs, staged, layout, pace)
+        write_json(staged / "summary.json", summary)
         provenance = {
             "before": str(before),
             "after": str(after),
-            "models": [{"folder": str(f), "sha256": hash_model(f)} for f in folders],
+            "models": models,
             "parameters": {
                 "tta": tta,
-                "bands": None if bands is None else list(bands),
-                "device": str(predictor.device),
+                "value_range": value_range and list(value_range),
+                "time_budget_seconds": time_budget,
+                "device": predictor.device.type,
                 "precision": str(predictor.precision).removeprefix("torch."),
                 "change_threshold": predictor.threshold,
             },
@@ -121,10 +161,91 @@ def predict(
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
             },
-            "seconds": round(seconds, 3),
+            "views_of_pairs": views,
+            "seconds": round(time.monotonic() - started, 3),
         }
-        _write_json(staged / "run.json", provenance)
+        write_json(staged / "run.json", provenance)
     return Prediction(output, summary)
+
+
+def merge(output: str | Path, *, overwrite: bool = False) -> Prediction:
+    """Make the prediction folder of a map whose shards are all answered.
+
+    Args:
+        output: The output that the shards were given; their blocks lie in `OUTPUT.partial`.
+        overwrite: Replace an existing output.
+
+    Raises:
+        OutputError: If nothing is under way for this output or blocks are missing.
+        OutputExistsError: If the output exists and `overwrite` is False.
+    """
+    output = Path(output)
+    refuse_existing(output, overwrite)
+    return _finish(Job.load(output))
+
+
+def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCard]:
+    """Return what the models of a `model` argument say of themselves.
+
+    Raises:
+        ModelError: If one is no model.
+    """
+    return [load_card(folder) for folder in _listed(model)]
+
+
+def _finish(job: Job) -> Prediction:
+    with job.lock("assembly"):
+        summary = assemble(job)
+        finish(job)
+    return Prediction(job.output, summary)
+
+
+def _is_folder_pair(before: str | Path, after: str | Path) -> bool:
+    before_is_folder, after_is_folder = (Path(path).is_dir() for path in (before, after))
+    if before_is_folder != after_is_folder:
+        raise ArgumentError(
+            f"{before} is a {_kind(before_is_folder)} and {after} is a {_kind(after_is_folder)}",
+            fix="give two rasters or two folders",
+        )
+    return before_is_folder
+
+
+def _refuse_raster_options(before: str | Path, options: RasterOptions):
+    default = RasterOptions()
+    given = {
+        "--bands": options.bands,
+        "--grid": options.grid if options.grid != default.grid else None,
+        "--aoi": options.aoi,
+        "--register": options.register,
+        "--min-area": options.min_area_m2,
+        "--vector": options.vector if options.vector != default.vector else None,
+        "--shard": options.shard if options.shard != default.shard else None,
+        "--picture": options.picture,
+    }
+    flags = [flag for flag, value in given.items() if value]
+    if flags:
+        raise ArgumentError(
+            f"{', '.join(flags)} was asked for and {before} is a folder of images",
+            fix="leave it out: it is for rasters",
+        )
+
+
+def _parse_shard(shard: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ArgumentError(
+            f"{shard!r} is no shard", fix="write the number of the shard and how many: --shard 2/4"
+        )
+    return number, count
+
+
+def _require_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ArgumentError(
+            f"{what} {value!r} is not known", fix=f"use one of {', '.join(choices)}"
+        )
+    return value
 
 
 def _listed(model: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
@@ -135,7 +256,3 @@ def _listed(model: str | Path | Sequence[str | Path] | None) -> list[str | Path]
 
 def _kind(is_folder: bool) -> str:
     return "folder" if is_folder else "raster"
-
-
-def _write_json(path: Path, content: dict[str, Any]):
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,9 +1,11 @@
-"""Tiles: which windows a network sees, and which part of each it answers for."""
+"""Tiles and blocks: what a network sees, which part of it answers, and what is written at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from rasterio.windows import Window
 
@@ -23,12 +25,16 @@ class Tile:
     @property
     def kept(self) -> tuple[slice, slice]:
         """Rows and columns of the answer that are kept."""
-        row = int(self.write.row_off - self.read.row_off)
-        column = int(self.write.col_off - self.read.col_off)
-        return (
-            slice(row, row + int(self.write.height)),
-            slice(column, column + int(self.write.width)),
-        )
+        return offset_slices(self.write, self.read)
+
+
+class Cut(NamedTuple):
+    """A tile along one axis, in pixels."""
+
+    read_start: int
+    read_end: int
+    write_start: int
+    write_end: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Tiling:
     """Output stride of the network."""
 
     def __post_init__(self):
-        if self._step < self.stride_px:
+        if self.step_px < self.stride_px:
             raise ArgumentError(
                 f"tiles of {self.tile_size_px} px with a margin of {self.margin_px} px leave "
                 f"{self.tile_size_px - 2 * self.margin_px} px, less than the network's stride "
@@ -59,34 +65,141 @@ class Tiling:
             )
 
     @property
-    def _step(self) -> int:
+    def step_px(self) -> int:
+        """Distance from tile to tile."""
         return (self.tile_size_px - 2 * self.margin_px) // self.stride_px * self.stride_px
 
     def cut(self, height: int, width: int) -> Iterator[Tile]:
         """Yield the tiles of a map of this size, row by row."""
-        for read_row, read_height, write_row, write_height in self._cut_axis(height):
-            for read_column, read_width, write_column, write_width in self._cut_axis(width):
-                yield Tile(
-                    cut_window(read_column, read_row, read_width, read_height),
-                    cut_window(write_column, write_row, write_width, write_height),
-                )
+        columns = self.cut_axis(width)
+        for rows in self.cut_axis(height):
+            for column in columns:
+                yield _make_tile(rows, column)
 
     def count(self, height: int, width: int) -> int:
         """Return how many tiles `cut` yields."""
-        return len(self._cut_axis(height)) * len(self._cut_axis(width))
+        return len(self.cut_axis(height)) * len(self.cut_axis(width))
 
-    def _cut_axis(self, length: int) -> list[tuple[int, int, int, int]]:
-        """Return (read start, read length, write start, write length) along one axis."""
+    def cut_axis(self, length: int) -> list[Cut]:
+        """Return the tiles along one axis."""
         if length <= self.tile_size_px:
-            return [(0, length, 0, length)]
+            return [Cut(0, length, 0, length)]
         # The last tile ends with the map and is full-sized, to within a stride.
         last = -(-(length - self.tile_size_px) // self.stride_px) * self.stride_px
-        starts = [*range(0, last, self._step), last]
         cuts = []
         done = 0
-        for start in starts:
+        for start in [*range(0, last, self.step_px), last]:
             end = min(start + self.tile_size_px, length)
             keep_until = length if start == last else end - self.margin_px
-            cuts.append((start, end - start, done, keep_until - done))
+            cuts.append(Cut(start, end, done, keep_until))
             done = keep_until
         return cuts
+
+
+@dataclass(frozen=True)
+class Block:
+    """Tiles that are read, answered and written as one."""
+
+    index: int
+    """Position among the blocks of the plan, row by row."""
+    read: Window
+    """What its tiles see."""
+    write: Window
+    """What it answers for."""
+    tiles: tuple[Tile, ...]
+    """Its tiles, whose `write` windows cover the block's exactly once."""
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """How an area of a map is cut into blocks.
+
+    The tiles are those of the whole map, whatever the area: the map of an area is the same part of
+    the whole map, and blocks may be answered in any order, anywhere.
+    """
+
+    tiling: Tiling
+    """The tiles."""
+    height: int
+    """Rows of the whole map."""
+    width: int
+    """Columns of the whole map."""
+    area: Window
+    """The part of the map that is wanted."""
+    tiles_per_side: int
+    """How many tiles a block has in each direction."""
+
+    def __len__(self) -> int:
+        return len(self._rows) * len(self._columns)
+
+    def __getitem__(self, index: int) -> Block:
+        row, column = divmod(range(len(self))[index], len(self._columns))
+        rows, columns = self._rows[row], self._columns[column]
+        tiles = tuple(_make_tile(r, c) for r in rows for c in columns)
+        first, last = tiles[0], tiles[-1]
+        return Block(
+            index,
+            _span(first.read, last.read),
+            _span(first.write, last.write),
+            tiles,
+        )
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self[index] for index in range(len(self)))
+
+    def shard(self, number: int, count: int) -> range:
+        """Return the indices of the blocks of one of `count` parts; `number` counts from 1."""
+        return range(len(self) * (number - 1) // count, len(self) * number // count)
+
+    @cached_property
+    def _rows(self) -> list[list[Cut]]:
+        return self._group(self.height, int(self.area.row_off), int(self.area.height))
+
+    @cached_property
+    def _columns(self) -> list[list[Cut]]:
+        return self._group(self.width, int(self.area.col_off), int(self.area.width))
+
+    def _group(self, length: int, start: int, size: int) -> list[list[Cut]]:
+        """Return groups of the tiles along an axis that touch the area, cut to it."""
+        end = start + size
+        cuts = [
+            cut._replace(write_start=max(cut.write_start, start), write_end=min(cut.write_end, end))
+            for cut in self.tiling.cut_axis(length)
+            if cut.write_start < end and cut.write_end > start
+        ]
+        step = self.tiles_per_side
+        return [cuts[first : first + step] for first in range(0, len(cuts), step)]
+
+
+def offset_slices(inner: Window, outer: Window) -> tuple[slice, slice]:
+    """Return rows and columns of an inner window counted from an outer one's corner."""
+    row = int(inner.row_off - outer.row_off)
+    column = int(inner.col_off - outer.col_off)
+    return slice(row, row + int(inner.height)), slice(column, column + int(inner.width))
+
+
+def _make_tile(rows: Cut, columns: Cut) -> Tile:
+    return Tile(
+        cut_window(
+            columns.read_start,
+            rows.read_start,
+            columns.read_end - columns.read_start,
+            rows.read_end - rows.read_start,
+        ),
+        cut_window(
+            columns.write_start,
+            rows.write_start,
+            columns.write_end - columns.write_start,
+            rows.write_end - rows.write_start,
+        ),
+    )
+
+
+def _span(first: Window, last: Window) -> Window:
+    """Return the window from one's upper left to the other's lower right corner."""
+    return cut_window(
+        int(first.col_off),
+        int(first.row_off),
+        int(last.col_off + last.width - first.col_off),
+        int(last.row_off + last.height - first.row_off),
+    )

@@ -31,6 +31,7 @@ class TransitionSums:
         self.pixels = np.zeros(classes.num_transitions, dtype=np.int64)
         self.area_m2 = np.zeros(classes.num_transitions)
         self.nodata_pixels = 0
+        self.nodata_m2 = 0.0
 
     def add(self, change_HW: np.ndarray, valid_HW: np.ndarray, pixel_area_m2_HW: np.ndarray | None):
         """Add a window of a from-to map; invalid pixels count only as nodata."""
@@ -41,6 +42,13 @@ class TransitionSums:
         if pixel_area_m2_HW is not None:
             areas = pixel_area_m2_HW[valid_HW]
             self.area_m2 += np.bincount(values, weights=areas, minlength=size)
+            # Beyond what a projection can show, pixels have no area.
+            self.nodata_m2 += float(np.nansum(pixel_area_m2_HW[~valid_HW]))
+
+    def clear(self, transition: int, pixels: int, area_m2: float):
+        """Count some pixels of a transition as unchanged."""
+        self.pixels[[transition, 0]] += (-pixels, pixels)
+        self.area_m2[[transition, 0]] += (-area_m2, area_m2)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per transition that occurs, largest first, with hectares and shares.
@@ -74,6 +82,7 @@ class TransitionSums:
             "valid_pixels": valid_pixels,
             "changed_pixels": changed_pixels,
             "nodata_pixels": self.nodata_pixels,
+            "nodata_ha": self._hectares(self.nodata_m2),
             "valid_ha": self._hectares(self.area_m2.sum()),
             "changed_ha": self._hectares(self.area_m2[1:].sum()),
             "changed_percent": 100 * float(weight[1:].sum() / weight.sum()) if valid_pixels else 0,
@@ -97,7 +106,12 @@ class TransitionSums:
             "area_ha": summary["valid_ha"],
             "share_percent": 100.0,
         }
-        nodata = {"from": "nodata", "to": "nodata", "pixels": self.nodata_pixels}
+        nodata = {
+            "from": "nodata",
+            "to": "nodata",
+            "pixels": self.nodata_pixels,
+            "area_ha": summary["nodata_ha"],
+        }
         with stage_file(path) as staged, staged.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["from", "to", "pixels", "area_ha", "share_percent"])
             writer.writeheader()

@@ -16,42 +16,35 @@ from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 
 from terradelta.classes import ClassTable
-from terradelta.geo.pair import Bands, RasterPair
+from terradelta.geo.grid import allow_no_place
+from terradelta.geo.pair import RasterPair
 
 MAX_SIDE_PX = 1200
 MAX_LEGEND_ROWS = 14
 
 
 def draw_picture(
-    before: str | Path,
-    after: str | Path,
+    pair: RasterPair,
     folder: Path,
     classes: ClassTable,
     summary: dict[str, Any],
-    *,
-    band_names: tuple[str, ...],
-    bands: Bands | None = None,
     name: str = "picture.png",
 ):
     """Draw before, after and the change map of a prediction folder side by side.
 
     Args:
-        before: The earlier raster.
-        after: The later raster.
+        pair: The two rasters; the first three bands are drawn as red, green, blue.
         folder: The prediction folder with `change.tif`; the picture goes there.
         classes: What the map's values mean.
         summary: The prediction's summary, whose largest transitions make the legend.
-        band_names: The bands of the model; the first three are drawn as red, green, blue.
-        bands: Which bands of the rasters those are.
         name: File name of the picture.
     """
-    with rasterio.open(folder / "change.tif") as source:
+    with allow_no_place(), rasterio.open(folder / "change.tif") as source:
         scale = max(1.0, max(source.width, source.height) / MAX_SIDE_PX)
         shape = (max(1, round(source.height / scale)), max(1, round(source.width / scale)))
         change_HW = source.read(1, out_shape=shape, resampling=Resampling.mode)
         nodata = source.nodata
-    with RasterPair(before, after, band_names, bands) as pair:
-        images = pair.read_overview(shape)
+    images = pair.read_overview(shape)
     map_HWC = np.full((*change_HW.shape, 3), 235, dtype=np.uint8)
     for transition in range(classes.num_transitions):
         map_HWC[change_HW == transition] = classes.colour_transition(transition)

@@ -1,0 +1,106 @@
+"""An area of interest: polygons of any CRS that cut the work down.
+
+Legend of the array names: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import shapely
+from pyogrio.errors import DataSourceError
+from rasterio import features
+from rasterio.windows import Window
+
+from terradelta.errors import RasterError
+from terradelta.geo.grid import Grid, cut_window
+
+DENSIFY_PARTS = 64
+"""A polygon's extent over this is the longest edge that is reprojected as it is."""
+
+
+class AreaOfInterest:
+    """Polygons on a grid; a pixel is inside where its centre is.
+
+    Args:
+        path: Any vector file that GDAL opens, in any CRS; all polygons of its first layer count.
+        grid: The grid it is laid on.
+
+    Raises:
+        RasterError: If it cannot be read, has no CRS or no polygon, or lies outside the grid.
+    """
+
+    def __init__(self, path: str | Path, grid: Grid):
+        polygons = _read_polygons(path, grid)
+        self.sha256 = hashlib.sha256(shapely.to_wkb(polygons, byte_order=1)).hexdigest()
+        self._grid = grid
+        self._parts = shapely.get_parts(polygons)
+        self._tree = shapely.STRtree(self._parts)
+        self.area = self._cut_area(path)
+
+    sha256: str
+    """Of the polygons on the grid's CRS, as WKB."""
+    area: Window
+    """The part of the grid that the polygons' bounds cover, in whole pixels."""
+
+    def mask(self, window: Window) -> np.ndarray:
+        """Return where a window of the grid lies inside, (H, W) bool."""
+        part = self._grid.crop(window)
+        touched = self._tree.query(shapely.box(*part.bounds), predicate="intersects")
+        if len(touched) == 0:
+            return np.zeros((part.height, part.width), dtype=bool)
+        return features.geometry_mask(
+            list(self._parts[touched]),
+            out_shape=(part.height, part.width),
+            transform=part.transform,
+            invert=True,
+        )
+
+    def _cut_area(self, path: str | Path) -> Window:
+        inverse = ~self._grid.transform
+        columns, rows = inverse @ shapely.get_coordinates(self._parts).T  # pyright: ignore[reportOperatorIssue]
+        left, top = max(0, math.floor(columns.min())), max(0, math.floor(rows.min()))
+        right = min(self._grid.width, math.ceil(columns.max()))
+        bottom = min(self._grid.height, math.ceil(rows.max()))
+        if left >= right or top >= bottom:
+            raise RasterError(
+                f"{path} lies outside of the two rasters: in {self._grid.crs} it covers "
+                f"{shapely.total_bounds(self._parts).tolist()} and they share {self._grid.bounds}",
+                fix="give an --aoi that overlaps them",
+            )
+        return cut_window(left, top, right - left, bottom - top)
+
+
+def _read_polygons(path: str | Path, grid: Grid) -> shapely.Geometry:
+    if grid.crs is None:
+        raise RasterError(
+            f"{path} cannot be laid on rasters that have no coordinate reference system",
+            fix="georeference the rasters, or leave --aoi out",
+        )
+    try:
+        layers = pyogrio.list_layers(path)
+        # Others are tables, such as the styles that QGIS keeps.
+        spatial = [name for name, geometry in layers if geometry is not None]
+        frame = geopandas.read_file(path, layer=spatial[0] if spatial else None)
+    except DataSourceError as error:
+        raise RasterError(
+            f"{path} cannot be opened as a vector file: {error}",
+            fix="give an --aoi that GDAL reads, for example GeoPackage or GeoJSON",
+        ) from error
+    if frame.crs is None:
+        raise RasterError(
+            f"{path} has no coordinate reference system, the rasters have {grid.crs}",
+            fix="assign one, for example: ogr2ogr -a_srs EPSG:CODE out.gpkg FILE",
+        )
+    frame = frame[frame.geom_type.isin(("Polygon", "MultiPolygon"))]
+    if frame.empty:
+        raise RasterError(f"{path} holds no polygon", fix="give an --aoi with polygons")
+    left, bottom, right, top = frame.total_bounds
+    longest_edge = max(right - left, top - bottom) / DENSIFY_PARTS
+    dense = frame.geometry.make_valid().segmentize(longest_edge)
+    return dense.to_crs(grid.crs.to_wkt()).union_all()

@@ -1,0 +1,456 @@
+"""What is wrong with a pair of rasters, and which flag of `predict` mends it.
+
+Reads a fixed number of windows spread over the pair, however large it is.
+
+Legend of the array names: C bands, H rows, W columns, N pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.enums import ColorInterp
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from terradelta.errors import TerradeltaError
+from terradelta.geo.area import measure_pixels
+from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.pair import RasterPair
+from terradelta.geo.registration import measure_shift
+from terradelta.geo.source import Bands, describe_bands, has_false_alpha, open_raster, open_source
+
+LEVELS = ("OK", "WARN", "FAIL")
+SAMPLES_PER_SIDE = 6
+SAMPLE_SIZE_PX = 256
+WARN_RESOLUTION_RATIO = 2.0
+WARN_NODATA_SHARE = 0.2
+WARN_OVERLAP_SHARE = 0.5
+WARN_SATURATED_SHARE = 0.02
+WARN_SHIFT_PX = 0.5
+FAIL_SHIFT_PX = 3.0
+WARN_DRIFT = 1.0
+"""Difference of the dates' medians, in spreads of the before image."""
+WARN_CONTRAST_RATIO = 2.0
+LARGE_PIXELS = 10_000**2
+"""From here on it matters how a file is laid out."""
+MAD_TO_SIGMA = 1.4826
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a report."""
+
+    name: str
+    """What was looked at."""
+    level: str
+    """"OK", "WARN" or "FAIL"."""
+    message: str
+    """What was found."""
+    fix: str | None = None
+    """What mends it."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """The numbers, JSON-ready."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found about a pair."""
+
+    findings: tuple[Finding, ...]
+    """In the order in which they were looked for."""
+
+    @property
+    def level(self) -> str:
+        """The worst level of all."""
+        return max((finding.level for finding in self.findings), key=LEVELS.index)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return {"level": self.level, "findings": [vars(finding) for finding in self.findings]}
+
+    def to_text(self) -> str:
+        """Return a line per finding, with the fix below."""
+        width = max(len(finding.name) for finding in self.findings)
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{finding.level:<5} {finding.name:<{width}}  {finding.message}")
+            if finding.fix:
+                lines.append(f"{'':<5} {'':<{width}}  fix: {finding.fix}")
+        return "\n".join(lines)
+
+
+def check(
+    before: str | Path,
+    after: str | Path,
+    *,
+    band_names: Sequence[str] = ("red", "green", "blue"),
+    bands: Bands | None = None,
+    value_range: tuple[float, float] = (0.0, 255.0),
+    grid: str | float = "before",
+    aoi: str | Path | None = None,
+) -> Report:
+    """Look a pair over before it is predicted.
+
+    Args:
+        before: The earlier raster: a path or anything GDAL opens.
+        after: The later raster.
+        band_names: What the model needs.
+        bands: Band numbers (from 1) or names to read instead.
+        value_range: The darkest and the brightest stored value that the model knows.
+        grid: Whose pixels the map gets; see `RasterPair`.
+        aoi: A vector file with polygons.
+
+    Returns:
+        Findings; where one fails, what cannot be told without it is left out.
+    """
+    findings: list[Finding] = []
+    with ExitStack() as files:
+        datasets = []
+        for date, path in (("before", before), ("after", after)):
+            try:
+                datasets.append(files.enter_context(open_source(path, bands)))
+            except TerradeltaError as error:
+                findings.append(Finding(date, "FAIL", error.problem, error.fix))
+            else:
+                findings.append(_describe(date, datasets[-1]))
+        if len(datasets) < 2:
+            return Report(tuple(findings))
+        first, second = datasets
+        findings += [_check_crs(first, second), *_check_layout(first, second)]
+        findings += [*_check_alpha(before, after), *_check_dates(first, second)]
+        try:
+            pair = files.enter_context(
+                RasterPair(before, after, band_names, bands, grid=grid, aoi=aoi)
+            )
+        except TerradeltaError as error:
+            findings.append(Finding("pair", "FAIL", error.problem, error.fix))
+            return Report(tuple(findings))
+        findings += [_check_overlap(pair), _check_resolution(pair), _check_grid(pair)]
+        findings.append(_check_bands(pair))
+        findings += _check_pixels(pair, value_range)
+    return Report(tuple(findings))
+
+
+def _describe(date: str, dataset: DatasetReader) -> Finding:
+    kinds = "/".join(sorted(set(dataset.dtypes)))
+    bands = ", ".join(name or "?" for name in describe_bands(dataset).values())
+    return Finding(
+        date,
+        "OK",
+        f"{dataset.width} x {dataset.height} px, {dataset.count} bands ({bands}), {kinds}, "
+        f"nodata {'none' if dataset.nodata is None else format(dataset.nodata, 'g')}",
+        values={
+            "width": dataset.width,
+            "height": dataset.height,
+            "bands": dataset.count,
+            "dtypes": list(dataset.dtypes),
+        },
+    )
+
+
+def _check_crs(before: DatasetReader, after: DatasetReader) -> Finding:
+    names = [dataset.crs.to_string() if dataset.crs else None for dataset in (before, after)]
+    values = {"before": names[0], "after": names[1]}
+    if names == [None, None]:
+        return Finding(
+            "crs",
+            "WARN",
+            "neither raster has one: the map will have pixels but no hectares",
+            "assign one, for example: gdal_edit.py -a_srs EPSG:CODE FILE",
+            values,
+        )
+    if None in names:
+        without = (before, after)[names.index(None)].name
+        return Finding(
+            "crs",
+            "FAIL",
+            f"{without} has none, the other has {next(filter(None, names))}",
+            f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {without}",
+            values,
+        )
+    if before.crs == after.crs:
+        return Finding("crs", "OK", f"both {_shorten(names[0])}", values=values)
+    message = f"{_shorten(names[0])} and {_shorten(names[1])}; the after image is reprojected"
+    return Finding("crs", "OK", message, values=values)
+
+
+def _shorten(crs: str | None) -> str:
+    text = str(crs)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _check_layout(*datasets: DatasetReader) -> Iterator[Finding]:
+    for date, dataset in zip(("before", "after"), datasets, strict=True):
+        rows, columns = dataset.block_shapes[0]
+        is_striped = columns == dataset.width and dataset.width > 4 * rows
+        if dataset.width * dataset.height >= LARGE_PIXELS and is_striped:
+            yield Finding(
+                "layout",
+                "WARN",
+                f"{date} is a large file in strips of {columns} x {rows} px, slow to read in parts",
+                f"gdal_translate -of COG {dataset.name} tiled.tif",
+            )
+
+
+def _check_alpha(*paths: str | Path) -> Iterator[Finding]:
+    for date, path in zip(("before", "after"), paths, strict=True):
+        # Asked of the file itself: what is opened for reading has its false alpha dropped.
+        with open_raster(path) as dataset:
+            if ColorInterp.alpha in dataset.colorinterp and has_false_alpha(dataset):
+                number = dataset.colorinterp.index(ColorInterp.alpha) + 1
+                yield Finding(
+                    "alpha",
+                    "OK",
+                    f"{date}: band {number} is declared alpha and holds measurements (near "
+                    "infrared?); it is not taken for a mask",
+                )
+
+
+def _check_dates(*datasets: DatasetReader) -> Iterator[Finding]:
+    stamps = [dataset.tags().get("TIFFTAG_DATETIME") for dataset in datasets]
+    if all(stamps) and stamps[0] > stamps[1]:
+        yield Finding(
+            "dates",
+            "WARN",
+            f"before was written at {stamps[0]}, after at {stamps[1]}",
+            "give the earlier raster first",
+            {"before": stamps[0], "after": stamps[1]},
+        )
+
+
+def _check_overlap(pair: RasterPair) -> Finding:
+    """Compare the pair's ground with each raster's, by their bounds on the pair's grid."""
+    left, bottom, right, top = pair.grid.bounds
+    shares = []
+    for dataset in pair.datasets:
+        bounds = pair.grid.find_bounds(Grid.of(dataset))
+        area = abs((bounds[2] - bounds[0]) * (bounds[3] - bounds[1]))
+        shares.append(min(1.0, abs((right - left) * (top - bottom)) / area))
+    message = f"{shares[0]:.1%} of before and {shares[1]:.1%} of after"
+    values = {"before_share": shares[0], "after_share": shares[1]}
+    if min(shares) >= WARN_OVERLAP_SHARE:
+        return Finding("overlap", "OK", message, values=values)
+    fix = "nothing, if only the common ground is wanted: the map covers that"
+    return Finding("overlap", "WARN", message, fix, values)
+
+
+def _check_resolution(pair: RasterPair) -> Finding:
+    sizes_m = [_measure_pixel(pair, dataset) for dataset in pair.datasets]
+    unit = "m" if pair.grid.crs else "px"
+    ratio = max(sizes_m) / min(sizes_m)
+    message = f"pixels of {sizes_m[0]:.3g} {unit} and {sizes_m[1]:.3g} {unit}"
+    values = {"before_m": sizes_m[0], "after_m": sizes_m[1], "ratio": ratio}
+    if ratio < WARN_RESOLUTION_RATIO:
+        return Finding("resolution", "OK", message, values=values)
+    coarser = "before" if sizes_m[0] > sizes_m[1] else "after"
+    fix = f"--grid {coarser}, so that detail of one date alone does not look like change"
+    return Finding("resolution", "WARN", f"{message}: a ratio of {ratio:.1f}", fix, values)
+
+
+def _measure_pixel(pair: RasterPair, dataset: DatasetReader) -> float:
+    """Return about how long a pixel's side is on the ground, in metres; in pixels without a CRS."""
+    grid = Grid.of(dataset)
+    if grid.crs is None:
+        return 1.0
+    area_m2 = measure_pixels(grid, cut_window(grid.width // 2, grid.height // 2, 1, 1))
+    return math.sqrt(abs(float(area_m2[0, 0])))
+
+
+def _check_grid(pair: RasterPair) -> Finding:
+    resampled = [
+        date for date, is_so in zip(("before", "after"), pair.is_resampled, strict=True) if is_so
+    ]
+    size = f"{pair.grid.width} x {pair.grid.height} px"
+    values = {"width": pair.grid.width, "height": pair.grid.height, "resampled": resampled}
+    how = f"{' and '.join(resampled)} resampled onto it" if resampled else "on the same pixels"
+    return Finding("grid", "OK", f"the map has {size}, {how}", values=values)
+
+
+def _check_bands(pair: RasterPair) -> Finding:
+    listings = []
+    for dataset, numbers in zip(pair.datasets, pair.bands, strict=True):
+        known = describe_bands(dataset)
+        listings.append(", ".join(f"{n} {known[n]}".strip() for n in numbers))
+    message = listings[0] if listings[0] == listings[1] else f"{listings[0]}; after {listings[1]}"
+    return Finding(
+        "bands",
+        "OK",
+        f"read as {', '.join(pair.band_names)}: {message}",
+        values={"before": pair.bands[0], "after": pair.bands[1]},
+    )
+
+
+def _check_pixels(pair: RasterPair, value_range: tuple[float, float]) -> Iterator[Finding]:
+    """Look at samples of the pixels and at the shift."""
+    try:
+        samples = _Samples.read(pair)
+        yield samples.check_nodata()
+        if samples.is_empty:
+            return
+        yield from samples.check_values(value_range)
+        yield _check_shift(pair)
+        yield samples.check_drift()
+    except TerradeltaError as error:
+        yield Finding("pixels", "FAIL", error.problem, error.fix)
+
+
+def _check_shift(pair: RasterPair) -> Finding:
+    shift = measure_shift(pair)
+    if not shift.reliable:
+        return Finding(
+            "shift",
+            "WARN",
+            f"cannot be told: {shift.patches} of {shift.of_patches} patches agree",
+            "look at both images in a GIS; too much may have changed, or too little be there",
+            {"patches": shift.patches, "of_patches": shift.of_patches},
+        )
+    metres = ""
+    values = {
+        "columns_px": shift.columns_px,
+        "rows_px": shift.rows_px,
+        "spread_px": shift.spread_px,
+        "patches": shift.patches,
+    }
+    if pair.grid.crs is not None:
+        window = cut_window(pair.grid.width // 2, pair.grid.height // 2, 1, 1)
+        pixel_m = math.sqrt(float(measure_pixels(pair.grid, window)[0, 0]))
+        values["shift_m"] = shift.length_px * pixel_m
+        metres = f", {values['shift_m']:.2f} m"
+    message = (
+        f"after lies {shift.columns_px:+.2f} columns and {shift.rows_px:+.2f} rows off{metres} "
+        f"(spread {shift.spread_px:.2f} px over {shift.patches} patches)"
+    )
+    if shift.length_px < WARN_SHIFT_PX:
+        return Finding("shift", "OK", message, values=values)
+    level = "FAIL" if shift.length_px > FAIL_SHIFT_PX else "WARN"
+    return Finding("shift", level, message, "--register", values)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Valid pixels of windows spread over a pair."""
+
+    before_CN: np.ndarray
+    after_CN: np.ndarray
+    valid_share: float
+    dtypes: tuple[np.dtype, np.dtype]
+    band_names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, pair: RasterPair) -> _Samples:
+        parts = [pair.read(window) for window in _spread_windows(pair)]
+        before_CN, after_CN = (
+            np.concatenate([part[date][:, part.valid_HW] for part in parts], axis=1)
+            for date in (0, 1)
+        )
+        valid_share = float(np.mean([part.valid_HW.mean() for part in parts]))
+        dtypes = before_CN.dtype, after_CN.dtype
+        return cls(
+            before_CN.astype(np.float64),
+            after_CN.astype(np.float64),
+            valid_share,
+            dtypes,
+            tuple(pair.band_names),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        return self.before_CN.shape[1] == 0
+
+    def check_nodata(self) -> Finding:
+        share = 1 - self.valid_share
+        message = f"{share:.1%} of the common ground lacks data on one of the dates"
+        values = {"nodata_share": share}
+        if self.is_empty:
+            fix = "give images that hold data of the same ground; see the nodata values above"
+            return Finding("nodata", "FAIL", message, fix, values)
+        if share <= WARN_NODATA_SHARE:
+            return Finding("nodata", "OK", message, values=values)
+        fix = "nothing, if that is so on the ground; those pixels are nodata in the map"
+        return Finding("nodata", "WARN", message, fix, values)
+
+    def check_values(self, value_range: tuple[float, float]) -> Iterator[Finding]:
+        low, high = value_range
+        both = np.concatenate([self.before_CN, self.after_CN], axis=1)
+        darkest, brightest = (float(number) for number in np.percentile(both, (2, 98)))
+        top = float(both.max())
+        kinds = [str(kind) for kind in self.dtypes]
+        message = f"{' and '.join(dict.fromkeys(kinds))}, values {both.min():g} to {top:g}"
+        values = {"min": float(both.min()), "max": top, "p2": darkest, "p98": brightest}
+        is_fraction = "f" in (kind.kind for kind in self.dtypes) and top < 0.01 * (high - low)
+        if top > low + 2 * (high - low) or is_fraction:
+            fix = f"--value-range {darkest:.4g},{brightest:.4g}"
+            expected = f"the model was trained on {low:g} to {high:g}"
+            yield Finding("depth", "FAIL", f"{message}; {expected}", fix, values)
+        else:
+            yield Finding("depth", "OK", message, values=values)
+        yield from self._check_flaws()
+
+    def _check_flaws(self) -> Iterator[Finding]:
+        for date, values_CN, kind in zip(
+            ("before", "after"), (self.before_CN, self.after_CN), self.dtypes, strict=True
+        ):
+            for name, values_N in zip(self.band_names, values_CN, strict=True):
+                if np.ptp(values_N) == 0:
+                    yield Finding(
+                        "constant",
+                        "WARN",
+                        f"{date}: band {name} is {values_N[0]:g} everywhere",
+                        "choose other bands with --bands",
+                    )
+                elif kind.kind in "ui":
+                    full = float((values_N == np.iinfo(kind).max).mean())
+                    if full > WARN_SATURATED_SHARE:
+                        yield Finding(
+                            "saturated",
+                            "WARN",
+                            f"{date}: {full:.1%} of band {name} is at {np.iinfo(kind).max}",
+                            "fetch the image in its full depth, if there is one",
+                            {"share": full},
+                        )
+
+    def check_drift(self) -> Finding:
+        """Compare medians and spreads: other light, haze, season, or another processing."""
+        drifts, ratios = [], []
+        for before_N, after_N in zip(self.before_CN, self.after_CN, strict=True):
+            medians = np.median(before_N), np.median(after_N)
+            spreads = [
+                max(MAD_TO_SIGMA * float(np.median(np.abs(values - median))), 1e-9)
+                for values, median in zip((before_N, after_N), medians, strict=True)
+            ]
+            drifts.append(float((medians[1] - medians[0]) / spreads[0]))
+            ratios.append(spreads[1] / spreads[0])
+        listing = ", ".join(
+            f"{name} {drift:+.1f} (contrast x {ratio:.1f})"
+            for name, drift, ratio in zip(self.band_names, drifts, ratios, strict=True)
+        )
+        message = f"after against before, in spreads: {listing}"
+        values = {"drift": drifts, "contrast_ratio": ratios}
+        worst_ratio = max(max(ratio, 1 / ratio) for ratio in ratios)
+        if max(map(abs, drifts)) < WARN_DRIFT and worst_ratio < WARN_CONTRAST_RATIO:
+            return Finding("light", "OK", message, values=values)
+        fix = "match the histograms first, or use a model trained for such light and seasons"
+        return Finding("light", "WARN", message, fix, values)
+
+
+def _spread_windows(pair: RasterPair) -> Iterator[Window]:
+    """Yield windows that do not overlap: all of a small pair, samples of a large one."""
+    left, top = int(pair.area.col_off), int(pair.area.row_off)
+    for row, height in _spread(int(pair.area.height)):
+        for column, width in _spread(int(pair.area.width)):
+            yield cut_window(left + column, top + row, width, height)
+
+
+def _spread(length: int) -> list[tuple[int, int]]:
+    """Return start and length of samples along an axis."""
+    count = min(SAMPLES_PER_SIDE, math.ceil(length / SAMPLE_SIZE_PX))
+    edges = [length * number // count for number in range(count + 1)]
+    return [(start, min(SAMPLE_SIZE_PX, end - start)) for start, end in pairwise(edges)]

@@ -1,0 +1,278 @@
+"""One raster, opened so that it reads like any other: referenced, in colours, its mask honest.
+
+What GDAL opens may carry ground control points instead of a transform, a colour table instead of
+colours, or near infrared where its header says alpha. Each is wrapped in a virtual raster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
+
+from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.grid import allow_no_place, cut_window
+
+Bands = Sequence[int | str]
+
+WARP_TOLERANCE_PX = 0.01
+"""Of the approximated transformation; with GDAL's 0.125 a window differs from the same window of a
+full read."""
+ARCHIVES = {".zip": "/vsizip/", ".tar": "/vsitar/", ".tgz": "/vsitar/", ".gz": "/vsigzip/"}
+ALPHA_PROBES = 5
+ALPHA_PROBE_SIZE_PX = 64
+OPAQUE_SHARE = 0.9
+
+
+@contextmanager
+def open_source(path: str | Path, bands: Bands | None = None) -> Iterator[DatasetReader]:
+    """Open a raster for reading; a context manager.
+
+    Args:
+        path: A path, URL, `/vsi...` path, VRT, archive of one raster, or whatever else GDAL opens.
+        bands: Band numbers or names that will be read; an alpha band among them is data.
+
+    Raises:
+        RasterError: If it cannot be opened or holds no bands.
+    """
+    with open_raster(path) as dataset:
+        if _is_paletted(dataset):
+            with _open_virtual(dataset, _expand_palette(dataset)) as expanded:
+                yield expanded
+        elif _needs_reference(dataset):
+            with _reference(dataset) as referenced:
+                yield referenced
+        elif has_false_alpha(dataset, bands):
+            with _open_virtual(dataset, _drop_alpha(dataset)) as plain:
+                yield plain
+        else:
+            yield dataset
+
+
+def require_plain(dataset: DatasetReader, bands: Sequence[int]):
+    """Raise if the bands of a raster cannot be read as one array of real numbers.
+
+    Raises:
+        RasterError: If their data types differ or are complex.
+    """
+    kinds = [dataset.dtypes[band - 1] for band in bands]
+    if len(set(kinds)) > 1 or kinds[0].startswith("complex"):
+        raise RasterError(
+            f"{dataset.name} holds {', '.join(kinds)} in bands {', '.join(map(str, bands))}",
+            fix=f"make them one real type, for example: gdal_translate -ot Float32 {dataset.name} "
+            "plain.tif",
+        )
+
+
+def describe_bands(dataset: DatasetReader) -> dict[int, str]:
+    """Return number (from 1) and lower-case name of each band; "" where nothing names it."""
+    names = {}
+    for number, (text, colour) in enumerate(
+        zip(dataset.descriptions, dataset.colorinterp, strict=True), start=1
+    ):
+        is_named = colour not in (ColorInterp.undefined, ColorInterp.gray)
+        names[number] = (text or (colour.name if is_named else "")).lower()
+    return names
+
+
+def select_bands(
+    dataset: DatasetReader, band_names: Sequence[str], bands: Bands | None = None
+) -> list[int]:
+    """Return the numbers (from 1) of the bands of a raster that hold what a model needs.
+
+    By default they are found by their names or colour interpretation, and a raster of nameless
+    bands, just as many as the model needs (alpha not counted), is taken in its own order.
+
+    Raises:
+        ArgumentError: If `bands` has another length than `band_names`.
+        RasterError: If a band does not exist or cannot be told from the others.
+    """
+    known = describe_bands(dataset)
+    if bands is not None:
+        if len(bands) != len(band_names):
+            raise ArgumentError(
+                f"--bands names {len(bands)} bands ({', '.join(map(str, bands))}) but the model "
+                f"needs {len(band_names)} ({', '.join(band_names)})",
+                fix="name one band for each that the model needs, in that order",
+            )
+        return [_find_band(dataset, known, band) for band in bands]
+    if all(name in known.values() for name in band_names):
+        return [_find_band(dataset, known, name) for name in band_names]
+    data_bands = {number: name for number, name in known.items() if name != "alpha"}
+    if len(data_bands) == len(band_names) and all(map(_says_nothing, data_bands.values())):
+        return list(data_bands)
+    raise RasterError(
+        f"{dataset.name} has the bands {_list(known)}, and the model needs {', '.join(band_names)}",
+        fix=f"say which they are, for example --bands "
+        f"{','.join(str(n + 1) for n in range(len(band_names)))}",
+    )
+
+
+def has_false_alpha(dataset: DatasetReader, bands: Bands | None = None) -> bool:
+    """Return whether a band that is declared alpha holds measurements, or is to be read as such.
+
+    Many four-band images (NAIP is one) are written as RGB plus alpha although the fourth band is
+    near infrared; its darkest pixels would be taken for holes. A true alpha band is mostly opaque
+    or empty, so a few probes tell.
+    """
+    if ColorInterp.alpha not in dataset.colorinterp:
+        return False
+    number = dataset.colorinterp.index(ColorInterp.alpha) + 1
+    if bands is not None and {str(number), "alpha"} & {str(band).lower() for band in bands}:
+        return True
+    kind = np.dtype(dataset.dtypes[number - 1])
+    opaque = np.iinfo(kind).max if kind.kind in "ui" else 1
+    values = np.concatenate(
+        [dataset.read(number, window=window).ravel() for window in _spread_windows(dataset)]
+    )
+    return bool(((values == 0) | (values == opaque)).mean() < OPAQUE_SHARE)
+
+
+def _spread_windows(dataset: DatasetReader):
+    size = min(ALPHA_PROBE_SIZE_PX, dataset.width, dataset.height)
+    for row in np.linspace(0, dataset.height - size, ALPHA_PROBES).astype(int):
+        for column in np.linspace(0, dataset.width - size, ALPHA_PROBES).astype(int):
+            yield cut_window(int(column), int(row), size, size)
+
+
+def _find_band(dataset: DatasetReader, known: dict[int, str], band: int | str) -> int:
+    text = str(band).lower()
+    number = int(text) if text.isdigit() else None
+    for candidate, name in known.items():
+        if candidate == number or (number is None and name == text):
+            return candidate
+    raise RasterError(
+        f"{dataset.name} has no band {band}; it has {_list(known)}",
+        fix="name bands that the raster has with --bands, by number from 1 or by name",
+    )
+
+
+def _says_nothing(name: str) -> bool:
+    return re.fullmatch(r"((band|layer|channel)?[ _-]*\d+)?", name) is not None
+
+
+def _list(known: dict[int, str]) -> str:
+    return ", ".join(f"{number} {name or '(unnamed)'}" for number, name in known.items())
+
+
+def open_raster(path: str | Path) -> DatasetReader:
+    """Open a raster as it is; `open_source` makes it readable like any other.
+
+    Raises:
+        RasterError: If it cannot be opened or holds no bands.
+    """
+    location = str(path)
+    archive = ARCHIVES.get(Path(location).suffix.lower())
+    if archive is not None and Path(location).is_file():
+        location = f"{archive}{Path(location).resolve()}"
+    try:
+        with allow_no_place():
+            dataset = rasterio.open(location)
+    except RasterioError as error:
+        raise RasterError(
+            f"{path} cannot be opened as a raster: {error}",
+            fix="give a raster that GDAL reads; `rio info FILE` shows whether it does",
+        ) from error
+    if dataset.count == 0:
+        names = ", ".join(dataset.subdatasets) or "none"
+        dataset.close()
+        raise RasterError(
+            f"{path} holds no bands but subdatasets: {names}",
+            fix="name one of the subdatasets instead of the container",
+        )
+    return dataset
+
+
+def _is_paletted(dataset: DatasetReader) -> bool:
+    return dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette
+
+
+def _needs_reference(dataset: DatasetReader) -> bool:
+    return dataset.crs is None and bool(dataset.gcps[0] or dataset.rpcs)
+
+
+def _reference(dataset: DatasetReader) -> WarpedVRT:
+    """Lay a raster of control points or a sensor model on a grid."""
+    try:
+        with allow_no_place():
+            return WarpedVRT(
+                dataset,
+                src_crs=dataset.gcps[1] if dataset.gcps[0] else None,
+                resampling=Resampling.bilinear,
+                tolerance=WARP_TOLERANCE_PX,
+                add_alpha=ColorInterp.alpha not in dataset.colorinterp,
+            )
+    except (RasterioError, CPLE_BaseError) as error:
+        raise RasterError(
+            f"{dataset.name} cannot be laid on the ground by its {len(dataset.gcps[0])} control "
+            f"points or its sensor model: {error}",
+            fix="georeference it, for example with gdalwarp or in QGIS's georeferencer",
+        ) from error
+
+
+def _expand_palette(dataset: DatasetReader) -> str:
+    return "".join(
+        f'<VRTRasterBand dataType="Byte" band="{number}"><ColorInterp>{colour}</ColorInterp>'
+        f"<ComplexSource>{_source(dataset, '1')}"
+        f"<ColorTableComponent>{number}</ColorTableComponent></ComplexSource></VRTRasterBand>"
+        for number, colour in enumerate(("Red", "Green", "Blue"), start=1)
+    )
+
+
+def _drop_alpha(dataset: DatasetReader) -> str:
+    kinds = {"uint8": "Byte", "int8": "Int8"}
+    bands = []
+    for number, (kind, colour, text) in enumerate(
+        zip(dataset.dtypes, dataset.colorinterp, dataset.descriptions, strict=True), start=1
+    ):
+        name = "Undefined" if colour == ColorInterp.alpha else colour.name.capitalize()
+        described = f"<Description>{escape(text)}</Description>" if text else ""
+        bands.append(
+            f'<VRTRasterBand dataType="{kinds.get(kind, kind.capitalize().replace("Ui", "UI"))}" '
+            f'band="{number}">{described}<ColorInterp>{name}</ColorInterp>'
+            f"<SimpleSource>{_source(dataset, str(number))}</SimpleSource></VRTRasterBand>"
+        )
+    return "".join(bands)
+
+
+def _source(dataset: DatasetReader, band: str) -> str:
+    # A rasterio URI such as zip://a.zip!b.tif is not GDAL's name of the file.
+    is_uri = "://" in dataset.name and dataset.files
+    name = dataset.files[0] if is_uri else dataset.name
+    if Path(name).is_file():
+        name = str(Path(name).resolve())
+    return f"<SourceFilename>{escape(name)}</SourceFilename><SourceBand>{band}</SourceBand>"
+
+
+@contextmanager
+def _open_virtual(dataset: DatasetReader, bands_xml: str) -> Iterator[DatasetReader]:
+    """Open a virtual raster of these bands with the place and the mask of the dataset."""
+    transform = ", ".join(repr(number) for number in dataset.transform.to_gdal())
+    place = f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>" if dataset.crs else ""
+    if not dataset.transform.is_identity:
+        place += f"<GeoTransform>{transform}</GeoTransform>"
+    flags = set(dataset.mask_flag_enums[0])
+    mask = ""
+    if not flags & {MaskFlags.all_valid, MaskFlags.alpha}:
+        mask = (
+            '<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource>'
+            f"{_source(dataset, 'mask,1')}</SimpleSource></VRTRasterBand></MaskBand>"
+        )
+    xml = (
+        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
+        f"{place}{bands_xml}{mask}</VRTDataset>"
+    )
+    with allow_no_place():
+        virtual = rasterio.open(xml)
+    with virtual:
+        yield virtual

@@ -1,0 +1,264 @@
+"""What makes maps and polygons open with colours and names: attribute tables and QGIS styles.
+
+GDAL pads a palette to 256 entries and knows no names for them, so a GIS that is given nothing else
+shows a legend of 256 numbers.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from terradelta.classes import ClassTable, Colour
+from terradelta.errors import OutputError
+from terradelta.geo.vector import FIXED_DATE, LAYER
+from terradelta.outputs import write_bytes
+
+UNCHANGED_ALPHA = 64
+"""Opacity, of 255, of value 0: a veil of white mutes the imagery below, so that changes stand out,
+and tells ground that was compared from ground without data, which is left clear."""
+FILL_ALPHA = 166
+"""Opacity, of 255, of a polygon's inside."""
+OUTLINE_WIDTH_MM = 0.2
+RAMP: tuple[Colour, ...] = (
+    (68, 1, 84),
+    (59, 82, 139),
+    (33, 145, 140),
+    (94, 201, 98),
+    (253, 231, 37),
+)
+"""Low to high in five steps of viridis, whose order shows to colour-blind readers and in grey."""
+QGIS_VERSION = "3.22.0"
+"""The oldest long-term release that the styles are tried with; newer ones read them as well."""
+
+# GDAL's numbers for the type and the use of an attribute table's column.
+_INTEGER, _STRING = 0, 2
+_COUNT, _NAME, _VALUE, _RED, _GREEN, _BLUE, _ALPHA = 1, 2, 5, 6, 7, 8, 9
+
+_LAYER_STYLES = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    f_table_catalog TEXT(256),
+    f_table_schema TEXT(256),
+    f_table_name TEXT(256),
+    f_geometry_column TEXT(256),
+    styleName TEXT(30),
+    styleQML TEXT,
+    styleSLD TEXT,
+    useAsDefault BOOLEAN,
+    description TEXT,
+    owner TEXT(30),
+    ui TEXT(30),
+    update_time DATETIME
+)
+"""
+
+
+def write_raster_style(
+    path: Path,
+    classes: Mapping[int, tuple[str, Colour]],
+    counts: Mapping[int, int] | None = None,
+):
+    """Give a map of classes its names and colours, in files beside it.
+
+    `X.tif.aux.xml` holds GDAL's raster attribute table, which ArcGIS and QGIS from 3.30 on read;
+    `X.qml` is the style that QGIS takes by default. Nodata is left clear, and 0, unchanged, almost.
+
+    Args:
+        path: The map, `X.tif`.
+        classes: Name and colour (red, green, blue) of each value that is to be in the legend.
+        counts: Pixels of each of these values, if they are to be told.
+    """
+    table = _attribute_table(classes, counts)
+    write_bytes(path.with_name(f"{path.name}.aux.xml"), _serialise(table))
+    style, renderer = _raster_style("paletted")
+    palette = SubElement(renderer, "colorPalette")
+    for value, (name, colour) in sorted(classes.items()):
+        SubElement(
+            palette,
+            "paletteEntry",
+            value=str(value),
+            color=_hex(colour),
+            alpha=str(_alpha(value)),
+            label=name,
+        )
+    _write_qml(path, style)
+
+
+def write_quantity_style(path: Path, low: float, high: float, unit: str = ""):
+    """Give a map of a quantity a ramp from dark to bright, in a `.qml` beside it.
+
+    Args:
+        path: The map, `X.tif`.
+        low: Value at the ramp's dark end; values below it look the same.
+        high: Value at its bright end.
+        unit: What the legend says after a number.
+    """
+    limits = {"classificationMin": f"{low:g}", "classificationMax": f"{high:g}"}
+    style, renderer = _raster_style("singlebandpseudocolor", limits)
+    shader = SubElement(
+        SubElement(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="1",
+        clip="0",
+        minimumValue=f"{low:g}",
+        maximumValue=f"{high:g}",
+    )
+    for step, colour in enumerate(RAMP):
+        value = f"{low + (high - low) * step / (len(RAMP) - 1):g}"
+        SubElement(
+            shader,
+            "item",
+            value=value,
+            color=_hex(colour),
+            alpha="255",
+            label=f"{value} {unit}".rstrip(),
+        )
+    _write_qml(path, style)
+
+
+def write_layer_style(path: Path, classes: ClassTable, transitions: Iterable[int]):
+    """Give the polygons of changes a legend of their transitions.
+
+    In a GeoPackage the style lies in the table `layer_styles`, from which QGIS takes a layer's
+    default; beside any other file it is a `.qml`.
+
+    Args:
+        path: `X.gpkg`, or another file of polygons.
+        classes: Names and colours.
+        transitions: Those that occur; 0, unchanged, is passed over.
+    """
+    style = _layer_style(classes, sorted(set(transitions) - {0}))
+    if path.suffix == ".gpkg":
+        _store_default_style(path, _serialise(style).decode())
+    else:
+        _write_qml(path, style)
+
+
+def _attribute_table(
+    classes: Mapping[int, tuple[str, Colour]], counts: Mapping[int, int] | None
+) -> Element:
+    columns = [("Value", _INTEGER, _VALUE), ("Class name", _STRING, _NAME)]
+    if counts is not None:
+        columns.append(("Count", _INTEGER, _COUNT))
+    colours = (("Red", _RED), ("Green", _GREEN), ("Blue", _BLUE), ("Alpha", _ALPHA))
+    columns += [(name, _INTEGER, use) for name, use in colours]
+
+    dataset = Element("PAMDataset")
+    band = SubElement(dataset, "PAMRasterBand", band="1")
+    table = SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    for index, (name, kind, use) in enumerate(columns):
+        definition = SubElement(table, "FieldDefn", index=str(index))
+        for tag, text in (("Name", name), ("Type", kind), ("Usage", use)):
+            SubElement(definition, tag).text = str(text)
+    for index, (value, (name, colour)) in enumerate(sorted(classes.items())):
+        row = SubElement(table, "Row", index=str(index))
+        count = [] if counts is None else [counts.get(value, 0)]
+        for cell in (value, name, *count, *colour, _alpha(value)):
+            SubElement(row, "F").text = str(cell)
+    return dataset
+
+
+def _raster_style(
+    kind: str, attributes: Mapping[str, str] | None = None
+) -> tuple[Element, Element]:
+    """Return a raster style's root and its renderer, which is still to be filled."""
+    style = _style()
+    renderer = SubElement(
+        SubElement(style, "pipe"),
+        "rasterrenderer",
+        {"type": kind, "band": "1", "opacity": "1", "alphaBand": "-1", **(attributes or {})},
+    )
+    return style, renderer
+
+
+def _layer_style(classes: ClassTable, transitions: Iterable[int]) -> Element:
+    style = _style()
+    renderer = SubElement(
+        style, "renderer-v2", type="categorizedSymbol", attr="transition", forceraster="0"
+    )
+    categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    for index, transition in enumerate(transitions):
+        SubElement(
+            categories,
+            "category",
+            symbol=str(index),
+            value=str(transition),
+            label=classes.name_transition(transition),
+            render="true",
+        )
+        symbol = SubElement(symbols, "symbol", name=str(index), type="fill", alpha="1")
+        fill = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0"})
+        colour = classes.colour_transition(transition)
+        darker = [part // 2 for part in colour]
+        properties = {
+            "style": "solid",
+            "color": _commas(*colour, FILL_ALPHA),
+            "outline_style": "solid",
+            "outline_color": _commas(*darker, 255),
+            "outline_width": str(OUTLINE_WIDTH_MM),
+            "outline_width_unit": "MM",
+        }
+        for key, value in properties.items():
+            SubElement(fill, "prop", k=key, v=value)
+    return style
+
+
+def _store_default_style(path: Path, qml: str):
+    """Put a style into a GeoPackage as QGIS does: a table of attributes, one row a layer."""
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            connection.execute(_LAYER_STYLES)
+            connection.execute(
+                "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, "
+                "last_change) VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
+                (FIXED_DATE,),
+            )
+            (geometry_column,) = connection.execute(
+                "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (LAYER,)
+            ).fetchone()
+            connection.execute(
+                "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
+                "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, "
+                "owner, update_time) VALUES ('', '', ?, ?, 'transitions', ?, '', 1, "
+                "'a colour for each transition', '', ?)",
+                (LAYER, geometry_column, qml, FIXED_DATE),
+            )
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"{path} cannot be given a style: {error}",
+            fix="make room or allow writing there, then run the same command again: it goes on "
+            "where it stopped",
+        ) from error
+    finally:
+        connection.close()
+
+
+def _alpha(value: int) -> int:
+    return UNCHANGED_ALPHA if value == 0 else 255
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _commas(*numbers: int) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _style() -> Element:
+    return Element("qgis", version=QGIS_VERSION)
+
+
+def _write_qml(path: Path, style: Element):
+    write_bytes(path.with_suffix(".qml"), _serialise(style))
+
+
+def _serialise(root: Element) -> bytes:
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="utf-8") + b"\n"

@@ -1,0 +1,266 @@
+"""From answered blocks to a prediction folder: maps, polygons, sums and provenance.
+
+One pass over the blocks, row by row, whoever answered them and in whatever order: the outputs of a
+job are the same bytes.
+
+Legend of the array names: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from rasterio.features import geometry_mask
+from rasterio.windows import Window
+from shapely import Geometry
+from tqdm import tqdm
+
+from terradelta.classes import Colour
+from terradelta.errors import OutputError, RasterError
+from terradelta.geo.area import measure_pixels
+from terradelta.geo.cog import MapFormat, write_cog
+from terradelta.geo.grid import cut_window
+from terradelta.geo.pair import RasterPair
+from terradelta.geo.patches import Patch, PatchTracer
+from terradelta.geo.style import write_layer_style, write_quantity_style, write_raster_style
+from terradelta.geo.vector import PolygonWriter
+from terradelta.outputs import replace_folder, write_json
+from terradelta.predict.job import Job
+from terradelta.predict.maps import MAP_FILES, describe_maps
+from terradelta.predict.pace import describe_runs
+from terradelta.predict.store import LAYERS, BlockLayers, BlockStore
+from terradelta.predict.transitions import TransitionSums
+
+M2_PER_KM2 = 1_000_000
+
+
+def assemble(job: Job) -> dict[str, Any]:
+    """Make the prediction folder of a job whose blocks are all answered, and put it in its place.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        OutputError: If blocks are missing or an output cannot be written.
+        RasterError: If a block is damaged, or no pixel is valid on both dates.
+    """
+    started = time.monotonic()
+    _require_complete(job)
+    staged = job.folder / "assembled"
+    # What a killed run left of it is worthless.
+    for leftover in (staged, job.folder / "sieved"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staged.mkdir()
+    assembly = _Assembly(job, staged)
+    summary = assembly.run()
+    if job.request["parameters"]["picture"]:
+        _draw_picture(job, staged, summary)
+    write_json(staged / "summary.json", summary)
+    run = assembly.describe_run(summary, time.monotonic() - started)
+    write_json(staged / "run.json", run)
+    return summary
+
+
+def finish(job: Job):
+    """Put an assembled prediction in its place and remove what it was made of."""
+    replace_folder(job.output, job.folder / "assembled")
+    shutil.rmtree(job.folder)
+
+
+def _require_complete(job: Job):
+    missing = job.missing(range(len(job.plan)))
+    if missing:
+        raise OutputError(
+            f"{job.folder} lacks {len(missing)} of {len(job.plan)} blocks, the first being number "
+            f"{missing[0] + 1}",
+            fix="run the shards that are not done, then merge again",
+        )
+
+
+class _Assembly:
+    """The pass over the blocks of a job."""
+
+    def __init__(self, job: Job, folder: Path):
+        self._job = job
+        self._folder = folder
+        self._corner = int(job.plan.area.col_off), int(job.plan.area.row_off)
+        self._grid = job.grid.crop(job.plan.area)
+        self._has_area = job.grid.crs is not None
+        self._parameters = job.request["parameters"]
+        self._sieved = job.store.elsewhere(job.folder / "sieved")
+        self._sums = TransitionSums(job.classes, has_area=self._has_area)
+        self._views: list[int] = []
+        self._seconds = self._network_seconds = 0.0
+
+    def run(self) -> dict[str, Any]:
+        vector_path = self._folder / f"changes.{self._parameters['vector']}"
+        tracer = PatchTracer(
+            self._grid,
+            self._job.classes,
+            nodata=self._job.store.change_nodata,
+            min_area_m2=self._parameters["min_area_m2"],
+        )
+        with PolygonWriter(vector_path, self._grid.crs) as writer:
+            for index in tqdm(
+                range(len(self._job.plan)), desc="assembling", unit="block", disable=None
+            ):
+                self._add_block(index, tracer)
+                writer.write(tracer.take_finished())
+            self._drop_spanning(tracer.dropped)
+            writer.write(tracer.take_finished())
+        if not self._sums.pixels.any():
+            self._refuse_nothing()
+        self._write_maps()
+        write_layer_style(vector_path, self._job.classes, self._occurring())
+        self._sums.write_csv(self._folder / "transitions.csv")
+        return {**self._sums.summarize(), "patches": writer.count}
+
+    def _refuse_nothing(self):
+        """Raise because no pixel is valid; what was done for it is of no use to a later run."""
+        request = self._job.request
+        shutil.rmtree(self._job.folder)
+        aoi = self._parameters["aoi"]
+        raise RasterError(
+            f"no pixel of {request['before']['path']} and {request['after']['path']} is valid on "
+            "both dates" + (f" and has its centre inside of {aoi['path']}" if aoi else ""),
+            fix="see their nodata with `terradelta check`; give images that share ground",
+        )
+
+    def _add_block(self, index: int, tracer: PatchTracer):
+        block = self._job.plan[index]
+        layers, facts = self._job.store.read(index)
+        areas_HW = measure_pixels(self._job.grid, block.write) if self._has_area else None
+        removed_HW = tracer.add(
+            self._shift(block.write), layers.change_HW, layers.confidence_HW, areas_HW
+        )
+        if removed_HW.any():
+            layers = _remove(layers, removed_HW)
+            self._sieved.write(index, block.write, layers, facts)
+        self._sums.add(layers.change_HW, layers.valid, areas_HW)
+        self._views.append(facts.views)
+        self._seconds += facts.seconds
+        self._network_seconds += facts.network_seconds
+
+    def _drop_spanning(self, patches: Sequence[Patch]):
+        """Remove patches over several blocks that turned out to be too small."""
+        outlines: defaultdict[Window, list[Geometry]] = defaultdict(list)
+        for patch in patches:
+            self._sums.clear(patch.transition, patch.pixels, patch.area_m2)
+            for window, outline in patch.pieces:
+                outlines[window].append(outline)
+        for block in self._job.plan:
+            window = self._shift(block.write)
+            if window not in outlines:
+                continue
+            removed_HW = geometry_mask(
+                outlines[window],
+                out_shape=(int(window.height), int(window.width)),
+                transform=Affine.translation(window.col_off, window.row_off),
+                invert=True,
+            )
+            layers, facts = self._store_of(block.index).read(block.index)
+            self._sieved.write(block.index, block.write, _remove(layers, removed_HW), facts)
+
+    def _write_maps(self):
+        tags = _describe_briefly(self._job.request)
+        for name, map_format in describe_maps(self._job.classes).items():
+            path = self._folder / name
+            band = LAYERS.index(MAP_FILES[name]) + 1
+            write_cog(path, self._grid, self._parts(), band, map_format, tags)
+            if map_format.palette is None:
+                write_quantity_style(path, 0, 100, "%")
+            else:
+                write_raster_style(path, self._legend(name, map_format))
+
+    def _legend(self, name: str, map_format: MapFormat) -> dict[int, tuple[str, Colour]]:
+        """Return name and colour of the values that occur in a map."""
+        assert map_format.palette is not None
+        occurring = self._occurring()
+        if name != "change.tif":
+            ids = zip(*map(self._job.classes.decode_transition, [0, *occurring]), strict=True)
+            before, after = (sorted(set(dates)) for dates in ids)
+            occurring = before if MAP_FILES[name] == "before" else after
+        return {value: (map_format.names[value], map_format.palette[value]) for value in occurring}
+
+    def _parts(self) -> Iterator[tuple[Path, Window]]:
+        for block in self._job.plan:
+            yield self._store_of(block.index).path(block.index), self._shift(block.write)
+
+    def _store_of(self, index: int) -> BlockStore:
+        """Return where a block lies as it is to be shown."""
+        return self._sieved if self._sieved.has(index) else self._job.store
+
+    def _shift(self, window: Window) -> Window:
+        """Return a window of the whole grid as one of the area's."""
+        column, row = self._corner
+        return cut_window(
+            int(window.col_off) - column,
+            int(window.row_off) - row,
+            int(window.width),
+            int(window.height),
+        )
+
+    def _occurring(self) -> list[int]:
+        return [int(transition) for transition in np.flatnonzero(self._sums.pixels)]
+
+    def describe_run(self, summary: dict[str, Any], assembly_seconds: float) -> dict[str, Any]:
+        """Return the content of run.json."""
+        seconds = self._seconds + assembly_seconds
+        area_ha = summary["valid_ha"]
+        return {
+            **{key: value for key, value in self._job.request.items() if key != "classes"},
+            "blocks": len(self._job.plan),
+            "views_of_blocks": describe_runs(self._views),
+            "seconds": {
+                "total": round(seconds, 3),
+                "network": round(self._network_seconds, 3),
+                "assembly": round(assembly_seconds, 3),
+            },
+            "km2_per_minute": area_ha and area_ha / 100 / (seconds / 60),
+        }
+
+
+def _draw_picture(job: Job, folder: Path, summary: dict[str, Any]):
+    # matplotlib takes half a second to import.
+    from terradelta.report.picture import draw_picture
+
+    request, parameters = job.request, job.request["parameters"]
+    with RasterPair(
+        request["before"]["path"],
+        request["after"]["path"],
+        request["band_names"],
+        parameters["bands"],
+        grid=parameters["grid"],
+        aoi=parameters["aoi"] and parameters["aoi"]["path"],
+        shift_px=request["shift_px"],
+    ) as pair:
+        draw_picture(pair, folder, job.classes, summary)
+
+
+def _remove(layers: BlockLayers, removed_HW: np.ndarray) -> BlockLayers:
+    """Return a block's layers with some pixels turned to unchanged."""
+    return layers._replace(
+        before_HW=np.where(removed_HW, 0, layers.before_HW),
+        after_HW=np.where(removed_HW, 0, layers.after_HW),
+        change_HW=np.where(removed_HW, 0, layers.change_HW),
+        confidence_HW=np.where(removed_HW, layers.unchanged_HW, layers.confidence_HW),
+    )
+
+
+def _describe_briefly(request: dict[str, Any]) -> dict[str, str]:
+    """Return what a map's header says of where it comes from."""
+    return {
+        "TERRADELTA_VERSION": request["versions"]["terradelta"],
+        "TERRADELTA_MODELS": " ".join(model["sha256"] for model in request["models"]),
+        "TERRADELTA_BEFORE": Path(request["before"]["path"]).name,
+        "TERRADELTA_AFTER": Path(request["after"]["path"]).name,
+        "TERRADELTA_PARAMETERS": json.dumps(request["parameters"], sort_keys=True),
+    }

@@ -1,0 +1,47 @@
+"""The maps of a prediction folder: which there are and what their values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from terradelta.classes import ClassTable
+from terradelta.geo.cog import MapFormat
+from terradelta.predict.store import CLASS_NODATA, CONFIDENCE_NODATA, transition_format
+
+MAP_FILES = {
+    "before_class.tif": "before",
+    "after_class.tif": "after",
+    "change.tif": "change",
+    "confidence.tif": "confidence",
+}
+"""Map file: the layer of the blocks that it shows."""
+
+
+def describe_maps(classes: ClassTable) -> Mapping[str, MapFormat]:
+    """Return what each map file holds."""
+    dtype, nodata = transition_format(classes)
+    transitions = range(classes.num_transitions)
+    formats = {
+        f"{date}_class.tif": MapFormat(
+            dtype="uint8",
+            nodata=CLASS_NODATA,
+            description=f"land cover {date}, where changed",
+            palette=dict(enumerate(classes.colours)),
+            names=dict(enumerate(classes.names)),
+        )
+        for date in ("before", "after")
+    }
+    formats["change.tif"] = MapFormat(
+        dtype=dtype,
+        nodata=nodata,
+        description=f"change, from * {classes.num_classes + 1} + to",
+        palette={i: classes.colour_transition(i) for i in transitions},
+        names={i: classes.name_transition(i) for i in transitions},
+    )
+    formats["confidence.tif"] = MapFormat(
+        dtype="uint8",
+        nodata=CONFIDENCE_NODATA,
+        description="confidence in percent",
+        resampling="AVERAGE",
+    )
+    return formats

@@ -1,0 +1,66 @@
+"""Keeping to a time budget by dropping test-time views."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+SPEED_MEMORY = 0.7
+"""Weight of the past in the running mean of a view's speed."""
+
+
+@dataclass
+class Pace:
+    """How many test-time views each block may have, so that all are done in time.
+
+    The reference implementation's test script does the same for a contest's limit of 400 s: it
+    measures its own speed and drops to one view when late.
+
+    Args:
+        num_views: How many views were asked for.
+        deadline: When all blocks must be done, in seconds of `time.monotonic`; None for no limit.
+    """
+
+    num_views: int
+    deadline: float | None = None
+    _seconds_per_view: float | None = field(default=None, init=False)
+
+    def choose(self, pixels: int, pixels_left: int) -> int:
+        """Return the number of views for a block, never less than one.
+
+        Args:
+            pixels: Pixels of the block.
+            pixels_left: Pixels of all blocks that are not done, this one included.
+        """
+        if self.deadline is None or self.num_views == 1:
+            return self.num_views
+        if self._seconds_per_view is None:
+            # Nothing is known yet: the first block tells.
+            return 1
+        seconds_left = self.deadline - time.monotonic()
+        affordable = seconds_left / (self._seconds_per_view * pixels_left)
+        # What is left must always suffice for one view of the rest.
+        rest = pixels_left - pixels
+        spare = seconds_left - self._seconds_per_view * rest
+        possible = spare / (self._seconds_per_view * pixels)
+        return max(1, min(self.num_views, int(affordable), int(possible)))
+
+    def learn(self, pixels: int, num_views: int, seconds: float):
+        """Take in how long a block took."""
+        measured = seconds / (pixels * num_views)
+        if self._seconds_per_view is None:
+            self._seconds_per_view = measured
+        else:
+            old = self._seconds_per_view
+            self._seconds_per_view = SPEED_MEMORY * old + (1 - SPEED_MEMORY) * measured
+
+
+def describe_runs(views: Sequence[int]) -> list[dict[str, int]]:
+    """Return runs of items that had the same number of views; items are counted from 1."""
+    runs = []
+    for count, run in groupby(enumerate(views, start=1), key=lambda item: item[1]):
+        numbers = [number for number, _ in run]
+        runs.append({"views": count, "first": numbers[0], "last": numbers[-1]})
+    return runs

@@ -1,0 +1,157 @@
+"""Each line of a report says what is so, and names the flag that mends it."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp
+
+from terradelta.data.synthetic import draw_pair
+from terradelta.geo.check import check
+
+from .conftest import RGB, UTM_ORIGIN
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return draw_pair((80, 1), 400)
+
+
+@pytest.fixture
+def lines(write_raster, scene):
+    """A function that writes a pair and returns its findings by name."""
+
+    def run(before=None, after=None, options=None, **after_profile):
+        before = scene.before_CHW if before is None else before
+        after = scene.before_CHW if after is None else after
+        paths = [write_raster("before", before), write_raster("after", after, **after_profile)]
+        report = check(*paths, **(options or {}))
+        json.dumps(report.to_dict())
+        for finding in report.findings:
+            assert finding.message in report.to_text()
+            assert finding.level == "OK" or finding.fix
+        return {finding.name: finding for finding in report.findings}
+
+    return run
+
+
+def test_a_pair_without_fault_is_ok_throughout(lines):
+    findings = lines()
+    assert {finding.level for finding in findings.values()} == {"OK"}
+    assert "both EPSG:32632" in findings["crs"].message
+    assert findings["overlap"].values == {"before_share": 1, "after_share": 1}
+    assert findings["shift"].values["columns_px"] == pytest.approx(0, abs=0.02)
+    assert findings["grid"].values["resampled"] == []
+
+
+def test_a_shift_is_told_in_pixels_and_metres(lines, scene):
+    moved = scene.before_CHW[:, 2:-2, :-4]
+    findings = lines(scene.before_CHW[:, 4:, 4:], moved)
+    shift = findings["shift"]
+    assert shift.level == "FAIL"
+    assert shift.fix == "--register"
+    found = shift.values["columns_px"], shift.values["rows_px"]
+    assert found == pytest.approx((4, 2), abs=0.05)
+    assert shift.values["shift_m"] == pytest.approx(2 * np.hypot(4, 2), rel=0.02)
+    small = lines(scene.before_CHW[:, :, 1:], scene.before_CHW[:, :, :-1])["shift"]
+    assert small.level == "WARN"
+
+
+def test_rasters_apart_overlap_in_part_or_not_at_all(lines):
+    half = UTM_ORIGIN @ Affine.translation(250, 0)
+    overlap = lines(transform=half)["overlap"]
+    assert overlap.level == "WARN"
+    assert overlap.values["before_share"] == pytest.approx(150 / 400)
+    far = lines(transform=UTM_ORIGIN @ Affine.translation(5000, 0))
+    assert far["pair"].level == "FAIL"
+    assert "do not overlap" in far["pair"].message
+
+
+def test_other_resolutions_are_told_with_the_grid_to_use(lines, scene):
+    coarse = scene.before_CHW[:, ::4, ::4]
+    resolution = lines(after=coarse, transform=UTM_ORIGIN @ Affine.scale(4))["resolution"]
+    assert resolution.level == "WARN"
+    assert resolution.values["ratio"] == pytest.approx(4, rel=1e-3)
+    assert resolution.fix.startswith("--grid after")
+
+
+def test_a_crs_that_is_missing_is_told(lines):
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        findings = lines(crs=None, transform=Affine.identity())
+    assert findings["crs"].level == "FAIL"
+    assert "gdal_edit.py" in findings["crs"].fix
+
+
+def test_bands_that_cannot_be_told_are_listed_and_can_be_named(lines, scene):
+    four = np.concatenate([scene.before_CHW, scene.before_CHW[:1]])
+    nameless = {"colours": (ColorInterp.gray, *[ColorInterp.undefined] * 3)}
+    findings = lines(after=four, **nameless)
+    assert findings["pair"].level == "FAIL"
+    assert "--bands" in findings["pair"].fix
+    findings = lines(after=four, options={"bands": [3, 2, 1]}, **nameless)
+    assert findings["bands"].values == {"before": [3, 2, 1], "after": [3, 2, 1]}
+
+
+def test_near_infrared_that_is_declared_alpha_is_told(lines, scene):
+    four = np.concatenate([scene.before_CHW, scene.before_CHW[:1]])
+    findings = lines(after=four, colours=(*RGB, ColorInterp.alpha))
+    assert "band 4 is declared alpha and holds measurements" in findings["alpha"].message
+    true_alpha = np.full((1, 400, 400), 255, np.uint8)
+    true_alpha[:, :150] = 0
+    four = np.concatenate([scene.before_CHW, true_alpha])
+    findings = lines(after=four, colours=(*RGB, ColorInterp.alpha))
+    assert "alpha" not in findings
+    assert findings["nodata"].level == "WARN"
+    assert findings["nodata"].values["nodata_share"] == pytest.approx(150 / 400)
+
+
+def test_another_depth_fails_with_the_range_that_mends_it(lines, scene):
+    deep = scene.before_CHW.astype(np.uint16) * 16
+    depth = lines(deep, deep)["depth"]
+    assert depth.level == "FAIL"
+    low, high = map(float, depth.fix.removeprefix("--value-range ").split(","))
+    assert [low, high] == np.percentile(deep, (2, 98)).tolist()
+    assert lines(deep, deep, options={"value_range": (low, high)})["depth"].level == "OK"
+
+
+def test_flat_and_saturated_bands_are_told(lines, scene):
+    image = scene.before_CHW.copy()
+    image[0] = 7
+    image[1, :40] = 255
+    findings = lines(after=image)
+    assert "band red is 7 everywhere" in findings["constant"].message
+    assert "of band green is at 255" in findings["saturated"].message
+
+
+def test_other_light_is_told_by_band(lines, scene):
+    darker = (scene.before_CHW * 0.3).astype(np.uint8)
+    light = lines(after=darker)["light"]
+    assert light.level == "WARN"
+    assert max(light.values["drift"]) < -0.5
+    assert max(light.values["contrast_ratio"]) < 0.5
+
+
+def test_dates_the_wrong_way_round_are_told(lines, write_raster, scene):
+    stamps = ("2020:01:01 10:00:00", "2012:01:01 10:00:00")
+    paths = []
+    for name, stamp in zip("ba", stamps, strict=True):
+        paths.append(write_raster(name, scene.before_CHW))
+        with rasterio.open(paths[-1], "r+") as dataset:
+            dataset.update_tags(TIFFTAG_DATETIME=stamp)
+    names = {finding.name for finding in check(*paths).findings if finding.level == "WARN"}
+    assert names == {"dates"}
+
+
+def test_a_file_that_cannot_be_opened_is_a_line_and_no_exception(write_raster, scene, tmp_path):
+    report = check(tmp_path / "missing.tif", write_raster("after", scene.after_CHW))
+    assert report.level == "FAIL"
+    assert [finding.name for finding in report.findings] == ["before", "after"]
+    assert "missing.tif cannot be opened" in report.to_text()
+
+
+def test_images_without_common_data_fail(lines, scene):
+    empty = np.zeros_like(scene.before_CHW)
+    nodata = lines(after=empty, nodata=0)["nodata"]
+    assert nodata.level == "FAIL"
