@@ -9,7 +9,19 @@ import terradelta as td
 from terradelta.models.published import list_published_keys
 from terradelta.train.config import TrainConfig
 
-VERBS = ("demo", "predict", "train", "evaluate", "score", "synth", "convert", "models", "info")
+VERBS = (
+    "demo",
+    "check",
+    "predict",
+    "merge",
+    "train",
+    "evaluate",
+    "score",
+    "synth",
+    "convert",
+    "models",
+    "info",
+)
 
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
@@ -51,6 +63,12 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
         ("predict", "missing.tif", "other.tif", "-o", "out"),
         ("predict", "missing.tif", "other.tif"),
         ("predict", "missing.tif", "other.tif", "-o", "out", "--tta", "all"),
+        ("predict", "missing.tif", "other.tif", "-o", "out", "--memory", "lots"),
+        ("predict", "missing.tif", "other.tif", "-o", "out", "--shard", "3/2"),
+        ("predict", "missing.tif", "other.tif", "-o", "out", "--min-area", "5 acres"),
+        ("predict", "missing.tif", "other.tif", "-o", "out", "--value-range", "0"),
+        ("predict", ".", ".", "-o", "out", "--grid", "2"),
+        ("merge", "out"),
         ("train", "missing", "-o", "out"),
         ("score", "missing", "missing"),
         ("info", "missing"),
@@ -125,3 +143,28 @@ def test_published_weights_are_converted_from_the_command_line(tmp_path):
         ours, theirs = converted.network(image, -image), network.eval()(image, -image)
     assert torch.equal(ours.before_logits, theirs.before_logits)
     assert torch.allclose(ours.change_logits, -theirs.change_logits, atol=1e-6)
+
+
+def test_a_pair_is_checked_and_mapped_in_shards(tmp_path):
+    """The analyst's way, with the embedded model."""
+    assert run("synth", "-o", "scene", "--geotiff", "--size", 320, cwd=tmp_path).returncode == 0
+    pair = ("scene/before.tif", "scene/after.tif")
+    checked = run("check", *pair, cwd=tmp_path)
+    assert checked.returncode == 0
+    assert "both EPSG:32632" in checked.stdout
+    assert json.loads(run("check", *pair, "--json", cwd=tmp_path).stdout)["level"] in ("OK", "WARN")
+    failed = run("check", pair[0], "missing.tif", cwd=tmp_path)
+    assert failed.returncode == 2
+    assert "FAIL  after" in failed.stdout
+
+    part = run("predict", *pair, "-o", "out", "--shard", "1/1", cwd=tmp_path)
+    assert "written to out" in part.stdout
+    for number in (1, 2):
+        part = run("predict", *pair, "-o", "halves", "--shard", f"{number}/2", cwd=tmp_path)
+        assert part.returncode == 0
+    assert "1 of 1 blocks are done; when all are: terradelta merge halves" in part.stdout
+    merged = run("merge", "halves", cwd=tmp_path)
+    assert "written to halves" in merged.stdout
+    maps = [(tmp_path / name / "change.tif").read_bytes() for name in ("out", "halves")]
+    assert maps[0] == maps[1]
+    assert not part.stderr

@@ -150,7 +150,8 @@ def predict(
         vector: Format of the polygons.
         layout: For folders: before/ after/ change/, or im1/ im2/ as the contest asks.
         memory: What the process may take.
-        tile_size: Side of the squares that the network sees, in pixels; 1024 by default.
+        tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
+            more for networks that look very far.
         device: auto, cpu, cuda or cuda:N.
         precision: bf16 is faster where the processor has it, fp32 exact.
         shard: 2/4 answers the second quarter of the map only; `merge` joins the quarters.

@@ -25,6 +25,12 @@ GRIDS = {
     "across the antimeridian": Grid(
         CRS.from_epsg(3832), Affine(100, 0, 3_330_000, 0, -100, -1_900_000), 150, 90
     ),
+    "the pole in a pixel's centre": Grid(
+        CRS.from_epsg(3413), Affine(25, 0, -64 * 25 - 12.5, 0, -25, 12.5), 150, 90
+    ),
+    "the pole in a pixel's corner": Grid(
+        CRS.from_epsg(3031), Affine(1000, 0, -75_000, 0, -1000, 45_000), 150, 90
+    ),
 }
 
 

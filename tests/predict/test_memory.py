@@ -39,6 +39,17 @@ def test_the_peak_counts_memory_that_is_gone_again():
     assert 80 * MEGABYTE < measure_peak(work) < 300 * MEGABYTE
 
 
+def test_the_peak_counts_memory_that_the_process_had_freed_before():
+    # Freed below the allocator's limit for maps of their own, it stays with the process.
+    for _ in range(2):
+        np.ones(30 * MEGABYTE // 8)
+    pieces = [np.ones(10 * MEGABYTE // 8) for _ in range(20)]
+    fence = [bytes(1000) for _ in range(10_000)]
+    del pieces
+    assert 80 * MEGABYTE < measure_peak(lambda: np.ones(100 * MEGABYTE // 8)) < 300 * MEGABYTE
+    assert fence
+
+
 def test_more_memory_reads_further_ahead_and_too_little_is_refused(model):
     predictor = Predictor([model], precision="fp32")
     plan = BlockPlan(predictor.tiling, 4000, 4000, cut_window(0, 0, 4000, 4000), 2)

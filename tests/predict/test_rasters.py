@@ -445,3 +445,30 @@ def test_provenance_says_what_the_map_was_made_of(whole, scene, model_folder):
         tags = dataset.tags()
     assert tags["TERRADELTA_MODELS"] == run["models"][0]["sha256"]
     assert json.loads(tags["TERRADELTA_PARAMETERS"]) == run["parameters"]
+
+
+def test_a_shift_is_undone_on_request(scene, model_folder, tmp_path):
+    """A shifted after image gives the map of the unshifted one."""
+    with rasterio.open(scene / "before.tif") as dataset:
+        image, profile = dataset.read(), dataset.profile
+    pair = {}
+    # Four columns to the left and three rows up, on pixels that claim to be the same.
+    for name, rows, columns in (("before", 8, 8), ("after", 8, 8), ("shifted", 11, 12)):
+        part = image[:, rows : rows + 310, columns : columns + 400]
+        profile.update(height=310, width=400, tiled=False)
+        pair[name] = tmp_path / f"{name}.tif"
+        with rasterio.open(pair[name], "w", **profile) as dataset:
+            dataset.write(part)
+    options = {"model": model_folder, "precision": "fp32"}
+    unshifted = td.predict(pair["before"], pair["after"], tmp_path / "a", **options)
+    result = td.predict(pair["before"], pair["shifted"], tmp_path / "b", register=True, **options)
+    run = read_json(result.folder / "run.json")
+    assert run["shift_px"] == pytest.approx([-4, -3], abs=0.02)
+    inner = slice(60, -60), slice(60, -60)
+    changes = [read(part.folder / "change.tif")[inner] for part in (unshifted, result)]
+    assert (changes[0] == changes[1]).mean() > 0.98
+    noise = tmp_path / "noise.tif"
+    with rasterio.open(noise, "w", **profile) as dataset:
+        dataset.write(np.random.default_rng(0).integers(0, 255, (3, 310, 400), np.uint8))
+    with pytest.raises(RasterError, match=r"shift between .* and .*noise.tif cannot be told"):
+        td.predict(pair["before"], noise, tmp_path / "c", register=True, **options)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+import shapely
 from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -19,6 +21,8 @@ from rasterio.windows import Window
 from terradelta.errors import RasterError
 
 LATTICE_PARTS = 16
+OUTLINE_POINTS = 1000
+"""Of each side of a raster whose outline is transformed."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Grid:
         Raises:
             RasterError: If the two do not overlap.
         """
-        window = self.window_of(self.find_bounds(other))
+        window = self._clip(other)
         if window is None:
             raise RasterError(
                 f"the two rasters do not overlap: in {self.crs} one covers {self.bounds} "
@@ -75,6 +79,56 @@ class Grid:
                 fix="give two rasters of the same place",
             )
         return self.crop(window)
+
+    def _clip(self, other: Grid) -> Window | None:
+        """Return the whole pixels that `other` covers at least in part, None without any."""
+        outline_N2 = self._draw_outline(other)
+        if outline_N2 is None:
+            return self.window_of(self.find_bounds(other))
+        frame = shapely.box(0, 0, self.width, self.height)
+        shared = shapely.intersection(shapely.make_valid(shapely.Polygon(outline_N2)), frame)
+        found_N2 = shapely.get_coordinates(shared)
+        if self.crs != other.crs and self.crs is not None:
+            # A raster of half the world may have no true outline in a projection of a part of it.
+            inside = [
+                ~self.transform @ point
+                for point in zip(*self._find_points_within(other), strict=True)
+            ]
+            found_N2 = np.concatenate([found_N2, np.reshape(inside, (-1, 2))])
+        if len(found_N2) == 0:
+            return None
+        # A thousandth of a pixel of overlap is rounding, not ground.
+        left, top = np.floor(np.maximum(found_N2.min(axis=0), 0) + 1e-3).astype(int).tolist()
+        right, bottom = np.ceil(found_N2.max(axis=0) - 1e-3).astype(int).tolist()
+        right, bottom = min(right, self.width), min(bottom, self.height)
+        return (
+            cut_window(left, top, right - left, bottom - top)
+            if left < right and top < bottom
+            else None
+        )
+
+    def _draw_outline(self, other: Grid) -> np.ndarray | None:
+        """Return the outline of another grid in pixels of this one, (N, 2), if it can be drawn."""
+        steps = np.linspace(0, 1, OUTLINE_POINTS, endpoint=False)
+        ahead, back, none = steps, 1 - steps, np.zeros(OUTLINE_POINTS)
+        columns = np.concatenate([ahead, none + 1, back, none]) * other.width
+        rows = np.concatenate([none, ahead, none + 1, back]) * other.height
+        x, y = other.transform @ (columns, rows)  # pyright: ignore[reportOperatorIssue]
+        if self.crs != other.crs and self.crs is not None and other.crs is not None:
+            try:
+                x, y = map(np.array, transform(other.crs, self.crs, x, y))
+            except (RasterioError, CPLE_BaseError):
+                return None
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            return None
+        if self.crs is not None and self.crs.is_geographic:
+            x = np.unwrap(x, period=360)
+            if abs(x[-1] - x[0]) > 180:
+                # It goes around a pole.
+                return None
+            middle = (self.bounds[0] + self.bounds[2]) / 2
+            x = x + 360 * np.round((middle - (x.min() + x.max()) / 2) / 360)
+        return np.stack(~self.transform @ (x, y), axis=1)  # pyright: ignore[reportOperatorIssue]
 
     def window_of(self, bounds: tuple[float, float, float, float]) -> Window | None:
         """Return the whole pixels that CRS bounds touch, or None where they touch none."""

@@ -5,13 +5,17 @@ Legend of the array names: C bands, H rows, W columns.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyproj
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -161,7 +165,7 @@ class _Aligned:
             self._row_offset, self._column_offset = offset.row_off, offset.col_off
             self._dataset: DatasetReader | WarpedVRT = dataset
             return
-        if len(set(dataset.nodatavals)) > 1:
+        if len(set(map(repr, dataset.nodatavals))) > 1:
             raise RasterError(
                 f"{dataset.name} has another nodata value in each band, "
                 f"{', '.join(map(str, dataset.nodatavals))}, and cannot be resampled with them",
@@ -170,6 +174,7 @@ class _Aligned:
             )
         self._warped = WarpedVRT(
             dataset,
+            src_crs=_wrap_longitudes(own, grid),
             src_transform=_turn(own, grid),
             crs=grid.crs,
             transform=grid.transform,
@@ -204,7 +209,7 @@ class _Aligned:
             image_CHW = self._dataset.read(
                 self._bands, window=shifted, out_shape=(len(self._bands), *shape)
             )
-            valid_HW = self._dataset.dataset_mask(window=shifted, out_shape=shape) > 0
+            valid_HW = self._read_mask(shifted, shape) > 0
         except RasterioError as error:
             raise RasterError(
                 f"{self._name}: pixels cannot be read in rows {shifted.row_off} to "
@@ -216,6 +221,14 @@ class _Aligned:
             image_CHW = np.where(finite_HW, image_CHW, 0)
             valid_HW &= finite_HW
         return image_CHW, valid_HW
+
+    def _read_mask(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
+        colours = self._dataset.colorinterp
+        if ColorInterp.alpha not in colours:
+            return self._dataset.dataset_mask(window=window, out_shape=shape)
+        # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.
+        alpha = colours.index(ColorInterp.alpha) + 1
+        return self._dataset.read(alpha, window=window, out_shape=shape)
 
 
 def _overlap(before: DatasetReader, after: DatasetReader, choice: str | float) -> Grid:
@@ -264,6 +277,25 @@ def _turn(own: Grid, grid: Grid) -> Affine:
         return own.transform
     turn = grid.find_bounds(own)[0] - own.bounds[0]
     return Affine.translation(360 * round(turn / 360), 0) @ own.transform
+
+
+def _wrap_longitudes(own: Grid, grid: Grid) -> CRS | None:
+    """Return a CRS whose longitudes run as a raster's do, where they run beyond 180 degrees.
+
+    Transformed from another CRS, longitudes come within 180 degrees of Greenwich.
+    """
+    left, _, right, _ = own.bounds
+    is_usual = left >= -180 - 1e-9 and right <= 180 + 1e-9
+    if own.crs is None or not own.crs.is_geographic or own.crs == grid.crs or is_usual:
+        return None
+    with warnings.catch_warnings():
+        # What else PROJ's old notation loses stays in the rest of the CRS.
+        warnings.simplefilter("ignore", UserWarning)
+        old = pyproj.CRS(own.crs.to_wkt()).to_proj4().replace("+type=crs", "")
+    extension = f',EXTENSION["PROJ4","{old} +lon_wrap={(left + right) / 2:.3f}"]]'
+    # Without its code and axes, which would put latitudes first.
+    end = r'(,AXIS\[[^]]*\])*(,AUTHORITY\["[^"]*","[^"]*"\])?\]$'
+    return CRS.from_wkt(re.sub(end, extension, own.crs.to_wkt(version="WKT1_GDAL"), count=1))
 
 
 def _contains(grid: Grid, window: Window) -> bool:

@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -28,7 +29,13 @@ Bands = Sequence[int | str]
 WARP_TOLERANCE_PX = 0.01
 """Of the approximated transformation; with GDAL's 0.125 a window differs from the same window of a
 full read."""
-ARCHIVES = {".zip": "/vsizip/", ".tar": "/vsitar/", ".tgz": "/vsitar/", ".gz": "/vsigzip/"}
+ARCHIVES = {
+    ".zip": "/vsizip/",
+    ".tar": "/vsitar/",
+    ".tgz": "/vsitar/",
+    ".tar.gz": "/vsitar/",
+    ".gz": "/vsigzip/",
+}
 ALPHA_PROBES = 5
 ALPHA_PROBE_SIZE_PX = 64
 OPAQUE_SHARE = 0.9
@@ -52,8 +59,10 @@ def open_source(path: str | Path, bands: Bands | None = None) -> Iterator[Datase
         elif _needs_reference(dataset):
             with _reference(dataset) as referenced:
                 yield referenced
-        elif has_false_alpha(dataset, bands):
-            with _open_virtual(dataset, _drop_alpha(dataset)) as plain:
+        elif ColorInterp.alpha in dataset.colorinterp:
+            with _open_virtual(
+                dataset, _drop_alpha(dataset), *_choose_mask(dataset, bands)
+            ) as plain:
                 yield plain
         else:
             yield dataset
@@ -131,11 +140,11 @@ def has_false_alpha(dataset: DatasetReader, bands: Bands | None = None) -> bool:
     if bands is not None and {str(number), "alpha"} & {str(band).lower() for band in bands}:
         return True
     kind = np.dtype(dataset.dtypes[number - 1])
-    opaque = np.iinfo(kind).max if kind.kind in "ui" else 1
+    opaque = (np.iinfo(kind).max,) if kind.kind in "ui" else (1, 255)
     values = np.concatenate(
         [dataset.read(number, window=window).ravel() for window in _spread_windows(dataset)]
     )
-    return bool(((values == 0) | (values == opaque)).mean() < OPAQUE_SHARE)
+    return bool(np.isin(values, (0, *opaque)).mean() < OPAQUE_SHARE)
 
 
 def _spread_windows(dataset: DatasetReader):
@@ -172,7 +181,7 @@ def open_raster(path: str | Path) -> DatasetReader:
         RasterError: If it cannot be opened or holds no bands.
     """
     location = str(path)
-    archive = ARCHIVES.get(Path(location).suffix.lower())
+    archive = next((a for end, a in ARCHIVES.items() if location.lower().endswith(end)), None)
     if archive is not None and Path(location).is_file():
         location = f"{archive}{Path(location).resolve()}"
     try:
@@ -207,10 +216,11 @@ def _reference(dataset: DatasetReader) -> WarpedVRT:
         with allow_no_place():
             return WarpedVRT(
                 dataset,
-                src_crs=dataset.gcps[1] if dataset.gcps[0] else None,
+                # Rational polynomials are of WGS 84.
+                src_crs=dataset.gcps[1] if dataset.gcps[0] else CRS.from_epsg(4326),
                 resampling=Resampling.bilinear,
                 tolerance=WARP_TOLERANCE_PX,
-                add_alpha=ColorInterp.alpha not in dataset.colorinterp,
+                add_alpha=True,
             )
     except (RasterioError, CPLE_BaseError) as error:
         raise RasterError(
@@ -245,6 +255,14 @@ def _drop_alpha(dataset: DatasetReader) -> str:
     return "".join(bands)
 
 
+def _choose_mask(dataset: DatasetReader, bands: Bands | None) -> tuple[str, float | None]:
+    """Return what masks a raster with an alpha band: that band, or at least its nodata value."""
+    if has_false_alpha(dataset, bands):
+        return "", dataset.nodata
+    # GDAL takes alpha for a mask only where it is the second or the fourth band.
+    return str(dataset.colorinterp.index(ColorInterp.alpha) + 1), None
+
+
 def _source(dataset: DatasetReader, band: str) -> str:
     # A rasterio URI such as zip://a.zip!b.tif is not GDAL's name of the file.
     is_uri = "://" in dataset.name and dataset.files
@@ -255,18 +273,23 @@ def _source(dataset: DatasetReader, band: str) -> str:
 
 
 @contextmanager
-def _open_virtual(dataset: DatasetReader, bands_xml: str) -> Iterator[DatasetReader]:
-    """Open a virtual raster of these bands with the place and the mask of the dataset."""
+def _open_virtual(
+    dataset: DatasetReader, bands_xml: str, mask_band: str = "mask,1", nodata: float | None = None
+) -> Iterator[DatasetReader]:
+    """Open a virtual raster of these bands with the place and a mask of the dataset."""
     transform = ", ".join(repr(number) for number in dataset.transform.to_gdal())
     place = f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>" if dataset.crs else ""
     if not dataset.transform.is_identity:
         place += f"<GeoTransform>{transform}</GeoTransform>"
-    flags = set(dataset.mask_flag_enums[0])
+    if nodata is not None:
+        value = f"<NoDataValue>{nodata!r}</NoDataValue>"
+        bands_xml = bands_xml.replace("<ColorInterp>", f"{value}<ColorInterp>")
+    is_masked = MaskFlags.all_valid not in dataset.mask_flag_enums[0]
     mask = ""
-    if not flags & {MaskFlags.all_valid, MaskFlags.alpha}:
+    if mask_band.isdigit() or (mask_band and is_masked):
         mask = (
             '<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource>'
-            f"{_source(dataset, 'mask,1')}</SimpleSource></VRTRasterBand></MaskBand>"
+            f"{_source(dataset, mask_band)}</SimpleSource></VRTRasterBand></MaskBand>"
         )
     xml = (
         f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'

@@ -23,6 +23,8 @@ from terradelta.models.precision import choose_device, choose_precision
 from terradelta.predict.tiling import Tile, Tiling, offset_slices
 
 DEFAULT_TILE_SIZE_PX = 1024
+MIN_MARGINS_PER_TILE = 5
+"""A tile of fewer margins would throw away more than two thirds of its answer."""
 DEFAULT_POOL_WINDOW_PX = 512
 """Where a model with global pooling does not say what size of image it was trained on."""
 DEFAULT_BATCH_SIZE = {"cpu": 1, "cuda": 4}
@@ -69,7 +71,7 @@ class Predictor:
         precision: "auto", "fp32" or "bf16".
         value_range: Stored values that become the darkest and the brightest the models know; by
             default images are taken to be in the models' own scale.
-        tile_size_px: Side of the tiles; by default 1024.
+        tile_size_px: Side of the tiles; by default 1024, more for networks that look very far.
         batch_size: Tiles of one size that are answered together; by default what suits the device.
 
     Raises:
@@ -110,7 +112,7 @@ class Predictor:
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
-        self.tiling = self._choose_tiling(tile_size_px or DEFAULT_TILE_SIZE_PX)
+        self.tiling = self._choose_tiling(tile_size_px)
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
 
     @property
@@ -123,11 +125,13 @@ class Predictor:
         """The brightest stored value that the models know."""
         return max(model.card.scaling.divisor for model in self._models)
 
-    def _choose_tiling(self, tile_size_px: int) -> Tiling:
+    def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
         networks = [model.network for model in self._models]
         stride_px = int(np.lcm.reduce([network.output_stride for network in networks]))
         margin_px = max(network.margin_px for network in networks)
-        return Tiling(tile_size_px, -(-margin_px // stride_px) * stride_px, stride_px)
+        margin_px = -(-margin_px // stride_px) * stride_px
+        default = max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * margin_px)
+        return Tiling(tile_size_px or default, margin_px, stride_px)
 
     @torch.inference_mode()
     def __call__(

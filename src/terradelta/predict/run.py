@@ -89,7 +89,8 @@ def predict(
         vector: Format of the polygons, "gpkg" or "parquet".
         layout: For folders: "terradelta" (before/ after/ change/) or "senseearth" (im1/ im2/).
         memory: What the process may take: "4GB" or bytes.
-        tile_size: Side of the squares that the network sees, in pixels; 1024 by default.
+        tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
+            more for networks that look very far.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32" or "bf16".
         shard: "2/4" answers the second quarter of the map only; `merge` joins the quarters.
