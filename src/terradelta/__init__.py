@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from terradelta.errors import TerradeltaError as TerradeltaError
     from terradelta.evaluate.scoring import evaluate as evaluate
     from terradelta.evaluate.scoring import score as score
+    from terradelta.export import export as export
     from terradelta.geo.check import check as check
     from terradelta.models.bundle import convert as convert
     from terradelta.models.bundle import load_model as load_model
@@ -46,6 +47,7 @@ _HOMES = {
     "demo": "terradelta.demo",
     "draw_pair": "terradelta.data.synthetic",
     "evaluate": "terradelta.evaluate.scoring",
+    "export": "terradelta.export",
     "list_encoders": "terradelta.models.registry",
     "list_models": "terradelta.models.registry",
     "load_model": "terradelta.models.bundle",

@@ -363,6 +363,32 @@ def convert(
 
 
 @app.command
+def export(
+    model: Path,
+    /,
+    *,
+    to: Literal["onnx", "openvino", "pt2", "deepness"],
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    tile_size: int | None = None,
+    overwrite: Overwrite = False,
+):
+    """Write a model for another runtime, as one graph from stored values to probabilities.
+
+    Args:
+        model: Model folder.
+        to: onnx, openvino (an .xml with a .bin beside it), pt2, or deepness: the ONNX file that
+            QGIS's plug-in of this name opens.
+        output: File to write; by default MODEL's name with the suffix of the format.
+        tile_size: Side of the images that it takes, in pixels; by default any where the network
+            allows it, and otherwise the tiles of `predict`.
+        overwrite: Replace an existing output.
+    """
+    from terradelta.export import export as run_export
+
+    print(f"written to {run_export(model, output, to=to, tile_size=tile_size, overwrite=overwrite)}")
+
+
+@app.command
 def models():
     """List the architectures and encoders that `train` knows."""
     from terradelta.models.registry import list_encoders, list_models

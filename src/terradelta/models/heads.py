@@ -1,7 +1,8 @@
-"""Heads: from feature maps to logits at the image's size.
+"""Heads: from feature maps to logits.
 
-A head names the encoder's feature maps it reads (`levels`) and is called with those, finest first,
-and with the size of its answer. The change head gets the absolute difference of the two dates'.
+A head names the encoder's feature maps it reads (`levels`) and is called with those, finest first.
+It answers at a resolution of its own; the network resizes. The change head gets the absolute
+difference of the two dates' features.
 Layouts are those of the reference implementation of the UAL paper (own code).
 
 Legend of the tensor names: B batch, C channels, K classes, H rows, W columns.
@@ -38,11 +39,11 @@ class Head(nn.Module, ABC):
         size: tuple[int, int],
         window: PoolWindow | None = None,
     ) -> Tensor:
-        """Return logits (B, K, *size).
+        """Return logits (B, K, h, w), of a size that divides the image's.
 
         Args:
             features: The encoder's feature maps of `levels`.
-            size: Height and width of the image.
+            size: Height and width of the image, for a head that answers every pixel.
             window: Where a head that pools takes its means; None takes the whole image.
         """
 
@@ -66,8 +67,8 @@ class FCNHead(Head):
         size: tuple[int, int],
         window: PoolWindow | None = None,
     ) -> Tensor:
-        """Return logits (B, K, *size)."""
-        return resize(self.classifier(self.dropout(self.reduce(features[-1]))), size)
+        """Return logits (B, K, h, w) of the features' size."""
+        return self.classifier(self.dropout(self.reduce(features[-1])))
 
 
 class PyramidPoolingHead(Head):
@@ -96,14 +97,14 @@ class PyramidPoolingHead(Head):
         size: tuple[int, int],
         window: PoolWindow | None = None,
     ) -> Tensor:
-        """Return logits (B, K, *size)."""
+        """Return logits (B, K, h, w) of the features' size."""
         x_BCHW = features[-1]
         pooled = [
             _resize_to(pool_context(x_BCHW, conv, window, bins=bins), x_BCHW)
             for bins, conv in zip(self.bins, self.pools, strict=True)
         ]
         x_BCHW = self.reduce(torch.cat([x_BCHW, *pooled], dim=1))
-        return resize(self.classifier(self.dropout(x_BCHW)), size)
+        return self.classifier(self.dropout(x_BCHW))
 
 
 class AtrousPyramid(nn.Module):
@@ -180,11 +181,11 @@ class DeepLabHead(Head):
         size: tuple[int, int],
         window: PoolWindow | None = None,
     ) -> Tensor:
-        """Return logits (B, K, *size)."""
+        """Return logits (B, K, h, w) of the features' size."""
         fine_BCHW, deep_BCHW = features
         deep_BCHW = _resize_to(self.pyramid(deep_BCHW, window), fine_BCHW)
         fused_BCHW = self.fuse(torch.cat([deep_BCHW, self.skip(fine_BCHW)], dim=1))
-        return resize(self.classifier(self.dropout(fused_BCHW)), size)
+        return self.classifier(self.dropout(fused_BCHW))
 
 
 def initialise_head(head: Head):

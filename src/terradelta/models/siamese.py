@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from terradelta.errors import ArgumentError
 from terradelta.models.encoder import Encoder
 from terradelta.models.heads import Head
+from terradelta.models.layers import resize
 from terradelta.models.pooling import WINDOW_MARGIN_PX, PoolWindow
 
 
@@ -113,18 +114,36 @@ class SiameseNetwork(nn.Module):
             after_BCHW: Float images of the second date, of the same shape.
         """
         height, width = before_BCHW.shape[-2:]
-        images_BCHW = _pad_to_multiple(torch.cat([before_BCHW, after_BCHW]), self.output_stride)
-        size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
+        before_BCHW, after_BCHW = (
+            pad_to_multiple(image_BCHW, self.output_stride)
+            for image_BCHW in (before_BCHW, after_BCHW)
+        )
+        size = (before_BCHW.shape[-2], before_BCHW.shape[-1])
+        before_logits, after_logits, change_logits = self.score(before_BCHW, after_BCHW)
+        return ChangeOutput(
+            resize(before_logits, size)[..., :height, :width],
+            resize(after_logits, size)[..., :height, :width],
+            resize(change_logits[:, None], size)[:, 0, :height, :width],
+        )
+
+    def score(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
+        """Return logits at the heads' own resolutions; resized bilinearly they are the answer.
+
+        Args:
+            before_BCHW: Float images whose sides are multiples of `output_stride`.
+            after_BCHW: Float images of the second date, of the same shape.
+        """
+        size = (before_BCHW.shape[-2], before_BCHW.shape[-1])
         window = self._locate_window(size[0])
-        features = self.encoder(images_BCHW)
+        features = self.encoder(torch.cat([before_BCHW, after_BCHW]))
         semantic_BKHW = self.semantic_head(
             [features[level] for level in self.semantic_head.levels], size, window
         )
         change_BKHW = self.change_head(
             [_difference(features[level]) for level in self.change_head.levels], size, window
         )
-        before_logits, after_logits = semantic_BKHW[..., :height, :width].chunk(2)
-        return ChangeOutput(before_logits, after_logits, change_BKHW[:, 0, :height, :width])
+        before_logits, after_logits = semantic_BKHW.chunk(2)
+        return ChangeOutput(before_logits, after_logits, change_BKHW[:, 0])
 
     def _locate_window(self, height_px: int) -> PoolWindow | None:
         if self.training or self.pool_window_px is None:
@@ -132,7 +151,7 @@ class SiameseNetwork(nn.Module):
         return PoolWindow(self.pool_window_px, self.output_stride, height_px)
 
 
-def _pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:
+def pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:
     """Repeat the last row and column until the stride divides both sides.
 
     The reference stretches the answer of any other size over the image, by up to `stride - 1`

@@ -55,7 +55,7 @@ class UNetHead(Head):
         size: tuple[int, int],
         window: PoolWindow | None = None,
     ) -> Tensor:
-        """Return logits (B, K, *size)."""
+        """Return logits (B, K, *size): of the image's own size."""
         *skips, x_BCHW = features
         for step, skip_BCHW in zip(self.steps, [*reversed(skips), None], strict=True):
             x_BCHW = step(x_BCHW, skip_BCHW, size, window)

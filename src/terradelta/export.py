@@ -1,0 +1,371 @@
+"""A model for other runtimes: ONNX, OpenVINO, PyTorch's .pt2, and QGIS's plug-in Deepness.
+
+Every file holds one graph with one input, `pair`: the bands of before, then those of after, in
+stored values. The scaling is part of the graph, and so are the probabilities.
+
+Legend of the tensor names: B batch, C bands of a date, K classes, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from terradelta.errors import ArgumentError
+from terradelta.models.bundle import Model, hash_model, load_model
+from terradelta.outputs import refuse_existing
+from terradelta.predict.engine import (
+    DEFAULT_POOL_WINDOW_PX,
+    DEFAULT_TILE_SIZE_PX,
+    MIN_MARGINS_PER_TILE,
+)
+
+ONNX_OPSET = 18
+"""The oldest that torch writes: what reads it is on more machines."""
+PT2_METADATA_FILE = "terradelta.json"
+DEEPNESS_DIVISOR = 255
+"""Deepness divides whatever a raster stores by this, before it standardises."""
+MAX_OVERLAP_PERCENT = 90
+
+TargetName = Literal["onnx", "openvino", "pt2", "deepness"]
+
+
+class PairGraph(nn.Module):
+    """The network with its scaling in front and its probabilities behind.
+
+    Args:
+        model: The model; its network is in eval mode.
+    """
+
+    outputs = ("before", "after", "change")
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.network = model.network
+        self.scaling = model.card.scaling
+
+    def forward(self, pair_BCHW: Tensor) -> dict[str, Tensor]:
+        """Return float32 probabilities: before and after (B, K, H, W), change (B, H, W).
+
+        Args:
+            pair_BCHW: float32 (B, 2C, H, W), before's bands and then after's, in stored values.
+        """
+        before_BCHW, after_BCHW = pair_BCHW.chunk(2, dim=1)
+        output = self.network(self.scaling.apply(before_BCHW), self.scaling.apply(after_BCHW))
+        return {
+            "before": output.before_logits.softmax(dim=1),
+            "after": output.after_logits.softmax(dim=1),
+            "change": output.change_logits.sigmoid(),
+        }
+
+
+class DeepnessGraph(nn.Module):
+    """Land cover at both dates where it changed, as the arg-max of channels, which Deepness takes.
+
+    Args:
+        model: The model; its network is in eval mode.
+    """
+
+    outputs = ("before_class", "after_class")
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.pair = PairGraph(model)
+        self.threshold = model.card.change_threshold
+
+    def forward(self, pair_BCHW: Tensor) -> dict[str, Tensor]:
+        """Return before_class and after_class (B, K + 1, H, W) float32; the arg-max is the class id.
+
+        Channel 0 is 1 where nothing changed and 0 elsewhere. The others are the probabilities of
+        the classes where something changed and 0 elsewhere.
+        """
+        probabilities = self.pair(pair_BCHW)
+        changed_B1HW = (probabilities["change"] >= self.threshold).float()[:, None]
+        return {
+            f"{date}_class": torch.cat([1 - changed_B1HW, probabilities[date] * changed_B1HW], 1)
+            for date in ("before", "after")
+        }
+
+
+def export(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    to: TargetName,
+    tile_size: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model for another runtime, whole or not at all.
+
+    Args:
+        model: Model folder.
+        output: File to write; by default the folder's name with the target's suffix, in the
+            current folder.
+        to: "onnx", "openvino" (an .xml with a .bin beside it), "pt2", or "deepness": the ONNX file
+            that QGIS's plug-in of this name opens.
+        tile_size: Side of the images in pixels, a multiple of the network's output stride. By
+            default images of any such size will do, but for networks that pool over the image and
+            for Deepness, which take tiles of the size that `predict` would cut.
+        overwrite: Replace what is there.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ArgumentError: If the target, the suffix or the tile size cannot be, or a package that
+            writes the format is not installed.
+        ModelError: If the folder is no model.
+        OutputExistsError: If the output is there and `overwrite` is False.
+    """
+    if to not in TARGETS:
+        raise ArgumentError(f"{to!r} is no target", fix=f"use one of {', '.join(TARGETS)}")
+    target = TARGETS[to]
+    path = Path(output) if output else Path(Path(model).resolve().name + target.suffixes[0])
+    if path.suffix != target.suffixes[0]:
+        raise ArgumentError(
+            f"{path} ends in {path.suffix!r}, and {to} is written as {target.suffixes[0]}",
+            fix=f"name it {path.with_suffix(target.suffixes[0])}",
+        )
+    files = [path.with_suffix(suffix) for suffix in target.suffixes]
+    for file in files:
+        refuse_existing(file, overwrite)
+    for package in target.packages:
+        _require_package(package, to)
+
+    loaded = load_model(model)
+    if loaded.network.has_global_pooling:
+        loaded.network.pool_window_px = loaded.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
+    tile_size_px = choose_tile_size(loaded, to, tile_size)
+    graph = target.graph(loaded)
+    metadata = describe(loaded, graph.outputs, tile_size_px) | {
+        "weights_sha256": hash_model(model)
+    }
+    if tile_size_px is not None and to == "deepness":
+        metadata |= describe_for_deepness(loaded, tile_size_px)
+    program = trace(graph, loaded, tile_size_px)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as staged:
+        target.write(program, graph.outputs, Path(staged) / path.name, metadata)
+        # The file that is opened comes last, so that it never lacks its weights.
+        for file in reversed(files):
+            (Path(staged) / file.name).replace(file)
+    return path
+
+
+def choose_tile_size(model: Model, to: str, tile_size_px: int | None) -> int | None:
+    """Return the side of the images a graph takes, or None for any multiple of the output stride.
+
+    Args:
+        model: The model, with `pool_window_px` set where it pools.
+        to: The target.
+        tile_size_px: What was asked for.
+
+    Raises:
+        ArgumentError: If what was asked for is no multiple of the output stride.
+    """
+    network = model.network
+    stride_px = network.output_stride
+    if tile_size_px is not None and (tile_size_px < 1 or tile_size_px % stride_px):
+        nearest = max(1, round(tile_size_px / stride_px)) * stride_px
+        raise ArgumentError(
+            f"tiles of {tile_size_px} px do not fit a network of output stride {stride_px}",
+            fix=f"use a multiple of {stride_px}: --tile-size {nearest}",
+        )
+    if tile_size_px is not None:
+        return tile_size_px
+    if to == "deepness":
+        return _choose_deepness_tile(network.margin_px, stride_px)
+    if network.has_global_pooling:
+        return max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * network.margin_px)
+    return None
+
+
+def trace(graph: nn.Module, model: Model, tile_size_px: int | None) -> ExportedProgram:
+    """Return the graph of a module for batches of any number of pairs.
+
+    Args:
+        graph: What to trace.
+        model: The model it was made of.
+        tile_size_px: Side of the images; None leaves both sides open, in steps of the stride.
+    """
+    stride_px = model.network.output_stride
+    sizes: dict[int, Any] = {0: Dim("batch", min=1)}
+    height, width = tile_size_px, tile_size_px
+    if height is None or width is None:
+        # Different, and more than one step: what an example has in common becomes a condition.
+        height, width = 3 * stride_px, 4 * stride_px
+        sizes |= {2: stride_px * Dim("rows", min=1), 3: stride_px * Dim("columns", min=1)}
+    example_BCHW = torch.zeros(2, 2 * len(model.card.bands), height, width)
+    with torch.no_grad():
+        program = torch.export.export(graph.eval(), (example_BCHW,), dynamic_shapes=(sizes,))
+    for node in program.graph.nodes:
+        # Else the file would tell the folders of whoever wrote it.
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def describe(model: Model, outputs: Sequence[str], tile_size_px: int | None) -> dict[str, Any]:
+    """Return what has to be known to use a graph; JSON-ready."""
+    card, network = model.card, model.network
+    return {
+        "terradelta_version": version("terradelta"),
+        "architecture": card.architecture,
+        "input_bands": [f"{date} {band}" for date in ("before", "after") for band in card.bands],
+        "outputs": list(outputs),
+        "classes": list(card.classes.names),
+        "change_threshold": card.change_threshold,
+        "largest_value": card.scaling.divisor,
+        "tile_size_px": tile_size_px,
+        "size_multiple_px": network.output_stride,
+        "margin_px": network.margin_px,
+        "pool_window_px": network.pool_window_px,
+        "licence": card.licence,
+    }
+
+
+def describe_for_deepness(model: Model, tile_size_px: int) -> dict[str, Any]:
+    """Return what Deepness reads of a segmentation model; JSON-ready.
+
+    Its keys and their units are those of the plug-in's `model_base.py` (version 0.6).
+
+    Raises:
+        ArgumentError: If tiles of this size cannot be laid out by it.
+    """
+    card, network = model.card, model.network
+    bands = 2 * len(card.bands)
+    unchanged, *names = card.classes.names
+    return {
+        "model_type": "Segmentor",
+        "class_names": [
+            dict(enumerate([f"{date}: {unchanged}", *(f"{date}: {name}" for name in names)]))
+            for date in ("before", "after")
+        ],
+        "tile_size": tile_size_px,
+        "tiles_overlap": _choose_overlap(tile_size_px, network.margin_px, network.output_stride),
+        # Deepness answers (value / 255 - mean) / std: this gives the graph the stored values back.
+        "standardization_mean": [0.0] * bands,
+        "standardization_std": [1 / DEEPNESS_DIVISOR] * bands,
+        # The graph has decided already.
+        "seg_thresh": 0.0,
+        "seg_small_segment": 0,
+    }
+
+
+def write_onnx(
+    program: ExportedProgram, outputs: Sequence[str], path: Path, metadata: dict[str, Any]
+):
+    """Write an .onnx file; the metadata are its properties, each a JSON text."""
+    written = torch.onnx.export(
+        program,
+        input_names=["pair"],
+        output_names=list(outputs),
+        opset_version=ONNX_OPSET,
+        verbose=False,
+    )
+    assert written is not None
+    for node in written.model.graph.all_nodes():
+        node.metadata_props.clear()
+    written.model.metadata_props.update(_to_texts(metadata))
+    written.save(path, external_data=False)
+
+
+def write_openvino(
+    program: ExportedProgram, outputs: Sequence[str], path: Path, metadata: dict[str, Any]
+):
+    """Write an .xml and a .bin; the metadata are `rt_info` under "terradelta", each a JSON text."""
+    import openvino
+
+    written = openvino.convert_model(program)
+    (placeholder,) = [node for node in program.graph.nodes if node.name in _list_inputs(program)]
+    shape = [size if isinstance(size, int) else -1 for size in placeholder.meta["val"].shape]
+    # The converter leaves every size open.
+    written.reshape(shape)
+    written.inputs[0].set_names({"pair"})
+    for port, name in zip(written.outputs, outputs, strict=True):
+        port.set_names({name})
+    for key, text in _to_texts(metadata).items():
+        written.set_rt_info(text, ["terradelta", key])
+    openvino.save_model(written, path, compress_to_fp16=False)
+
+
+def write_pt2(
+    program: ExportedProgram, outputs: Sequence[str], path: Path, metadata: dict[str, Any]
+):
+    """Write a .pt2 file; the metadata are its extra file `terradelta.json`."""
+    torch.export.save(program, path, extra_files={PT2_METADATA_FILE: json.dumps(metadata)})
+
+
+class Target(NamedTuple):
+    """A file format and what goes into it."""
+
+    suffixes: tuple[str, ...]
+    """Of the file that is opened, and of what lies beside it."""
+    write: Callable[[ExportedProgram, Sequence[str], Path, dict[str, Any]], None]
+    graph: type[PairGraph] | type[DeepnessGraph] = PairGraph
+    packages: tuple[str, ...] = ()
+    """Optional packages that it takes to write it."""
+
+
+_ONNX_PACKAGES = ("onnx", "onnxscript")
+TARGETS: dict[str, Target] = {
+    "onnx": Target((".onnx",), write_onnx, packages=_ONNX_PACKAGES),
+    "openvino": Target((".xml", ".bin"), write_openvino),
+    "pt2": Target((".pt2",), write_pt2),
+    "deepness": Target((".onnx",), write_onnx, DeepnessGraph, _ONNX_PACKAGES),
+}
+
+
+def _choose_deepness_tile(margin_px: int, stride_px: int) -> int:
+    """Return the smallest tile from the default on that some whole percent of overlap suits."""
+    overlap_px = 2 * margin_px
+    for percent in range(100 * overlap_px // (MIN_MARGINS_PER_TILE * margin_px), 0, -1):
+        tile_size_px, rest = divmod(100 * overlap_px, percent)
+        if not rest and tile_size_px >= DEFAULT_TILE_SIZE_PX and tile_size_px % stride_px == 0:
+            return tile_size_px
+    raise AssertionError("one percent always suits")
+
+
+def _choose_overlap(tile_size_px: int, margin_px: int, stride_px: int) -> int:
+    """Return the least overlap of neighbours, in percent, that throws the margins away.
+
+    Deepness cuts half of it off on either side, and rounds it to whole pixels; tiles must still
+    begin at multiples of the stride.
+    """
+    for percent in range(1, MAX_OVERLAP_PERCENT + 1):
+        overlap_px = tile_size_px * percent // 100
+        if overlap_px >= 2 * margin_px and overlap_px % stride_px == 0:
+            return percent
+    suited = _choose_deepness_tile(margin_px, stride_px)
+    raise ArgumentError(
+        f"Deepness cannot lay out tiles of {tile_size_px} px: their margins of {margin_px} px are "
+        f"thrown away, and they begin at multiples of {stride_px} px",
+        fix=f"use --tile-size {suited}",
+    )
+
+
+def _list_inputs(program: ExportedProgram) -> Sequence[str]:
+    return program.graph_signature.user_inputs  # pyright: ignore[reportReturnType]
+
+
+def _to_texts(metadata: dict[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+
+
+def _require_package(package: str, to: str):
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise ArgumentError(
+            f"writing {to} takes the package {package}, which is not installed: {error}",
+            fix='install it with pip install "terradelta[export]"',
+        ) from error
