@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from terradelta.models.registry import create_model as create_model
     from terradelta.models.registry import list_encoders as list_encoders
     from terradelta.models.registry import list_models as list_models
+    from terradelta.predict.backends.quantization import quantize as quantize
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
     from terradelta.train.config import TrainConfig as TrainConfig
@@ -53,6 +54,7 @@ _HOMES = {
     "load_model": "terradelta.models.bundle",
     "merge": "terradelta.predict.run",
     "predict": "terradelta.predict.run",
+    "quantize": "terradelta.predict.backends.quantization",
     "save_model": "terradelta.models.bundle",
     "score": "terradelta.evaluate.scoring",
     "train": "terradelta.train.loop",

@@ -7,11 +7,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from terradelta.errors import ArgumentError, TerradeltaError
+from terradelta.report.summary import print_numbers, print_prediction, print_scores, print_summary
 from terradelta.train.config import TrainConfig, Views
 
 app = App(
@@ -19,7 +20,6 @@ app = App(
     help="What changed between two images of a place: from what, to what, where and how much.",
     help_format="plaintext",
 )
-MAX_ROWS = 12
 _recipe = Group("Recipe", sort_key=1)
 
 Models = Annotated[
@@ -32,6 +32,8 @@ Bands = Annotated[str | None, Parameter(name="--bands")]
 ValueRange = Annotated[str | None, Parameter(name="--value-range")]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 Protocol = Literal["second", "from-to", "ual"]
+Runtime = Literal["auto", "torch", "openvino", "onnx"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 @app.command
@@ -46,7 +48,7 @@ def demo(*, output: Output = Path("demo"), overwrite: Overwrite = False):
     from terradelta.report.terminal import print_map
 
     result = run_demo(output, overwrite=overwrite)
-    _print_summary(result.summary)
+    print_summary(result.summary)
     if sys.stdout.isatty():
         print_map(result.folder / "change.tif")
     print(
@@ -121,7 +123,8 @@ def predict(
     memory: str = "4GB",
     tile_size: int | None = None,
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    backend: Runtime = "auto",
+    precision: Precision = "auto",
     shard: str = "1/1",
     picture: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
@@ -153,7 +156,9 @@ def predict(
         tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
             more for networks that look very far.
         device: auto, cpu, cuda or cuda:N.
-        precision: bf16 is faster where the processor has it, fp32 exact.
+        backend: What runs the network.
+        precision: bf16 is faster where the processor has it, int8 faster still for a model that
+            has been quantized, fp32 exact.
         shard: 2/4 answers the second quarter of the map only; `merge` joins the quarters.
         picture: Also draw before, after and the map into OUTPUT/picture.png.
         overwrite: Replace an existing output.
@@ -178,6 +183,7 @@ def predict(
         memory=memory,
         tile_size=tile_size,
         device=device,
+        backend=backend,
         precision=precision,
         shard=shard,
         picture=picture,
@@ -187,7 +193,7 @@ def predict(
         done, blocks = result.summary["blocks_done"], result.summary["blocks"]
         print(f"{done} of {blocks} blocks are done; when all are: terradelta merge {output}")
         return
-    _print_prediction(result)
+    print_prediction(result)
 
 
 @app.command
@@ -200,7 +206,7 @@ def merge(output: Path, /, *, overwrite: Overwrite = False):
     """
     from terradelta.predict.run import merge as run_merge
 
-    _print_prediction(run_merge(output, overwrite=overwrite))
+    print_prediction(run_merge(output, overwrite=overwrite))
 
 
 @app.command
@@ -230,7 +236,7 @@ def train(
         config = replace(config, data=source)
     result = run_train(config, output, resume=resume, overwrite=overwrite)
     print(f"best epoch {result.best_epoch}, validation, protocol second")
-    _print_numbers(result.scores)
+    print_numbers(result.scores)
     print(f"\nmodel in {result.folder / 'best'}")
 
 
@@ -244,7 +250,8 @@ def evaluate(
     protocol: Protocol = "second",
     tta: Views = "none",
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    backend: Runtime = "auto",
+    precision: Precision = "auto",
     as_json: Json = False,
 ):
     """Score a model on a labelled data set.
@@ -256,7 +263,9 @@ def evaluate(
         protocol: How pixels are counted; numbers of different protocols do not compare.
         tta: Flips and turns whose answers are averaged.
         device: auto, cpu, cuda or cuda:N.
-        precision: bf16 is faster where the processor has it, fp32 exact.
+        backend: What runs the network.
+        precision: bf16 is faster where the processor has it, int8 faster still for a model that
+            has been quantized, fp32 exact.
         as_json: Print one JSON object.
     """
     from terradelta.evaluate.scoring import evaluate as run_evaluate
@@ -268,9 +277,10 @@ def evaluate(
         protocol=protocol,
         tta=tta,
         device=device,
+        backend=backend,
         precision=precision,
     )
-    _print_scores(scores, as_json)
+    print_scores(scores, as_json)
 
 
 @app.command
@@ -287,7 +297,7 @@ def score(
     """
     from terradelta.evaluate.scoring import score as run_score
 
-    _print_scores(run_score(predictions, labels, protocol=protocol), as_json)
+    print_scores(run_score(predictions, labels, protocol=protocol), as_json)
 
 
 @app.command
@@ -363,6 +373,33 @@ def convert(
 
 
 @app.command
+def quantize(
+    model: Path,
+    data: Path,
+    /,
+    *,
+    split: Literal["train", "val", "test", "all"] = "all",
+    pairs: int = 24,
+    overwrite: Overwrite = False,
+):
+    """Make a model's int8 graph, for `predict --precision int8`.
+
+    Args:
+        model: Model folder; the graph goes into it.
+        data: Images like those to come, in a known layout; labels are not needed.
+        split: Which part of them.
+        pairs: How many to calibrate on; half as many others tell how far the labels agree.
+        overwrite: Replace a graph that is there.
+    """
+    from terradelta.predict.backends.quantization import quantize as run_quantize
+
+    result = run_quantize(model, data, split=split, pairs=pairs, overwrite=overwrite)
+    print(f"written to {result.path}, calibrated on {result.calibration_pairs} pairs")
+    if result.agreement is not None:
+        print(f"labels of {result.checked_pairs} others as with fp32: {result.agreement:.2%}")
+
+
+@app.command
 def export(
     model: Path,
     /,
@@ -385,7 +422,9 @@ def export(
     """
     from terradelta.export import export as run_export
 
-    print(f"written to {run_export(model, output, to=to, tile_size=tile_size, overwrite=overwrite)}")
+    print(
+        f"written to {run_export(model, output, to=to, tile_size=tile_size, overwrite=overwrite)}"
+    )
 
 
 @app.command
@@ -427,42 +466,6 @@ def _parse_range(text: str | None) -> tuple[float, float] | None:
             f"{text!r} is no range of values", fix="give two numbers: --value-range 0,3000"
         ) from error
     return low, high
-
-
-def _print_prediction(result: Any):
-    _print_summary(result.summary)
-    print(f"\nwritten to {result.folder}")
-
-
-def _print_summary(summary: dict[str, Any]):
-    rows = summary["transitions"]
-    for row in rows[:MAX_ROWS]:
-        amount = (
-            f"{row['pixels']:>12,} px" if row["area_ha"] is None else f"{row['area_ha']:>12,.3f} ha"
-        )
-        print(f"{row['from']:>15} → {row['to']:<15}{amount}{row['share_percent']:>8.2f} %")
-    if len(rows) > MAX_ROWS:
-        print(f"{'and':>15} {len(rows) - MAX_ROWS} smaller ones, in transitions.csv")
-    total = (
-        f"{summary['changed_pixels']:,} of {summary['valid_pixels']:,} px"
-        if summary["changed_ha"] is None
-        else f"{summary['changed_ha']:,.3f} of {summary['valid_ha']:,.3f} ha"
-    )
-    print(f"changed: {total} ({summary['changed_percent']:.2f} %)")
-
-
-def _print_numbers(numbers: dict[str, float]):
-    width = max(map(len, numbers))
-    for name, value in numbers.items():
-        print(f"{name:<{width}}  {value:.4f}")
-
-
-def _print_scores(scores: Any, as_json: bool):
-    if as_json:
-        print(json.dumps(scores.to_dict()))
-        return
-    print(f"protocol {scores.protocol}, {scores.pairs} pairs")
-    _print_numbers(scores.numbers)
 
 
 def _load_recipe(arguments: Sequence[str]):

@@ -9,8 +9,12 @@ Legend of the tensor names: B batch, C bands of a date, K classes, H rows, W col
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +26,13 @@ from torch.export import Dim, ExportedProgram
 
 from terradelta.errors import ArgumentError
 from terradelta.models.bundle import Model, hash_model, load_model
+from terradelta.models.deployment import fold_norms
+from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import refuse_existing
 from terradelta.predict.engine import (
-    DEFAULT_POOL_WINDOW_PX,
     DEFAULT_TILE_SIZE_PX,
     MIN_MARGINS_PER_TILE,
+    choose_pool_window,
 )
 
 ONNX_OPSET = 18
@@ -53,7 +59,7 @@ class PairGraph(nn.Module):
         self.network = model.network
         self.scaling = model.card.scaling
 
-    def forward(self, pair_BCHW: Tensor) -> dict[str, Tensor]:
+    def forward(self, pair_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return float32 probabilities: before and after (B, K, H, W), change (B, H, W).
 
         Args:
@@ -61,11 +67,11 @@ class PairGraph(nn.Module):
         """
         before_BCHW, after_BCHW = pair_BCHW.chunk(2, dim=1)
         output = self.network(self.scaling.apply(before_BCHW), self.scaling.apply(after_BCHW))
-        return {
-            "before": output.before_logits.softmax(dim=1),
-            "after": output.after_logits.softmax(dim=1),
-            "change": output.change_logits.sigmoid(),
-        }
+        return (
+            output.before_logits.softmax(dim=1),
+            output.after_logits.softmax(dim=1),
+            output.change_logits.sigmoid(),
+        )
 
 
 class DeepnessGraph(nn.Module):
@@ -82,18 +88,45 @@ class DeepnessGraph(nn.Module):
         self.pair = PairGraph(model)
         self.threshold = model.card.change_threshold
 
-    def forward(self, pair_BCHW: Tensor) -> dict[str, Tensor]:
-        """Return before_class and after_class (B, K + 1, H, W) float32; the arg-max is the class id.
+    def forward(self, pair_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return before_class and after_class (B, K + 1, H, W) float32, whose arg-max is the class.
 
         Channel 0 is 1 where nothing changed and 0 elsewhere. The others are the probabilities of
         the classes where something changed and 0 elsewhere.
         """
-        probabilities = self.pair(pair_BCHW)
-        changed_B1HW = (probabilities["change"] >= self.threshold).float()[:, None]
-        return {
-            f"{date}_class": torch.cat([1 - changed_B1HW, probabilities[date] * changed_B1HW], 1)
-            for date in ("before", "after")
-        }
+        before_BKHW, after_BKHW, change_BHW = self.pair(pair_BCHW)
+        changed_B1HW = (change_BHW >= self.threshold).float()[:, None]
+        unchanged_B1HW = 1 - changed_B1HW
+        return (
+            torch.cat([unchanged_B1HW, before_BKHW * changed_B1HW], dim=1),
+            torch.cat([unchanged_B1HW, after_BKHW * changed_B1HW], dim=1),
+        )
+
+
+Graph = PairGraph | DeepnessGraph
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """What images a graph takes, in batches of any number."""
+
+    bands: int
+    """2C."""
+    stride_px: int
+    """Both sides are multiples of this."""
+    tile_size_px: int | None
+    """Both sides; None leaves them open."""
+
+    @property
+    def shape(self) -> list[int]:
+        """(B, 2C, H, W), -1 where it is open."""
+        side_px = self.tile_size_px or -1
+        return [-1, self.bands, side_px, side_px]
+
+    def make_example(self) -> Tensor:
+        """Return a pair whose open sizes have nothing in common: that would become a condition."""
+        height, width = (self.tile_size_px or steps * self.stride_px for steps in (3, 4))
+        return torch.zeros(2, self.bands, height, width)
 
 
 def export(
@@ -142,38 +175,33 @@ def export(
         _require_package(package, to)
 
     loaded = load_model(model)
-    if loaded.network.has_global_pooling:
-        loaded.network.pool_window_px = loaded.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
-    tile_size_px = choose_tile_size(loaded, to, tile_size)
-    graph = target.graph(loaded)
-    metadata = describe(loaded, graph.outputs, tile_size_px) | {
-        "weights_sha256": hash_model(model)
-    }
-    if tile_size_px is not None and to == "deepness":
-        metadata |= describe_for_deepness(loaded, tile_size_px)
-    program = trace(graph, loaded, tile_size_px)
+    loaded = Model(fold_norms(loaded.network), loaded.card)
+    loaded.network.pool_window_px = choose_pool_window(loaded)
+    tile_size_px = choose_tile_size(loaded.network, to, tile_size)
+    size = InputSize(2 * len(loaded.card.bands), loaded.network.output_stride, tile_size_px)
+    graph = target.graph(loaded).eval()
+    metadata = describe(loaded, graph, size) | {"weights_sha256": hash_model(model)}
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as staged:
-        target.write(program, graph.outputs, Path(staged) / path.name, metadata)
+        target.write(graph, size, Path(staged) / path.name, metadata)
         # The file that is opened comes last, so that it never lacks its weights.
         for file in reversed(files):
             (Path(staged) / file.name).replace(file)
     return path
 
 
-def choose_tile_size(model: Model, to: str, tile_size_px: int | None) -> int | None:
+def choose_tile_size(network: SiameseNetwork, to: str, tile_size_px: int | None) -> int | None:
     """Return the side of the images a graph takes, or None for any multiple of the output stride.
 
     Args:
-        model: The model, with `pool_window_px` set where it pools.
+        network: The network, with `pool_window_px` set where it pools.
         to: The target.
         tile_size_px: What was asked for.
 
     Raises:
         ArgumentError: If what was asked for is no multiple of the output stride.
     """
-    network = model.network
     stride_px = network.output_stride
     if tile_size_px is not None and (tile_size_px < 1 or tile_size_px % stride_px):
         nearest = max(1, round(tile_size_px / stride_px)) * stride_px
@@ -190,69 +218,59 @@ def choose_tile_size(model: Model, to: str, tile_size_px: int | None) -> int | N
     return None
 
 
-def trace(graph: nn.Module, model: Model, tile_size_px: int | None) -> ExportedProgram:
-    """Return the graph of a module for batches of any number of pairs.
-
-    Args:
-        graph: What to trace.
-        model: The model it was made of.
-        tile_size_px: Side of the images; None leaves both sides open, in steps of the stride.
-    """
-    stride_px = model.network.output_stride
-    sizes: dict[int, Any] = {0: Dim("batch", min=1)}
-    height, width = tile_size_px, tile_size_px
-    if height is None or width is None:
-        # Different, and more than one step: what an example has in common becomes a condition.
-        height, width = 3 * stride_px, 4 * stride_px
-        sizes |= {2: stride_px * Dim("rows", min=1), 3: stride_px * Dim("columns", min=1)}
-    example_BCHW = torch.zeros(2, 2 * len(model.card.bands), height, width)
+def trace(graph: Graph, size: InputSize) -> ExportedProgram:
+    """Return the operations of a graph, for images of a size."""
+    shapes: dict[int, Any] = {0: Dim("batch", min=1)}
+    if size.tile_size_px is None:
+        rows, columns = (size.stride_px * Dim(name, min=1) for name in ("rows", "columns"))
+        shapes |= {2: rows, 3: columns}
     with torch.no_grad():
-        program = torch.export.export(graph.eval(), (example_BCHW,), dynamic_shapes=(sizes,))
+        program = torch.export.export(graph, (size.make_example(),), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:
         # Else the file would tell the folders of whoever wrote it.
         node.meta.pop("stack_trace", None)
     return program
 
 
-def describe(model: Model, outputs: Sequence[str], tile_size_px: int | None) -> dict[str, Any]:
-    """Return what has to be known to use a graph; JSON-ready."""
+def describe(model: Model, graph: Graph, size: InputSize) -> dict[str, Any]:
+    """Return what has to be known to use a graph; JSON-ready.
+
+    Raises:
+        ArgumentError: If Deepness cannot lay out tiles of this size.
+    """
     card, network = model.card, model.network
-    return {
+    metadata = {
         "terradelta_version": version("terradelta"),
         "architecture": card.architecture,
         "input_bands": [f"{date} {band}" for date in ("before", "after") for band in card.bands],
-        "outputs": list(outputs),
+        "outputs": list(graph.outputs),
         "classes": list(card.classes.names),
         "change_threshold": card.change_threshold,
         "largest_value": card.scaling.divisor,
-        "tile_size_px": tile_size_px,
-        "size_multiple_px": network.output_stride,
+        "tile_size_px": size.tile_size_px,
+        "size_multiple_px": size.stride_px,
         "margin_px": network.margin_px,
         "pool_window_px": network.pool_window_px,
         "licence": card.licence,
     }
+    if isinstance(graph, DeepnessGraph) and size.tile_size_px is not None:
+        metadata |= _describe_for_deepness(model, size.tile_size_px)
+    return metadata
 
 
-def describe_for_deepness(model: Model, tile_size_px: int) -> dict[str, Any]:
-    """Return what Deepness reads of a segmentation model; JSON-ready.
-
-    Its keys and their units are those of the plug-in's `model_base.py` (version 0.6).
-
-    Raises:
-        ArgumentError: If tiles of this size cannot be laid out by it.
-    """
+def _describe_for_deepness(model: Model, tile_size_px: int) -> dict[str, Any]:
+    """Return what Deepness 0.6 reads of a segmentation model, under its own keys."""
     card, network = model.card, model.network
     bands = 2 * len(card.bands)
-    unchanged, *names = card.classes.names
     return {
         "model_type": "Segmentor",
         "class_names": [
-            dict(enumerate([f"{date}: {unchanged}", *(f"{date}: {name}" for name in names)]))
+            {number: f"{date}: {name}" for number, name in enumerate(card.classes.names)}
             for date in ("before", "after")
         ],
         "tile_size": tile_size_px,
         "tiles_overlap": _choose_overlap(tile_size_px, network.margin_px, network.output_stride),
-        # Deepness answers (value / 255 - mean) / std: this gives the graph the stored values back.
+        # Deepness gives (value / 255 - mean) / std: so the graph gets the stored values back.
         "standardization_mean": [0.0] * bands,
         "standardization_std": [1 / DEEPNESS_DIVISOR] * bands,
         # The graph has decided already.
@@ -261,48 +279,62 @@ def describe_for_deepness(model: Model, tile_size_px: int) -> dict[str, Any]:
     }
 
 
-def write_onnx(
-    program: ExportedProgram, outputs: Sequence[str], path: Path, metadata: dict[str, Any]
-):
+def write_onnx(graph: Graph, size: InputSize, path: Path, metadata: dict[str, Any]):
     """Write an .onnx file; the metadata are its properties, each a JSON text."""
-    written = torch.onnx.export(
-        program,
-        input_names=["pair"],
-        output_names=list(outputs),
-        opset_version=ONNX_OPSET,
-        verbose=False,
-    )
+    with _hush_torch():
+        written = torch.onnx.export(
+            trace(graph, size),
+            input_names=["pair"],
+            output_names=list(graph.outputs),
+            opset_version=ONNX_OPSET,
+            verbose=False,
+        )
     assert written is not None
+    names = ("batch", "bands", "height", "width")
+    shape = written.model.graph.inputs[0].shape
+    assert shape is not None
+    written.rename_axes(
+        {dim: name for dim, name in zip(shape, names, strict=True) if not isinstance(dim, int)}
+    )
     for node in written.model.graph.all_nodes():
         node.metadata_props.clear()
     written.model.metadata_props.update(_to_texts(metadata))
     written.save(path, external_data=False)
 
 
-def write_openvino(
-    program: ExportedProgram, outputs: Sequence[str], path: Path, metadata: dict[str, Any]
-):
-    """Write an .xml and a .bin; the metadata are `rt_info` under "terradelta", each a JSON text."""
-    import openvino
+def write_openvino(graph: Graph, size: InputSize, path: Path, metadata: dict[str, Any]):
+    """Write an .xml and a .bin; the metadata are `rt_info` under "terradelta", each a JSON text.
 
-    written = openvino.convert_model(program)
-    (placeholder,) = [node for node in program.graph.nodes if node.name in _list_inputs(program)]
-    shape = [size if isinstance(size, int) else -1 for size in placeholder.meta["val"].shape]
-    # The converter leaves every size open.
-    written.reshape(shape)
-    written.inputs[0].set_names({"pair"})
-    for port, name in zip(written.outputs, outputs, strict=True):
+    Through the front end itself: `openvino.convert_model` reports its use to its makers.
+    """
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with _hush_torch(), torch.no_grad():
+        decoder = TorchScriptPythonDecoder(
+            graph, example_input=size.make_example(), trace_kwargs={"check_trace": False}
+        )
+    front_end = FrontEndManager().load_by_framework("pytorch")
+    written = front_end.convert(front_end.load(decoder))
+    (pair,) = written.inputs
+    pair.get_node().set_partial_shape(openvino.PartialShape(size.shape))
+    pair.get_node().set_element_type(openvino.Type.f32)
+    written.validate_nodes_and_infer_types()
+    pair.set_names({"pair"})
+    for port, name in zip(written.outputs, graph.outputs, strict=True):
         port.set_names({name})
     for key, text in _to_texts(metadata).items():
         written.set_rt_info(text, ["terradelta", key])
     openvino.save_model(written, path, compress_to_fp16=False)
 
 
-def write_pt2(
-    program: ExportedProgram, outputs: Sequence[str], path: Path, metadata: dict[str, Any]
-):
+def write_pt2(graph: Graph, size: InputSize, path: Path, metadata: dict[str, Any]):
     """Write a .pt2 file; the metadata are its extra file `terradelta.json`."""
-    torch.export.save(program, path, extra_files={PT2_METADATA_FILE: json.dumps(metadata)})
+    with _hush_torch():
+        torch.export.save(
+            trace(graph, size), path, extra_files={PT2_METADATA_FILE: json.dumps(metadata)}
+        )
 
 
 class Target(NamedTuple):
@@ -310,7 +342,7 @@ class Target(NamedTuple):
 
     suffixes: tuple[str, ...]
     """Of the file that is opened, and of what lies beside it."""
-    write: Callable[[ExportedProgram, Sequence[str], Path, dict[str, Any]], None]
+    write: Callable[[Graph, InputSize, Path, dict[str, Any]], None]
     graph: type[PairGraph] | type[DeepnessGraph] = PairGraph
     packages: tuple[str, ...] = ()
     """Optional packages that it takes to write it."""
@@ -353,10 +385,6 @@ def _choose_overlap(tile_size_px: int, margin_px: int, stride_px: int) -> int:
     )
 
 
-def _list_inputs(program: ExportedProgram) -> Sequence[str]:
-    return program.graph_signature.user_inputs  # pyright: ignore[reportReturnType]
-
-
 def _to_texts(metadata: dict[str, Any]) -> dict[str, str]:
     return {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
 
@@ -367,5 +395,25 @@ def _require_package(package: str, to: str):
     except ImportError as error:
         raise ArgumentError(
             f"writing {to} takes the package {package}, which is not installed: {error}",
-            fix='install it with pip install "terradelta[export]"',
+            fix='install it with pip install "terradelta[onnx]"',
         ) from error
+
+
+@contextmanager
+def _hush_torch() -> Iterator[None]:
+    """Keep from users what torch says of itself while it exports: they cannot mend it.
+
+    Shapes that a trace turns into constants are those of the module's own decisions, which are the
+    same for every size that is let in.
+    """
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
+            for category in (FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        logger.setLevel(level)

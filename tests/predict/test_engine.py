@@ -8,7 +8,7 @@ from terradelta.data.synthetic import draw_pair
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import PairWindow
-from terradelta.predict.engine import Predictor, decide
+from terradelta.predict.engine import Predictor
 from terradelta.predict.tiling import Tiling
 
 from ..conftest import make_model
@@ -64,25 +64,6 @@ def test_swapping_the_dates_swaps_the_maps(model, pair):
     back = predictor.classify(*reversed(pair))[0]
     assert (forth.before_HW == back.after_HW).all()
     assert (forth.after_HW == back.before_HW).all()
-
-
-def test_decisions_follow_a_loop_over_pixels():
-    generator = torch.Generator().manual_seed(0)
-    before, after = torch.rand(2, 2, 4, 5, 6, generator=generator).softmax(2)
-    change = torch.rand(2, 5, 6, generator=generator)
-    before_ids, after_ids, percent, unchanged = decide((before, after, change), threshold=0.6)
-    for b, row, column in np.ndindex(2, 5, 6):
-        p = float(change[b, row, column])
-        if p >= 0.6:
-            ids = [int(part[b, :, row, column].argmax()) + 1 for part in (before, after)]
-            sure = (
-                p * float(before[b, :, row, column].max()) * float(after[b, :, row, column].max())
-            )
-        else:
-            ids, sure = [0, 0], 1 - p
-        assert [before_ids[b, row, column], after_ids[b, row, column]] == ids
-        assert percent[b, row, column] == pytest.approx(100 * sure, abs=0.51)
-        assert unchanged[b, row, column] == pytest.approx(100 * (1 - p), abs=0.51)
 
 
 def map_with(predictor, tiling, scene):

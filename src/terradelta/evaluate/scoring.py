@@ -51,6 +51,7 @@ def evaluate(
     protocol: str = "second",
     tta: str = "none",
     device: str = "auto",
+    backend: str = "auto",
     precision: str = "auto",
 ) -> Scores:
     """Score a model, or several that vote, on a labelled data set.
@@ -62,7 +63,8 @@ def evaluate(
         protocol: "second", "from-to" or "ual".
         tta: Test-time views to average: "none", "flips", "d4" or "seed6".
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32" or "bf16".
+        backend: What runs the network: "auto", "torch", "openvino" or "onnx".
+        precision: "auto", "fp32", "bf16" or "int8".
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.
@@ -71,12 +73,19 @@ def evaluate(
     from terradelta.data.layouts import find_pairs
     from terradelta.models.bundle import load_model
     from terradelta.predict.engine import Predictor
+    from terradelta.predict.folders import count_pixels_per_size
 
     folders = [model] if isinstance(model, str | Path) else list(model)
     predictor = Predictor(
-        [load_model(folder) for folder in folders], tta=tta, device=device, precision=precision
+        [load_model(folder) for folder in folders],
+        tta=tta,
+        device=device,
+        backend=backend,
+        precision=precision,
     )
-    dataset = ChangeDataset(find_pairs(data, split=split))
+    pairs = find_pairs(data, split=split)
+    predictor.start(count_pixels_per_size(pairs.pairs))
+    dataset = ChangeDataset(pairs)
     if dataset.pairs.classes != predictor.classes:
         raise ArgumentError(
             f"the model knows the classes {', '.join(predictor.classes.names[1:])} and {data} "

@@ -28,6 +28,8 @@ FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
 README_FILE = "README.md"
+INT8_FILE = "int8.xml"
+"""With the weights beside it in a .bin."""
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -237,6 +239,8 @@ class Model:
     """The network, in eval mode where `load_model` returned it."""
     card: ModelCard
     """All the rest."""
+    int8_graph: Path | None = None
+    """The quantized network, an OpenVINO file of the folder, where there is one."""
 
 
 def save_model(
@@ -328,7 +332,8 @@ def load_model(folder: str | Path) -> Model:
             fix="update terradelta, or write the folder again",
         ) from error
     load_strictly(network, read_checkpoint(weights_path), str(weights_path))
-    return Model(network.eval(), card)
+    int8_graph = Path(folder) / INT8_FILE
+    return Model(network.eval(), card, int8_graph if int8_graph.is_file() else None)
 
 
 def convert(

@@ -31,7 +31,7 @@ class Deployment(nn.Module):
 
     def __init__(self, model: Model, pool_window_px: int | None = None):
         super().__init__()
-        self.network = copy.deepcopy(model.network).eval().requires_grad_(False)
+        self.network = copy.deepcopy(model.network).requires_grad_(False)
         if self.network.has_global_pooling:
             self.network.pool_window_px = pool_window_px
         scaling = model.card.scaling
@@ -40,6 +40,7 @@ class Deployment(nn.Module):
         )
         self.register_buffer("scale_C11", (1 / (scaling.divisor * std_C)).float()[:, None, None])
         self.register_buffer("offset_C11", (mean_C / std_C).float()[:, None, None])
+        self.eval()
 
     def forward(self, before_BCHW: Tensor, after_BCHW: Tensor, valid_BHW: Tensor) -> ChangeOutput:
         """Return float32 logits at the heads' own resolutions; see `SiameseNetwork.score`.

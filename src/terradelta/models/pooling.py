@@ -66,20 +66,21 @@ def pool_context(
         (B, C', bins, bins) where the window holds the image, as adaptive pooling would answer;
         otherwise (B, C', H, W) of the features' dtype.
     """
-    height, width = x_BCHW.shape[-2:]
     if window is None:
         return answer(F.adaptive_avg_pool2d(x_BCHW, bins))
-    stride_px = window.height_px // height
+    height, width = x_BCHW.shape[-2:]
+    # A traced graph keeps these as they are: it answers any image that is larger than its window.
+    stride_px = int(window.height_px) // int(height)
     per_cell = max(1, window.cell_px // stride_px)
     while per_cell > 1 and per_cell * stride_px * CELLS_PER_BIN * bins > window.side_px:
         per_cell //= 2
     reach = math.ceil(window.side_px / (per_cell * stride_px))
-    if reach * per_cell >= max(height, width):
+    if reach * per_cell >= max(int(height), int(width)):
         return answer(F.adaptive_avg_pool2d(x_BCHW, bins))
 
     # The rounding of bfloat16 cells averages out in windows, which are summed in float32.
     cells_BCHW = F.avg_pool2d(x_BCHW, per_cell).float()
-    reaches = [min(reach, cells) for cells in cells_BCHW.shape[-2:]]
+    reaches = [min(reach, int(cells)) for cells in cells_BCHW.shape[-2:]]
     boxes = [math.ceil(reach / bins) for reach in reaches]
     means_BCHW = F.avg_pool2d(F.avg_pool2d(cells_BCHW, (boxes[0], 1), 1), (1, boxes[1]), 1)
     context_BCHW = answer(means_BCHW)
@@ -102,7 +103,7 @@ def locate_boxes(cells: int, reach: int, box: int, bins: int) -> tuple[Tensor, T
         First cells of boxes (T, N) int64 and their weights (T, N) float32, which sum to 1.
     """
     position_N = torch.arange(cells, dtype=torch.float64) + 0.5
-    window_N = (position_N - reach / 2).clamp(0, cells - reach)
+    window_N = (position_N - reach / 2).clamp(min=0).minimum(torch.as_tensor(cells - reach))
     # Bilinear upsampling, pixel corners not aligned, of the window's bins.
     bin_N = ((position_N - window_N) * bins / reach - 0.5).clamp(0, bins - 1)
     starts, weights = [], []
@@ -113,7 +114,7 @@ def locate_boxes(cells: int, reach: int, box: int, bins: int) -> tuple[Tensor, T
         start_N = window_N + inside_N
         # A box that starts between two cells is the mixture of the two that start at them.
         for side in range(2):
-            starts.append((start_N.floor() + side).clamp(max=cells - box))
+            starts.append((start_N.floor() + side).minimum(torch.as_tensor(cells - box)))
             mix_N = start_N - start_N.floor()
             weights.append(share_N * (mix_N if side else 1 - mix_N))
     return torch.stack(starts).long(), torch.stack(weights).float()

@@ -86,16 +86,23 @@ class SiameseNetwork(nn.Module):
 
     @property
     def margin_px(self) -> int:
-        """Border of a tile whose answer is thrown away: beyond it the tile hardly matters.
+        """The margin of tiles with `pool_window_px` as it is; see `find_margin_px`."""
+        return self.find_margin_px(self.pool_window_px)
 
-        A constant of the architecture and of `pool_window_px`, the same on every machine; how far
-        maps may differ is `terradelta.models.encoder.TILING_TOLERANCE`. Heads that pool hold it
-        only with `pool_window_px` set.
+    def find_margin_px(self, pool_window_px: int | None) -> int:
+        """Return how wide the border of a tile is whose answer is thrown away.
+
+        Beyond it the rest of the image hardly matters. A constant of the architecture and of the
+        window, the same on every machine; how far maps may differ is
+        `terradelta.models.encoder.TILING_TOLERANCE`. Heads that pool hold it only with a window.
+
+        Args:
+            pool_window_px: What `pool_window_px` will be when tiles are answered.
         """
         reach = max(self.semantic_head.reach, self.change_head.reach)
         margin_px = self.encoder.context_px + reach * self.encoder.strides[-1]
-        if self.has_global_pooling and self.pool_window_px is not None:
-            margin_px = max(margin_px, self.pool_window_px // 2) + WINDOW_MARGIN_PX
+        if self.has_global_pooling and pool_window_px is not None:
+            margin_px = max(margin_px, pool_window_px // 2) + WINDOW_MARGIN_PX
         return -(-margin_px // self.output_stride) * self.output_stride
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
@@ -142,7 +149,7 @@ class SiameseNetwork(nn.Module):
         change_BKHW = self.change_head(
             [_difference(features[level]) for level in self.change_head.levels], size, window
         )
-        before_logits, after_logits = semantic_BKHW.chunk(2)
+        before_logits, after_logits = semantic_BKHW.unflatten(0, (2, -1))
         return ChangeOutput(before_logits, after_logits, change_BKHW[:, 0])
 
     def _locate_window(self, height_px: int) -> PoolWindow | None:
@@ -166,5 +173,5 @@ def pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:
 
 def _difference(feature_BCHW: Tensor) -> Tensor:
     """Return |before - after| of features whose batch holds all befores, then all afters."""
-    before_BCHW, after_BCHW = feature_BCHW.chunk(2)
+    before_BCHW, after_BCHW = feature_BCHW.unflatten(0, (2, -1))
     return (before_BCHW - after_BCHW).abs()

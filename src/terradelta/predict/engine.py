@@ -5,9 +5,9 @@ Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,16 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from terradelta.classes import ClassTable
-from terradelta.data.augment import VIEW_SETS, View, apply_view, undo_view
+from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.pair import PairWindow
 from terradelta.models.bundle import Model
-from terradelta.models.precision import choose_device, choose_precision
+from terradelta.models.precision import choose_device
+from terradelta.predict.backends import Backend, Choice, Request, choose_backend, make_backend
 from terradelta.predict.tiling import Tile, Tiling, offset_slices
+from terradelta.predict.votes import ClassMaps, Probabilities, Vote, average, decide
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_SIZE_PX = 1024
 MIN_MARGINS_PER_TILE = 5
@@ -31,35 +35,6 @@ DEFAULT_BATCH_SIZE = {"cpu": 1, "cuda": 4}
 """Tiles of a batch. Fixed and not by the memory at hand, as other batches round differently."""
 
 
-class Probabilities(NamedTuple):
-    """What an ensemble believes about a batch of pairs; float32."""
-
-    before_BKHW: Tensor
-    """Probability of each land-cover class before."""
-    after_BKHW: Tensor
-    """Probability of each land-cover class after."""
-    change_BHW: Tensor
-    """Probability of change."""
-
-
-class ClassMaps(NamedTuple):
-    """The answer for one window."""
-
-    before_HW: np.ndarray
-    """uint8 class id before where changed, 0 where unchanged."""
-    after_HW: np.ndarray
-    """uint8 class id after where changed, 0 where unchanged."""
-    confidence_HW: np.ndarray
-    """uint8 percent: the probability that the answer is right."""
-    unchanged_HW: np.ndarray
-    """uint8 percent: the probability that nothing changed."""
-
-    @classmethod
-    def empty(cls, height: int, width: int) -> ClassMaps:
-        """Return maps to be filled."""
-        return cls(*np.zeros((4, height, width), dtype=np.uint8))
-
-
 class Predictor:
     """One model or several that vote, ready to answer batches of pairs.
 
@@ -68,7 +43,8 @@ class Predictor:
         tta: Test-time views whose probabilities are averaged: "none", "flips" (4), "d4" (8), or
             "seed6" (identity, two flips, three quarter turns; what the reference uses).
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32" or "bf16".
+        backend: "auto", "torch", "openvino" or "onnx".
+        precision: "auto", "fp32", "bf16" or "int8".
         value_range: Stored values that become the darkest and the brightest the models know; by
             default images are taken to be in the models' own scale.
         tile_size_px: Side of the tiles; by default 1024, more for networks that look very far.
@@ -85,6 +61,7 @@ class Predictor:
         *,
         tta: str = "none",
         device: str = "auto",
+        backend: str = "auto",
         precision: str = "auto",
         value_range: tuple[float, float] | None = None,
         tile_size_px: int | None = None,
@@ -102,18 +79,47 @@ class Predictor:
         _require_alike(models)
         self.tta = tta
         self.device = choose_device(device)
-        self.precision = choose_precision(self.device, precision)
         self.value_range = value_range
-        self._models = list(models)
-        for model in models:
-            model.network.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-            if model.network.has_global_pooling:
-                model.network.pool_window_px = model.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
+        self._models = list(models)
+        self._asked = backend, precision
+        # Wrong names are refused now, the choice itself may wait for the size of the job.
+        choose_backend(backend, precision, self.device)
+        self._choice: Choice | None = None
+        self._backends: list[Backend] = []
         self.tiling = self._choose_tiling(tile_size_px)
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
+
+    def start(self, pixels: int | None = None):
+        """Choose what runs the networks and make them ready; the first answer does it otherwise.
+
+        Args:
+            pixels: Of the whole job, which decides whether compiling is worth its time.
+
+        Raises:
+            ArgumentError: If the runtime that was asked for cannot be had.
+            ModelError: If a model has no graph for the precision that was asked for.
+        """
+        if self._choice is not None:
+            return
+        if pixels is not None:
+            pixels *= self.num_views * len(self._models)
+        choice = choose_backend(*self._asked, self.device, pixels)
+        self._backends = [
+            make_backend(choice, model, self.device, choose_pool_window(model))
+            for model in self._models
+        ]
+        self._choice = choice
+        logger.info("%s at %s: %s", choice.backend, choice.precision, choice.reason)
+
+    @property
+    def choice(self) -> Choice:
+        """What runs the networks, chosen at `start`."""
+        self.start()
+        assert self._choice is not None
+        return self._choice
 
     @property
     def num_views(self) -> int:
@@ -126,14 +132,14 @@ class Predictor:
         return max(model.card.scaling.divisor for model in self._models)
 
     def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
-        networks = [model.network for model in self._models]
-        stride_px = int(np.lcm.reduce([network.output_stride for network in networks]))
-        margin_px = max(network.margin_px for network in networks)
+        stride_px = int(np.lcm.reduce([model.network.output_stride for model in self._models]))
+        margin_px = max(
+            model.network.find_margin_px(choose_pool_window(model)) for model in self._models
+        )
         margin_px = -(-margin_px // stride_px) * stride_px
         default = max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * margin_px)
         return Tiling(tile_size_px or default, margin_px, stride_px)
 
-    @torch.inference_mode()
     def __call__(
         self,
         before_BCHW: Tensor,
@@ -150,42 +156,9 @@ class Predictor:
                 they do beyond an image's border.
             num_views: How many of the test-time views to average; all by default.
         """
-        images = [image.to(self.device) for image in (before_BCHW, after_BCHW)]
-        valid_BHW = None if valid_BHW is None else valid_BHW.to(self.device)
-        views = VIEW_SETS[self.tta][:num_views]
-        total: Probabilities | None = None
-        for model in self._models:
-            scaled = [self._scale(model, image, valid_BHW) for image in images]
-            for view in views:
-                vote = self._vote(model, view, scaled)
-                total = vote if total is None else _add(total, vote)
-        assert total is not None
-        return Probabilities(*(part.div_(len(self._models) * len(views)) for part in total))
-
-    def _scale(self, model: Model, image_BCHW: Tensor, valid_BHW: Tensor | None) -> Tensor:
-        if self.value_range is not None:
-            low, high = self.value_range
-            image_BCHW = (image_BCHW.float() - low).div_(high - low).clamp_(0, 1)
-            image_BCHW *= model.card.scaling.divisor
-        scaled_BCHW = model.card.scaling.apply(image_BCHW)
-        if valid_BHW is not None:
-            scaled_BCHW.masked_fill_(~valid_BHW[:, None], 0)
-        return scaled_BCHW
-
-    def _vote(self, model: Model, view: View, scaled: Sequence[Tensor]) -> Probabilities:
-        images = [
-            apply_view(image_BCHW, view).contiguous(memory_format=torch.channels_last)
-            for image_BCHW in scaled
-        ]
-        with torch.autocast(
-            self.device.type, self.precision, enabled=self.precision is not torch.float32
-        ):
-            output = model.network(*images)
-        return Probabilities(
-            undo_view(output.before_logits.float().softmax(dim=1), view),
-            undo_view(output.after_logits.float().softmax(dim=1), view),
-            undo_view(output.change_logits.float().sigmoid(), view),
-        )
+        height, width = before_BCHW.shape[-2:]
+        votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
+        return Probabilities(*(part[..., :height, :width] for part in average(votes, size)))
 
     def classify(
         self,
@@ -195,10 +168,48 @@ class Predictor:
         num_views: int | None = None,
     ) -> list[ClassMaps]:
         """Return the class maps of a batch of pairs; arguments as of a call."""
-        probabilities = self(before_BCHW, after_BCHW, valid_BHW, num_views)
+        height, width = before_BCHW.shape[-2:]
+        votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
         return [
-            ClassMaps(*maps) for maps in zip(*decide(probabilities, self.threshold), strict=True)
+            ClassMaps(*(map_HW[:height, :width] for map_HW in maps))
+            for maps in decide(votes, size, self.threshold)
         ]
+
+    @torch.inference_mode()
+    def _collect_votes(
+        self,
+        before_BCHW: Tensor,
+        after_BCHW: Tensor,
+        valid_BHW: Tensor | None,
+        num_views: int | None,
+    ) -> tuple[list[Vote], tuple[int, int]]:
+        """Return what each model answers to each view, and the size of the images they saw."""
+        self.start()
+        if valid_BHW is None:
+            shape = (len(before_BCHW), *before_BCHW.shape[-2:])
+            valid_BHW = torch.ones(shape, dtype=torch.bool)
+        seen = Request(
+            *(
+                _pad_to_multiple(part, self.tiling.stride_px)
+                for part in (before_BCHW, after_BCHW, valid_BHW)
+            )
+        )
+        votes = []
+        for model, backend in zip(self._models, self._backends, strict=True):
+            scaled = [self._scale(model, image) for image in seen[:2]]
+            for view in VIEW_SETS[self.tta][:num_views]:
+                turned = Request(*(apply_view(part, view) for part in (*scaled, seen.valid_BHW)))
+                votes.append(Vote(view, backend(turned)))
+        height, width = seen.valid_BHW.shape[-2:]
+        return votes, (height, width)
+
+    def _scale(self, model: Model, image_BCHW: Tensor) -> Tensor:
+        """Return an image in the values that a model was trained on, uint8 or float32."""
+        if self.value_range is not None:
+            low, high = self.value_range
+            image_BCHW = (image_BCHW.float() - low).div_(high - low).clamp_(0, 1)
+            return image_BCHW.mul_(model.card.scaling.divisor)
+        return image_BCHW if image_BCHW.dtype == torch.uint8 else image_BCHW.float()
 
     def map_window(
         self,
@@ -237,36 +248,22 @@ class Predictor:
         return maps
 
 
-def decide(
-    probabilities: Probabilities, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return class ids before and after, confidence and certainty that nothing changed.
-
-    A pixel is changed where its probability of change reaches the threshold; its classes are then
-    the most probable ones. Confidence is the probability of the whole answer if its parts were
-    independent: 1 - p where unchanged, p * p_before * p_after where changed. All four arrays are
-    (B, H, W) uint8, the last two in percent; the last is 1 - p everywhere.
-    """
-    before, after, change_BHW = probabilities
-    changed_BHW = change_BHW >= threshold
-    before_top, after_top = before.max(dim=1), after.max(dim=1)
-    unchanged_BHW = 1 - change_BHW
-    confidence_BHW = torch.where(
-        changed_BHW, change_BHW * before_top.values * after_top.values, unchanged_BHW
-    )
-    before_ids, after_ids = (
-        torch.where(changed_BHW, top.indices + 1, 0).to(torch.uint8).cpu().numpy()
-        for top in (before_top, after_top)
-    )
-    confidence, unchanged = (
-        (100 * part_BHW).round().to(torch.uint8).cpu().numpy()
-        for part_BHW in (confidence_BHW, unchanged_BHW)
-    )
-    return before_ids, after_ids, confidence, unchanged
+def choose_pool_window(model: Model) -> int | None:
+    """Return the side of the window that a model's heads take their means over."""
+    if not model.network.has_global_pooling:
+        return None
+    return model.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
 
 
-def _add(total: Probabilities, vote: Probabilities) -> Probabilities:
-    return Probabilities(*(part.add_(more) for part, more in zip(total, vote, strict=True)))
+def _pad_to_multiple(part_BHW: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column of images or masks until the stride divides both sides."""
+    height, width = part_BHW.shape[-2:]
+    below, right = -height % stride, -width % stride
+    if not (below or right):
+        return part_BHW
+    rows = torch.arange(height + below).clamp(max=height - 1)
+    columns = torch.arange(width + right).clamp(max=width - 1)
+    return part_BHW[..., rows, :][..., columns]
 
 
 def _batch_alike(tiles: Sequence[Tile], batch_size: int) -> Iterator[list[Tile]]:

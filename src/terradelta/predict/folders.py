@@ -6,11 +6,15 @@ Legend of the array names: C bands, H rows, W columns.
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from tqdm import tqdm
 
 from terradelta.classes import ClassTable
@@ -98,6 +102,7 @@ def map_folder(
         )
     before_name, after_name, change_name = FOLDER_NAMES[layout]
     classes = predictor.classes
+    predictor.start(count_pixels_per_size(pairs))
     sums = TransitionSums(classes, has_area=False)
     pace = pace or Pace(predictor.num_views)
     views: list[int] = []
@@ -116,6 +121,16 @@ def map_folder(
         pace.learn(1, views[-1], time.monotonic() - started)
     sums.write_csv(folder / "transitions.csv")
     return {**sums.summarize(), "pairs": len(pairs)}, describe_runs(views)
+
+
+def count_pixels_per_size(pairs: Sequence[PairFiles]) -> int:
+    """Return how many pixels an image size has on average; a network is compiled for each size.
+
+    Raises:
+        DataError: If an image cannot be read.
+    """
+    sizes = [_measure_size(files.before) for files in pairs]
+    return sum(height * width for height, width in sizes) // max(1, len(set(sizes)))
 
 
 def predict_images(
@@ -139,6 +154,19 @@ def _write_change(path: Path, change_HW: np.ndarray, classes: ClassTable):
         )
     colours = [classes.colour_transition(i) for i in range(classes.num_transitions)]
     write_indexed(path, change_HW.astype(np.uint8), colours)
+
+
+def _measure_size(path: Path) -> tuple[int, int]:
+    """Return rows and columns of an image from its header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(path) as dataset:
+                return dataset.shape
+        except RasterioIOError:
+            # Pillow knows other formats, and says better what is wrong with a file.
+            height, width = read_image(path).shape[1:]
+            return height, width
 
 
 def _size(image_CHW: np.ndarray) -> str:

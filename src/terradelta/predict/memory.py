@@ -19,7 +19,6 @@ from terradelta.predict.tiling import Block
 
 DEFAULT_MEMORY_BYTES = 4 * 1024**3
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-PROBE_SIZE_PX = 512
 SAMPLE_SECONDS = 0.002
 CACHE_SHARE = 1 / 16
 """Of the budget, for GDAL's block cache."""
@@ -59,7 +58,7 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return how to spend a budget on blocks of this size.
 
-    What the network takes is measured on a small tile before a large one is tried.
+    What the network takes is measured on an empty tile.
 
     Raises:
         ArgumentError: If not even one block after the other fits.
@@ -87,13 +86,10 @@ def plan_memory(
 def estimate_network_bytes(predictor: Predictor, block: Block) -> int:
     """Return what answering the block's largest tile takes beyond what the process holds now."""
     tile = max(block.tiles, key=lambda tile: tile.read.width * tile.read.height)
-    height, width = int(tile.read.height), int(tile.read.width)
-    probed = min(height, PROBE_SIZE_PX), min(width, PROBE_SIZE_PX)
-    image_BCHW = torch.zeros((predictor.batch_size, len(predictor.bands), *probed))
-    # The first call also makes what stays, such as threads and reordered weights.
-    predictor.classify(image_BCHW[..., :64, :64], image_BCHW[..., :64, :64])
-    peak_bytes = measure_peak(lambda: predictor.classify(image_BCHW, image_BCHW))
-    return int(peak_bytes * height * width / (probed[0] * probed[1]))
+    size = int(tile.read.height), int(tile.read.width)
+    dtype = torch.uint8 if predictor.value_range is None else torch.float32
+    image_BCHW = torch.zeros((predictor.batch_size, len(predictor.bands), *size), dtype=dtype)
+    return measure_peak(lambda: predictor.classify(image_BCHW, image_BCHW))
 
 
 def measure_peak(work: Callable[[], object]) -> int:

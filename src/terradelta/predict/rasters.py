@@ -99,6 +99,8 @@ def answer_rasters(
         OutputExistsError: If an unfinished run that asked for something else is in the way.
     """
     with _open_pair(predictor, before, after, options) as (pair, shift_px):
+        # The whole grid's, so that shards and areas of interest are answered by the same runtime.
+        predictor.start(pair.grid.width * pair.grid.height)
         plan = _plan_blocks(predictor.tiling, pair)
         request = _describe_request(predictor, pair, plan, (before, after), options)
         job = Job(output, {**request, "models": models, "shift_px": shift_px})
@@ -195,7 +197,8 @@ def _describe_request(
             "value_range": value_range and list(value_range),
             "change_threshold": predictor.threshold,
             "device": predictor.device.type,
-            "precision": str(predictor.precision).removeprefix("torch."),
+            "backend": predictor.choice.backend,
+            "precision": predictor.choice.precision,
             "min_area_m2": options.min_area_m2,
             "vector": options.vector,
             "time_budget_seconds": options.time_budget_seconds,

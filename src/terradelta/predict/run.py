@@ -59,6 +59,7 @@ def predict(
     memory: str | int = DEFAULT_MEMORY_BYTES,
     tile_size: int | None = None,
     device: str = "auto",
+    backend: str = "auto",
     precision: str = "auto",
     shard: str = "1/1",
     picture: bool = False,
@@ -92,7 +93,8 @@ def predict(
         tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
             more for networks that look very far.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32" or "bf16".
+        backend: What runs the network: "auto", "torch", "openvino" or "onnx".
+        precision: "auto", "fp32", "bf16" or "int8".
         shard: "2/4" answers the second quarter of the map only; `merge` joins the quarters.
         picture: Also draw before, after and the map into `picture.png`.
         overwrite: Replace an existing output.
@@ -126,6 +128,7 @@ def predict(
         [load_model(folder) for folder in folders],
         tta=tta,
         device=device,
+        backend=backend,
         precision=precision,
         value_range=value_range,
         tile_size_px=tile_size,
@@ -155,7 +158,8 @@ def predict(
                 "value_range": value_range and list(value_range),
                 "time_budget_seconds": time_budget,
                 "device": predictor.device.type,
-                "precision": str(predictor.precision).removeprefix("torch."),
+                "backend": predictor.choice.backend,
+                "precision": predictor.choice.precision,
                 "change_threshold": predictor.threshold,
             },
             "versions": {

@@ -96,7 +96,6 @@ def train(
         changed_pixel_weight=config.changed_pixel_weight,
         class_weights=_choose_class_weights(config, card.classes),
     ).to(fabric.device)
-    predictor = Predictor([Model(network, card)], device=str(device), precision=config.precision)
 
     if not resume:
         shutil.rmtree(run, ignore_errors=True)
@@ -134,6 +133,13 @@ def train(
         losses = {name: float(total) / steps for name, total in sums.items()}
         _require_finite(losses["loss_total"], progress.epoch + 1)
         network.eval()
+        # Anew, as a predictor runs a copy of the network.
+        predictor = Predictor(
+            [Model(network, card)],
+            device=str(device),
+            backend="torch",
+            precision=config.precision,
+        )
         scores = evaluate_dataset(predictor, data.held_out, SELECTION_PROTOCOL)
         seconds = round(time.monotonic() - started, 3)
         progress.finish_epoch({**losses, **scores, "seconds": seconds}, scores[SELECTION_NUMBER])

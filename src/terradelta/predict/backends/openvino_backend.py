@@ -6,7 +6,7 @@ Legend of the tensor names: B batch, C bands, H rows, W columns.
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import openvino
@@ -15,13 +15,21 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
 
-from terradelta.models.bundle import Model
+from terradelta.errors import ModelError
+from terradelta.models.bundle import Model, hash_model
 from terradelta.models.deployment import Deployment
 from terradelta.models.siamese import ChangeOutput
 from terradelta.predict.backends.interface import Request
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
-"""What an int8 graph computes outside of its convolutions."""
+"""int8 says what its convolutions compute in, this is for the rest."""
+WEIGHTS_KEY = "weights_sha256"
+"""Under "terradelta" in an int8 graph: which weights it was made from."""
+ELEMENT_TYPES = {
+    torch.uint8: openvino.Type.u8,
+    torch.float32: openvino.Type.f32,
+    torch.bool: openvino.Type.boolean,
+}
 
 
 class OpenVINOBackend:
@@ -31,20 +39,17 @@ class OpenVINOBackend:
         model: The model.
         precision: "fp32", "bf16" or "int8".
         pool_window_px: See `Deployment`.
-        graph_path: A quantized graph to run instead of the model's own.
+
+    Raises:
+        ModelError: If int8 is asked for and the model has no int8 graph, or one of other weights.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        precision: str,
-        pool_window_px: int | None,
-        graph_path: Path | None = None,
-    ):
+    def __init__(self, model: Model, precision: str, pool_window_px: int | None):
         self._deployment = Deployment(model, pool_window_px)
         self._precision = precision
-        self._graph_path = graph_path
+        self._least_px = pool_window_px or 0
         self._core = openvino.Core()
+        self._int8 = self._read_int8(model) if precision == "int8" else None
         self._compiled: dict[tuple[torch.Size, torch.dtype], openvino.CompiledModel] = {}
 
     def __call__(self, request: Request) -> ChangeOutput:
@@ -58,15 +63,11 @@ class OpenVINOBackend:
         return ChangeOutput(*(torch.from_numpy(answer.copy()) for answer in answers))
 
     def _compile(self, request: Request) -> openvino.CompiledModel:
-        if self._graph_path is None:
+        if self._int8 is None:
             graph = convert(self._deployment, request)
         else:
-            graph = self._core.read_model(self._graph_path)
-            graph.reshape(
-                {port: list(part.shape) for port, part in zip(graph.inputs, request, strict=True)}
-            )
-        if request.before_BCHW.dtype == torch.uint8:
-            graph = take_bytes(graph)
+            graph = self._shape_int8(self._int8, request)
+        graph = take_stored(graph, request)
         return self._core.compile_model(
             graph,
             "CPU",
@@ -78,6 +79,35 @@ class OpenVINOBackend:
             },
         )
 
+    def _read_int8(self, model: Model) -> openvino.Model:
+        if model.int8_graph is None:
+            raise ModelError(
+                "int8 was asked for and the model has no int8 graph",
+                fix="make it with `terradelta quantize MODEL IMAGES`, or use --precision bf16",
+            )
+        graph = self._core.read_model(model.int8_graph)
+        made_from = graph.get_rt_info(["terradelta", WEIGHTS_KEY]).astype(str)
+        weights = hash_model(model.int8_graph.parent)
+        if made_from != weights:
+            raise ModelError(
+                f"{model.int8_graph} was made from weights {made_from[:12]} and the model's are "
+                f"{weights[:12]}",
+                fix="make it anew: `terradelta quantize MODEL IMAGES --overwrite`",
+            )
+        return graph
+
+    def _shape_int8(self, graph: openvino.Model, request: Request) -> openvino.Model:
+        height, width = request.valid_BHW.shape[-2:]
+        if min(height, width) < self._least_px:
+            raise ModelError(
+                f"the int8 graph of this model answers images from {self._least_px} px, and this "
+                f"one is {width} x {height} px",
+                fix="use --precision bf16",
+            )
+        shaped = graph.clone()
+        set_shapes(shaped, [part.shape for part in request])
+        return shaped
+
 
 def convert(deployment: Deployment, request: Request) -> openvino.Model:
     """Return the graph of a deployed network for inputs of the shapes of a request, in float32.
@@ -87,24 +117,29 @@ def convert(deployment: Deployment, request: Request) -> openvino.Model:
     example = tuple(part.float() for part in request)
     with warnings.catch_warnings(), torch.inference_mode():
         # Shapes become constants, which is meant: the graph is for these shapes.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         warnings.simplefilter("ignore", DeprecationWarning)
         decoder = TorchScriptPythonDecoder(
             deployment, example_input=example, trace_kwargs={"check_trace": False}
         )
     front_end = FrontEndManager().load_by_framework("pytorch")
     graph = front_end.convert(front_end.load(decoder))
-    for port, part in zip(graph.inputs, example, strict=True):
-        port.get_node().set_partial_shape(openvino.PartialShape(list(part.shape)))
-    graph.validate_nodes_and_infer_types()
+    set_shapes(graph, [list(part.shape) for part in example])
     return graph
 
 
-def take_bytes(graph: openvino.Model) -> openvino.Model:
-    """Return the graph for uint8 images and a boolean mask, converted inside it."""
+def set_shapes(graph: openvino.Model, shapes: Sequence[Sequence[int]]):
+    """Give a graph's inputs shapes; -1 is any."""
+    for port, shape in zip(graph.inputs, shapes, strict=True):
+        port.get_node().set_partial_shape(openvino.PartialShape(list(shape)))
+    graph.validate_nodes_and_infer_types()
+
+
+def take_stored(graph: openvino.Model, request: Request) -> openvino.Model:
+    """Return the graph for images and masks of the dtypes of a request, converted inside it."""
     processor = PrePostProcessor(graph)
-    for number, kind in enumerate((openvino.Type.u8, openvino.Type.u8, openvino.Type.boolean)):
-        processor.input(number).tensor().set_element_type(kind)
+    for number, part in enumerate(request):
+        processor.input(number).tensor().set_element_type(ELEMENT_TYPES[part.dtype])
     return processor.build()
 
 

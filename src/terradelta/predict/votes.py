@@ -1,0 +1,185 @@
+"""From the scores of views and models to one answer.
+
+Networks answer at a resolution of their own, mostly an eighth of the image's. The change head's
+scores are resized to every pixel; the classes, of which there are many, are only where something
+changed. A bilinear resize takes each pixel by itself, so it is the same answer.
+
+Legend of the array names: B batch, K classes, H rows, W columns, N changed pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from terradelta.data.augment import IDENTITY, View, undo_view
+from terradelta.models.layers import resize
+from terradelta.models.siamese import ChangeOutput
+
+
+class Vote(NamedTuple):
+    """What one model answers to one view of a batch."""
+
+    view: View
+    """How the images were flipped and turned."""
+    scores: ChangeOutput
+    """Float32 logits of the turned images at the heads' own resolutions."""
+
+
+class Probabilities(NamedTuple):
+    """What all votes together believe about a batch of pairs; float32."""
+
+    before_BKHW: Tensor
+    """Probability of each land-cover class before."""
+    after_BKHW: Tensor
+    """Probability of each land-cover class after."""
+    change_BHW: Tensor
+    """Probability of change."""
+
+
+class ClassMaps(NamedTuple):
+    """The answer for one window."""
+
+    before_HW: np.ndarray
+    """uint8 class id before where changed, 0 where unchanged."""
+    after_HW: np.ndarray
+    """uint8 class id after where changed, 0 where unchanged."""
+    confidence_HW: np.ndarray
+    """uint8 percent: the probability that the answer is right."""
+    unchanged_HW: np.ndarray
+    """uint8 percent: the probability that nothing changed."""
+
+    @classmethod
+    def empty(cls, height: int, width: int) -> ClassMaps:
+        """Return maps to be filled."""
+        return cls(*np.zeros((4, height, width), dtype=np.uint8))
+
+
+def decide(votes: Sequence[Vote], size: tuple[int, int], threshold: float) -> list[ClassMaps]:
+    """Return the class maps of a batch.
+
+    A pixel is changed where its probability of change reaches the threshold; its classes are then
+    the most probable ones. Confidence is the probability of the whole answer if its parts were
+    independent: 1 - p where unchanged, p * p_before * p_after where changed.
+
+    Args:
+        votes: The answers to average, each weighing alike.
+        size: Height and width of the images.
+        threshold: Probability of change.
+    """
+    change_BHW = average_change(votes, size)
+    positions = (change_BHW >= threshold).nonzero(as_tuple=True)
+    confidence_BHW = 1 - change_BHW
+    unchanged_BHW = _to_percent(confidence_BHW)
+    sure_N = change_BHW[positions]
+    ids = []
+    for date in (0, 1):
+        top_N, index_N = _average_classes(votes, date, positions, size).max(dim=1)
+        sure_N = sure_N * top_N
+        ids_BHW = torch.zeros_like(unchanged_BHW)
+        ids_BHW[positions] = (index_N + 1).to(torch.uint8)
+        ids.append(ids_BHW)
+    confidence_BHW[positions] = sure_N
+    layers = (*ids, _to_percent(confidence_BHW), unchanged_BHW)
+    return [
+        ClassMaps(*maps) for maps in zip(*(layer.cpu().numpy() for layer in layers), strict=True)
+    ]
+
+
+def average(votes: Sequence[Vote], size: tuple[int, int]) -> Probabilities:
+    """Return the mean probabilities of every pixel."""
+    totals = []
+    for date in (0, 1):
+        parts = [
+            undo_view(
+                resize(vote.scores[date], _turn_size(size, vote.view)).softmax(dim=1), vote.view
+            )
+            for vote in votes
+        ]
+        totals.append(torch.stack(parts).mean(dim=0))
+    return Probabilities(totals[0], totals[1], average_change(votes, size))
+
+
+def average_change(votes: Sequence[Vote], size: tuple[int, int]) -> Tensor:
+    """Return the mean probability of change, (B, H, W) float32."""
+    total_BHW: Tensor | None = None
+    for view, scores in votes:
+        logits_BHW = resize(scores.change_logits[:, None], _turn_size(size, view))[:, 0]
+        change_BHW = undo_view(logits_BHW.sigmoid(), view)
+        total_BHW = change_BHW if total_BHW is None else total_BHW + change_BHW
+    assert total_BHW is not None
+    return total_BHW / len(votes)
+
+
+def _average_classes(
+    votes: Sequence[Vote], date: int, positions: tuple[Tensor, ...], size: tuple[int, int]
+) -> Tensor:
+    """Return the mean class probabilities at some pixels, (N, K) float32.
+
+    Args:
+        votes: The answers to average.
+        date: 0 for before, 1 for after.
+        positions: Which of the batch, row and column of each pixel.
+        size: Height and width of the images.
+    """
+    parts = [
+        sample(vote.scores[date], _turn(positions, size, vote.view), _turn_size(size, vote.view))
+        for vote in votes
+    ]
+    return torch.stack([part_NK.softmax(dim=1) for part_NK in parts]).mean(dim=0)
+
+
+def sample(scores_BKHW: Tensor, positions: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+    """Return what the scores, resized bilinearly to `size`, are at some pixels: (N, K)."""
+    batch_N, row_N, column_N = positions
+    height, width = scores_BKHW.shape[-2:]
+    pixels_BHWK = scores_BKHW.permute(0, 2, 3, 1)
+    if (height, width) == size:
+        return pixels_BHWK[batch_N, row_N, column_N]
+    pixels_PK = pixels_BHWK.reshape(-1, scores_BKHW.shape[1])
+    (top_N, bottom_N, down_N1), (left_N, right_N, across_N1) = (
+        _find_neighbours(position_N, length, whole)
+        for position_N, length, whole in (
+            (row_N, height, size[0]),
+            (column_N, width, size[1]),
+        )
+    )
+    sides = []
+    for side_N in (top_N, bottom_N):
+        line_N = (batch_N * height + side_N) * width
+        sides.append(torch.lerp(pixels_PK[line_N + left_N], pixels_PK[line_N + right_N], across_N1))
+    return torch.lerp(sides[0], sides[1], down_N1)
+
+
+def _find_neighbours(position_N: Tensor, length: int, whole: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two of `length` cells that a pixel of `whole` lies between.
+
+    Its share of the second is (N, 1).
+    """
+    source_N = ((position_N + 0.5) * (length / whole) - 0.5).clamp(min=0)
+    first_N = source_N.long()
+    return first_N, (first_N + 1).clamp(max=length - 1), (source_N - first_N)[:, None]
+
+
+def _turn(positions: tuple[Tensor, ...], size: tuple[int, int], view: View) -> tuple[Tensor, ...]:
+    """Return where pixels lie in a view."""
+    if view == IDENTITY:
+        return positions
+    batch_N, row_N, column_N = positions
+    height, width = _turn_size(size, view)
+    place_HW = torch.arange(height * width, device=row_N.device).reshape(height, width)
+    place_N = undo_view(place_HW, view)[row_N, column_N]
+    return batch_N, place_N // width, place_N % width
+
+
+def _turn_size(size: tuple[int, int], view: View) -> tuple[int, int]:
+    height, width = size
+    return (width, height) if view.quarter_turns % 2 else (height, width)
+
+
+def _to_percent(part_BHW: Tensor) -> Tensor:
+    return (100 * part_BHW).round().to(torch.uint8)

@@ -1,0 +1,52 @@
+"""What a verb found, in the terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from terradelta.evaluate.scoring import Scores
+    from terradelta.predict.run import Prediction
+
+MAX_ROWS = 12
+
+
+def print_prediction(prediction: Prediction):
+    """Print what changed and where the maps are."""
+    print_summary(prediction.summary)
+    print(f"\nwritten to {prediction.folder}")
+
+
+def print_summary(summary: dict[str, Any]):
+    """Print the largest transitions of a summary.json and their total."""
+    rows = summary["transitions"]
+    for row in rows[:MAX_ROWS]:
+        amount = (
+            f"{row['pixels']:>12,} px" if row["area_ha"] is None else f"{row['area_ha']:>12,.3f} ha"
+        )
+        print(f"{row['from']:>15} → {row['to']:<15}{amount}{row['share_percent']:>8.2f} %")
+    if len(rows) > MAX_ROWS:
+        print(f"{'and':>15} {len(rows) - MAX_ROWS} smaller ones, in transitions.csv")
+    total = (
+        f"{summary['changed_pixels']:,} of {summary['valid_pixels']:,} px"
+        if summary["changed_ha"] is None
+        else f"{summary['changed_ha']:,.3f} of {summary['valid_ha']:,.3f} ha"
+    )
+    print(f"changed: {total} ({summary['changed_percent']:.2f} %)")
+
+
+def print_numbers(numbers: dict[str, float]):
+    """Print named numbers in a column."""
+    width = max(map(len, numbers))
+    for name, value in numbers.items():
+        print(f"{name:<{width}}  {value:.4f}")
+
+
+def print_scores(scores: Scores, as_json: bool):
+    """Print scores as text or as one JSON object."""
+    if as_json:
+        print(json.dumps(scores.to_dict()))
+        return
+    print(f"protocol {scores.protocol}, {scores.pairs} pairs")
+    print_numbers(scores.numbers)
