@@ -24,8 +24,8 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed         ## speed ratios, measured side by side on this machine
-	$(BIN)/python benchmarks/inference.py
+bench: .venv/installed-dev       ## speed ratios, measured side by side on this machine
+	$(BIN)/python benchmarks/bench.py
 
 weights: .venv/installed-dev   ## train the embedded model again, about 15 minutes
 	$(BIN)/python recipes/drawn_scenes.py

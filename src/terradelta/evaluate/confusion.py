@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from terradelta.errors import ArgumentError, DataError
 
+CHUNK_PIXELS = 1 << 16
+"""What is counted at once stays in the processor's cache, which is five times as fast."""
 MAX_TRANSITION_CLASSES = 64
 """The matrix of transitions grows with the fourth power of K: 64 classes fill 134 MB."""
 
@@ -38,9 +40,13 @@ def count_confusion(
     rows, columns = _select_valid(valid, predicted=predicted, true=true)
     _check_ids("predicted", rows, num_ids)
     _check_ids("true", columns, num_ids)
-    cells = rows.astype(np.int64) * num_ids + columns.astype(np.int64)
-    counts = np.bincount(cells, minlength=num_ids * num_ids)
-    return counts.reshape(num_ids, num_ids).astype(np.int64)
+    counts = np.zeros(num_ids * num_ids, dtype=np.int64)
+    for start in range(0, rows.size, CHUNK_PIXELS):
+        cells = rows[start : start + CHUNK_PIXELS].astype(np.int64)
+        cells *= num_ids
+        cells += columns[start : start + CHUNK_PIXELS].astype(np.int64)
+        counts += np.bincount(cells, minlength=num_ids * num_ids)
+    return counts.reshape(num_ids, num_ids)
 
 
 def count_transitions(

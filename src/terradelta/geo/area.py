@@ -59,7 +59,11 @@ def measure_pixels(grid: Grid, window: Window) -> np.ndarray:
     across = np.stack([np.interp(every_column, columns, line) for line in elements_m2])
     upper = np.searchsorted(rows, every_row, side="right") - 1
     share = ((every_row - rows[upper]) / step)[:, None]
-    return across[upper] * (1 - share) + across[upper + 1] * share
+    areas_HW = across[upper + 1]
+    areas_HW -= across[upper]
+    areas_HW *= share
+    areas_HW += across[upper]
+    return areas_HW
 
 
 def _choose_step(grid: Grid) -> int:

@@ -69,7 +69,6 @@ def write_cog(
             BLOCKSIZE=str(BLOCK_SIZE_PX),
             OVERVIEW_RESAMPLING=map_format.resampling,
             BIGTIFF="IF_SAFER",
-            NUM_THREADS="ALL_CPUS",
         )
     except (RasterioError, CPLE_BaseError) as error:
         raise OutputError(

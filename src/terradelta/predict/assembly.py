@@ -13,6 +13,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,14 @@ class _Assembly:
             nodata=self._job.store.change_nodata,
             min_area_m2=self._parameters["min_area_m2"],
         )
-        with PolygonWriter(vector_path, self._grid.crs) as writer:
+        with (
+            # GDAL's own threads take twice the processor time and no less time.
+            ThreadPoolExecutor(2, "maps") as maps,
+            PolygonWriter(vector_path, self._grid.crs) as writer,
+        ):
+            # Unless small patches are to go, the maps are what the blocks hold already.
+            is_sieved = self._parameters["min_area_m2"] > 0
+            written = [] if is_sieved else self._write_maps(maps)
             for index in tqdm(
                 range(len(self._job.plan)), desc="assembling", unit="block", disable=None
             ):
@@ -116,9 +124,14 @@ class _Assembly:
                 writer.write(tracer.take_finished())
             self._drop_spanning(tracer.dropped)
             writer.write(tracer.take_finished())
-        if not self._sums.pixels.any():
-            self._refuse_nothing()
-        self._write_maps()
+            for path in written:
+                path.result()
+            if not self._sums.pixels.any():
+                self._refuse_nothing()
+            if is_sieved:
+                for path in self._write_maps(maps):
+                    path.result()
+        self._style_maps()
         write_layer_style(vector_path, self._job.classes, self._occurring())
         self._sums.write_csv(self._folder / "transitions.csv")
         return {**self._sums.summarize(), "patches": writer.count}
@@ -169,12 +182,26 @@ class _Assembly:
             layers, facts = self._store_of(block.index).read(block.index)
             self._sieved.write(block.index, block.write, _remove(layers, removed_HW), facts)
 
-    def _write_maps(self):
+    def _write_maps(self, pool: ThreadPoolExecutor) -> list[Future[None]]:
+        """Start to write the maps."""
         tags = _describe_briefly(self._job.request)
+        parts = list(self._parts())
+        return [
+            pool.submit(
+                write_cog,
+                self._folder / name,
+                self._grid,
+                parts,
+                LAYERS.index(MAP_FILES[name]) + 1,
+                map_format,
+                tags,
+            )
+            for name, map_format in describe_maps(self._job.classes).items()
+        ]
+
+    def _style_maps(self):
         for name, map_format in describe_maps(self._job.classes).items():
             path = self._folder / name
-            band = LAYERS.index(MAP_FILES[name]) + 1
-            write_cog(path, self._grid, self._parts(), band, map_format, tags)
             if map_format.palette is None:
                 write_quantity_style(path, 0, 100, "%")
             else:

@@ -166,14 +166,21 @@ class Predictor:
         after_BCHW: Tensor,
         valid_BHW: Tensor | None = None,
         num_views: int | None = None,
+        kept: Sequence[tuple[slice, slice]] | None = None,
     ) -> list[ClassMaps]:
-        """Return the class maps of a batch of pairs; arguments as of a call."""
+        """Return the class maps of a batch of pairs.
+
+        Args:
+            before_BCHW: As of a call.
+            after_BCHW: As of a call.
+            valid_BHW: As of a call.
+            num_views: As of a call.
+            kept: Rows and columns of each pair that are wanted; all by default.
+        """
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
-        return [
-            ClassMaps(*(map_HW[:height, :width] for map_HW in maps))
-            for maps in decide(votes, size, self.threshold)
-        ]
+        kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
+        return decide(votes, size, self.threshold, kept)
 
     @torch.inference_mode()
     def _collect_votes(
@@ -241,10 +248,11 @@ class Predictor:
                 _stack(pair.after_CHW, seen),
                 torch.from_numpy(np.stack([pair.data_HW[part] for part in seen])),
                 num_views,
+                [tile.kept for tile in batch],
             )
             for tile, answer in zip(batch, answers, strict=True):
                 for map_HW, part_HW in zip(maps, answer, strict=True):
-                    map_HW[offset_slices(tile.write, write)] = part_HW[tile.kept]
+                    map_HW[offset_slices(tile.write, write)] = part_HW
         return maps
 
 

@@ -59,7 +59,12 @@ class ClassMaps(NamedTuple):
         return cls(*np.zeros((4, height, width), dtype=np.uint8))
 
 
-def decide(votes: Sequence[Vote], size: tuple[int, int], threshold: float) -> list[ClassMaps]:
+def decide(
+    votes: Sequence[Vote],
+    size: tuple[int, int],
+    threshold: float,
+    kept: Sequence[tuple[slice, slice]] | None = None,
+) -> list[ClassMaps]:
     """Return the class maps of a batch.
 
     A pixel is changed where its probability of change reaches the threshold; its classes are then
@@ -70,24 +75,30 @@ def decide(votes: Sequence[Vote], size: tuple[int, int], threshold: float) -> li
         votes: The answers to average, each weighing alike.
         size: Height and width of the images.
         threshold: Probability of change.
+        kept: Rows and columns of each image that are wanted; all by default.
     """
     change_BHW = average_change(votes, size)
-    positions = (change_BHW >= threshold).nonzero(as_tuple=True)
-    confidence_BHW = 1 - change_BHW
-    unchanged_BHW = _to_percent(confidence_BHW)
-    sure_N = change_BHW[positions]
-    ids = []
-    for date in (0, 1):
-        top_N, index_N = _average_classes(votes, date, positions, size).max(dim=1)
-        sure_N = sure_N * top_N
-        ids_BHW = torch.zeros_like(unchanged_BHW)
-        ids_BHW[positions] = (index_N + 1).to(torch.uint8)
-        ids.append(ids_BHW)
-    confidence_BHW[positions] = sure_N
-    layers = (*ids, _to_percent(confidence_BHW), unchanged_BHW)
-    return [
-        ClassMaps(*maps) for maps in zip(*(layer.cpu().numpy() for layer in layers), strict=True)
-    ]
+    whole = slice(0, size[0]), slice(0, size[1])
+    maps = []
+    for number, change_HW in enumerate(change_BHW):
+        rows, columns = whole if kept is None else kept[number]
+        change_HW = change_HW[rows, columns]
+        row_N, column_N = inside = (change_HW >= threshold).nonzero(as_tuple=True)
+        positions = row_N + rows.start, column_N + columns.start
+        confidence_HW = 1 - change_HW
+        unchanged_HW = _to_percent(confidence_HW)
+        sure_N = change_HW[inside]
+        ids = []
+        for date in (0, 1):
+            top_N, index_N = _average_classes(votes, date, number, positions, size).max(dim=1)
+            sure_N = sure_N * top_N
+            ids_HW = torch.zeros_like(unchanged_HW)
+            ids_HW[inside] = (index_N + 1).to(torch.uint8)
+            ids.append(ids_HW)
+        confidence_HW[inside] = sure_N
+        layers = (*ids, _to_percent(confidence_HW), unchanged_HW)
+        maps.append(ClassMaps(*(layer_HW.cpu().numpy() for layer_HW in layers)))
+    return maps
 
 
 def average(votes: Sequence[Vote], size: tuple[int, int]) -> Probabilities:
@@ -116,43 +127,49 @@ def average_change(votes: Sequence[Vote], size: tuple[int, int]) -> Tensor:
 
 
 def _average_classes(
-    votes: Sequence[Vote], date: int, positions: tuple[Tensor, ...], size: tuple[int, int]
+    votes: Sequence[Vote],
+    date: int,
+    number: int,
+    positions: tuple[Tensor, Tensor],
+    size: tuple[int, int],
 ) -> Tensor:
-    """Return the mean class probabilities at some pixels, (N, K) float32.
+    """Return the mean class probabilities at some pixels of one image, (N, K) float32.
 
     Args:
         votes: The answers to average.
         date: 0 for before, 1 for after.
-        positions: Which of the batch, row and column of each pixel.
+        number: Which image of the batch.
+        positions: Row and column of each pixel.
         size: Height and width of the images.
     """
-    parts = [
-        sample(vote.scores[date], _turn(positions, size, vote.view), _turn_size(size, vote.view))
-        for vote in votes
-    ]
-    return torch.stack([part_NK.softmax(dim=1) for part_NK in parts]).mean(dim=0)
+    total_NK: Tensor | None = None
+    for view, scores in votes:
+        turned_size = _turn_size(size, view)
+        logits_NK = sample(scores[date][number], _turn(positions, size, view), turned_size)
+        # A softmax over the few numbers of a row is many times slower.
+        share_NK = (logits_NK - logits_NK.amax(dim=1, keepdim=True)).exp()
+        share_NK /= share_NK.sum(dim=1, keepdim=True)
+        total_NK = share_NK if total_NK is None else total_NK + share_NK
+    assert total_NK is not None
+    return total_NK / len(votes)
 
 
-def sample(scores_BKHW: Tensor, positions: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+def sample(scores_KHW: Tensor, positions: tuple[Tensor, Tensor], size: tuple[int, int]) -> Tensor:
     """Return what the scores, resized bilinearly to `size`, are at some pixels: (N, K)."""
-    batch_N, row_N, column_N = positions
-    height, width = scores_BKHW.shape[-2:]
-    pixels_BHWK = scores_BKHW.permute(0, 2, 3, 1)
+    num_classes, height, width = scores_KHW.shape
+    pixels_PK = scores_KHW.reshape(num_classes, -1).T.contiguous()
+    row_N, column_N = positions
     if (height, width) == size:
-        return pixels_BHWK[batch_N, row_N, column_N]
-    pixels_PK = pixels_BHWK.reshape(-1, scores_BKHW.shape[1])
-    (top_N, bottom_N, down_N1), (left_N, right_N, across_N1) = (
-        _find_neighbours(position_N, length, whole)
-        for position_N, length, whole in (
-            (row_N, height, size[0]),
-            (column_N, width, size[1]),
+        return pixels_PK[row_N * width + column_N]
+    top_N, bottom_N, down_N1 = _find_neighbours(row_N, height, size[0])
+    left_N, right_N, across_N1 = _find_neighbours(column_N, width, size[1])
+    upper_NK, lower_NK = (
+        torch.lerp(
+            pixels_PK[side_N * width + left_N], pixels_PK[side_N * width + right_N], across_N1
         )
+        for side_N in (top_N, bottom_N)
     )
-    sides = []
-    for side_N in (top_N, bottom_N):
-        line_N = (batch_N * height + side_N) * width
-        sides.append(torch.lerp(pixels_PK[line_N + left_N], pixels_PK[line_N + right_N], across_N1))
-    return torch.lerp(sides[0], sides[1], down_N1)
+    return torch.lerp(upper_NK, lower_NK, down_N1)
 
 
 def _find_neighbours(position_N: Tensor, length: int, whole: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,15 +182,16 @@ def _find_neighbours(position_N: Tensor, length: int, whole: int) -> tuple[Tenso
     return first_N, (first_N + 1).clamp(max=length - 1), (source_N - first_N)[:, None]
 
 
-def _turn(positions: tuple[Tensor, ...], size: tuple[int, int], view: View) -> tuple[Tensor, ...]:
+def _turn(
+    positions: tuple[Tensor, Tensor], size: tuple[int, int], view: View
+) -> tuple[Tensor, Tensor]:
     """Return where pixels lie in a view."""
     if view == IDENTITY:
         return positions
-    batch_N, row_N, column_N = positions
     height, width = _turn_size(size, view)
-    place_HW = torch.arange(height * width, device=row_N.device).reshape(height, width)
-    place_N = undo_view(place_HW, view)[row_N, column_N]
-    return batch_N, place_N // width, place_N % width
+    place_HW = torch.arange(height * width, device=positions[0].device).reshape(height, width)
+    place_N = undo_view(place_HW, view)[positions]
+    return place_N // width, place_N % width
 
 
 def _turn_size(size: tuple[int, int], view: View) -> tuple[int, int]:

@@ -14,7 +14,7 @@ BACKENDS = ("auto", "torch", "openvino", "onnx")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 SUPPORTED = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
-COMPILE_FROM_PIXELS = 4_000_000
+COMPILE_FROM_PIXELS = 2_000_000
 """Of all views and models together. Compiling for OpenVINO takes a second or two; below this,
 torch would be done by then."""
 

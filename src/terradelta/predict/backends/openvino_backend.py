@@ -14,6 +14,7 @@ import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
+from torch import Tensor
 
 from terradelta.errors import ModelError
 from terradelta.models.bundle import Model, hash_model
@@ -114,9 +115,9 @@ def convert(deployment: Deployment, request: Request) -> openvino.Model:
 
     Through the front end itself: `openvino.convert_model` reports its use to its makers.
     """
-    example = tuple(part.float() for part in request)
+    example = _shrink(deployment, request)
     with warnings.catch_warnings(), torch.inference_mode():
-        # Shapes become constants, which is meant: the graph is for these shapes.
+        # Decisions by shape become constants, which is meant: see `_shrink`.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         warnings.simplefilter("ignore", DeprecationWarning)
         decoder = TorchScriptPythonDecoder(
@@ -124,8 +125,25 @@ def convert(deployment: Deployment, request: Request) -> openvino.Model:
         )
     front_end = FrontEndManager().load_by_framework("pytorch")
     graph = front_end.convert(front_end.load(decoder))
-    set_shapes(graph, [list(part.shape) for part in example])
+    set_shapes(graph, [list(part.shape) for part in request])
     return graph
+
+
+def _shrink(deployment: Deployment, request: Request) -> tuple[Tensor, ...]:
+    """Return inputs of the least size whose trace also answers the request.
+
+    Tracing runs the network once, eagerly. Its graph fits all sizes for which heads with global
+    pooling take the same decision: to pool over windows, or over the whole image.
+    """
+    network = deployment.network
+    stride_px = network.output_stride
+    side_px = 2 * stride_px
+    if network.pool_window_px is not None:
+        side_px = (-(-network.pool_window_px // stride_px) + 1) * stride_px
+    height, width = request.valid_BHW.shape[-2:]
+    if min(height, width) >= side_px:
+        height = width = side_px
+    return tuple(part[..., :height, :width].float() for part in request)
 
 
 def set_shapes(graph: openvino.Model, shapes: Sequence[Sequence[int]]):
