@@ -1,34 +1,45 @@
-"""Everything that `make bench` measures, one after the other, into benchmarks/results.md."""
+"""Everything that `make bench` measures, one after the other, into benchmarks/results.md.
+
+Each part runs in a process of its own, and its tables are written as soon as it ends.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
-import inference
-import overheads
-import rasters
-import training
-from tables import describe_machine, format_tables
+from tables import describe_machine
 
-RESULTS = Path(__file__).parent / "results.md"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.md"
+PARTS = ("overheads", "training", "inference", "rasters")
 INTRODUCTION = """# Results
 
 What `make bench` measured last; README.md says what the numbers mean.
-
 """
 
 
 def main():
     """Measure, print and write."""
-    machine = describe_machine()
-    tables = {}
-    for part in (overheads, training, inference, rasters):
-        print(f"measuring {part.__name__}", file=sys.stderr)
-        tables.update(part.measure())
-    text = f"{INTRODUCTION}```\n{machine}\n```\n\n{format_tables(tables)}"
-    RESULTS.write_text(text, encoding="utf-8")
+    text = f"{INTRODUCTION}\n```\n{describe_machine()}\n```\n"
+    for part in PARTS:
+        print(f"measuring {part}", file=sys.stderr)
+        text += "\n" + measure(part)
+        RESULTS.write_text(text, encoding="utf-8")
     print(text)
+
+
+def measure(part: str) -> str:
+    """Return the tables of a part as Markdown."""
+    code = (
+        f"import {part}, tables\n"
+        f"text = tables.format_tables({part}.measure())\n"
+        "open('work/tables.md', 'w', encoding='utf-8').write(text)\n"
+    )
+    (HERE / "work").mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-c", code], cwd=HERE, check=True, stdout=sys.stderr)
+    return (HERE / "work" / "tables.md").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

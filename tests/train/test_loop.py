@@ -151,3 +151,32 @@ def test_a_bad_file_is_a_typed_error_even_in_a_worker(drawn, config, tmp_path):
 def test_recipes_that_cannot_work_are_refused(config, tmp_path, options, message):
     with pytest.raises(ArgumentError, match=message):
         train(replace(config, **options), tmp_path / "run")
+
+
+def test_two_batches_a_step_are_one_of_twice_the_size(config, drawn, tmp_path, monkeypatch):
+    """On copies of one pair, whose batch statistics and means do not depend on the batch."""
+    for name in ("im1", "im2", "label1", "label2"):
+        (tmp_path / "copies" / name).mkdir(parents=True)
+        source = sorted((drawn / name).iterdir())[0]
+        for number in range(10):
+            shutil.copy(source, tmp_path / "copies" / name / f"{number}.png")
+    # Its random masks are what would differ.
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, features: features)
+    plain = replace(config, data=str(tmp_path / "copies"), views="none", precision="fp32", epochs=2)
+    runs = {
+        "large": replace(plain, batch_size=6),
+        "small": replace(plain, batch_size=3, accumulate_batches=2),
+        "never": replace(plain, batch_size=3),
+    }
+    weights = {
+        name: read_weights(train(recipe, tmp_path / name).folder) for name, recipe in runs.items()
+    }
+    off = {
+        name: max(
+            float((tensor - weights["large"][key]).abs().max())
+            for key, tensor in weights[name].items()
+            if "running" not in key and "num_batches" not in key
+        )
+        for name in ("small", "never")
+    }
+    assert off["small"] < 0.01 * off["never"]

@@ -9,6 +9,7 @@ Legend of the array names: H rows, W columns.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections import defaultdict
@@ -40,7 +41,7 @@ from terradelta.predict.pace import describe_runs
 from terradelta.predict.store import LAYERS, BlockLayers, BlockStore
 from terradelta.predict.transitions import TransitionSums
 
-M2_PER_KM2 = 1_000_000
+logger = logging.getLogger(__name__)
 
 
 def assemble(job: Job) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def assemble(job: Job) -> dict[str, Any]:
     write_json(staged / "summary.json", summary)
     run = assembly.describe_run(summary, time.monotonic() - started)
     write_json(staged / "run.json", run)
+    _log_seconds(run["seconds"])
     return summary
 
 
@@ -253,6 +255,18 @@ class _Assembly:
             },
             "km2_per_minute": area_ha and area_ha / 100 / (seconds / 60),
         }
+
+
+def _log_seconds(seconds: dict[str, float]):
+    """Say where the time went; what is neither network nor assembly is waiting for pixels."""
+    waiting = seconds["total"] - seconds["network"] - seconds["assembly"]
+    parts = {
+        "in the network": seconds["network"],
+        "waiting for pixels": waiting,
+        "for maps and polygons": seconds["assembly"],
+    }
+    shares = (f"{part / seconds['total']:.0%} {name}" for name, part in parts.items())
+    logger.info("%.1f s: %s", seconds["total"], ", ".join(shares))
 
 
 def _draw_picture(job: Job, folder: Path, summary: dict[str, Any]):

@@ -44,7 +44,9 @@ class TrainConfig:
     epochs: int = 30
     """Passes over the training pairs."""
     batch_size: int = 8
-    """Pairs a step."""
+    """Pairs a batch."""
+    accumulate_batches: int = 1
+    """Batches a step, whose gradients are averaged: more pairs a step than memory holds at once."""
     learning_rate: float = 1.5e-4
     """Adam's rate for the encoder at the first step."""
     head_rate_factor: float = 10.0
@@ -79,7 +81,7 @@ class TrainConfig:
     """auto, fp32 or bf16."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "val_every"):
+        for name in ("epochs", "batch_size", "accumulate_batches", "val_every"):
             if getattr(self, name) < 1:
                 raise ArgumentError(
                     f"{name} is {getattr(self, name)}", fix=f"give a {name} of at least 1"

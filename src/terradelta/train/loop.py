@@ -118,15 +118,18 @@ def train(
         for step, batch in enumerate(batches, start=progress.epoch * steps):
             if isinstance(batch, TerradeltaError):
                 raise batch
-            _decay_rates(optimizer, (1 - step / (config.epochs * steps)) ** config.poly_power)
+            together, place = _place_in_step(step % steps, steps, config.accumulate_batches)
+            share_done = (step - place) / (config.epochs * steps)
+            _decay_rates(optimizer, (1 - share_done) ** config.poly_power)
             logits = wrapped(
                 card.scaling.apply(batch.before_CHW).contiguous(memory_format=torch.channels_last),
                 card.scaling.apply(batch.after_CHW).contiguous(memory_format=torch.channels_last),
             )
             parts = objective(logits, batch.before_labels_HW, batch.after_labels_HW)
-            fabric.backward(parts.total)
-            optimizer.step()
-            optimizer.zero_grad()
+            fabric.backward(parts.total / together)
+            if place == together - 1:
+                optimizer.step()
+                optimizer.zero_grad()
             for name, value in parts._asdict().items():
                 sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0) + value.detach()
             bar.update()
@@ -256,6 +259,15 @@ def _build_optimizer(config: TrainConfig, network: SiameseNetwork) -> torch.opti
     for group in groups:
         group["initial_lr"] = group["lr"]
     return torch.optim.Adam(groups, weight_decay=config.weight_decay)
+
+
+def _place_in_step(batch: int, batches: int, wanted: int) -> tuple[int, int]:
+    """Return how many batches of an epoch make up the step of one of them, and its place there.
+
+    An epoch ends with a step, of fewer batches where their number does not divide.
+    """
+    place = batch % wanted
+    return min(wanted, batches - (batch - place)), place
 
 
 def _decay_rates(optimizer: torch.optim.Optimizer, factor: float):
