@@ -158,25 +158,26 @@ def test_two_batches_a_step_are_one_of_twice_the_size(config, drawn, tmp_path, m
     for name in ("im1", "im2", "label1", "label2"):
         (tmp_path / "copies" / name).mkdir(parents=True)
         source = sorted((drawn / name).iterdir())[0]
-        for number in range(10):
-            shutil.copy(source, tmp_path / "copies" / name / f"{number}.png")
+        # Two of them are held out.
+        for number in range(14):
+            shutil.copy(source, tmp_path / "copies" / name / f"{number:02}.png")
     # Its random masks are what would differ.
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, features: features)
-    plain = replace(config, data=str(tmp_path / "copies"), views="none", precision="fp32", epochs=2)
+    plain = replace(config, data=str(tmp_path / "copies"), views="none", precision="fp32", epochs=1)
     runs = {
-        "large": replace(plain, batch_size=6),
-        "small": replace(plain, batch_size=3, accumulate_batches=2),
-        "never": replace(plain, batch_size=3),
+        "large": replace(plain, batch_size=12),
+        "small": replace(plain, batch_size=6, accumulate_batches=2),
+        "never": replace(plain, batch_size=6),
     }
     weights = {
         name: read_weights(train(recipe, tmp_path / name).folder) for name, recipe in runs.items()
     }
+    # Adam's first step goes by the sign of a gradient, even of one that is nothing but rounding:
+    # hence not the largest difference but the usual one.
     off = {
-        name: max(
-            float((tensor - weights["large"][key]).abs().max())
-            for key, tensor in weights[name].items()
-            if "running" not in key and "num_batches" not in key
-        )
-        for name in ("small", "never")
+        name: torch.cat(
+            [(tensor - weights["large"][key]).abs().flatten() for key, tensor in trained.items()]
+        ).median()
+        for name, trained in weights.items()
     }
     assert off["small"] < 0.01 * off["never"]
