@@ -25,11 +25,12 @@ from ..conftest import make_model
 FAMILIES = [
     ("fcn", "resnet18", False),
     ("pspnet", "resnet18", True),
-    ("deeplabv3plus", "resnet50", False),
+    ("deeplabv3plus", "resnet18", False),
     ("unet", "efficientnet_lite0", False),
     ("fcn", "efficientnet_lite0", False),
     ("fcn", "hrnet_w18", False),
 ]
+SLOW_TO_EXPORT = (("fcn", "hrnet_w18"), ("unet", "efficientnet_lite0"))
 WINDOW_PX = 64
 CPU = torch.device("cpu")
 
@@ -48,10 +49,10 @@ def build(name, encoder, lightweight):
 
 
 def list_pairs():
-    """Every family on every backend; HRNet's 300 convolutions take their time to become ONNX."""
+    """Every family on every backend; some take their time to become ONNX."""
     for family in FAMILIES:
         for backend in ("torch", "openvino", "onnx"):
-            is_slow = backend == "onnx" and family[1] == "hrnet_w18"
+            is_slow = backend == "onnx" and family[:2] in SLOW_TO_EXPORT
             marks = [pytest.mark.slow] if is_slow else []
             yield pytest.param(family, backend, marks=marks, id="-".join((*family[:2], backend)))
 
