@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from terradelta.data.synthetic import draw_pair
 from terradelta.models.bundle import Model, ModelCard, load_model
 from terradelta.models.registry import create_model
-from terradelta.predict.engine import Predictor
+from terradelta.predict.engine import Predictor, choose_pool_window
 from terradelta.predict.run import DEFAULT_MODEL
 from trained import WORK, train_fcn
 
@@ -81,6 +81,9 @@ def list_models() -> dict[str, tuple[Model, bool]]:
         "fcn, resnet18": (load_model(train_fcn(WORK)), True),
         "unet, efficientnet_lite0 (embedded)": (load_model(DEFAULT_MODEL), True),
     }
+    for model, _ in models.values():
+        # Heads with global pooling answer as in `predict`, or the labels would not compare.
+        model.network.pool_window_px = choose_pool_window(model)
     for name, encoder in UNTRAINED:
         torch.manual_seed(0)
         network = create_model(name, encoder=encoder).eval()
