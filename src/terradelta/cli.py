@@ -32,8 +32,8 @@ Bands = Annotated[str | None, Parameter(name="--bands")]
 ValueRange = Annotated[str | None, Parameter(name="--value-range")]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 Protocol = Literal["second", "from-to", "ual"]
-Runtime = Literal["auto", "torch", "openvino", "onnx"]
-Precision = Literal["auto", "fp32", "bf16", "int8"]
+Runtime = Literal["auto", "torch", "torch-compile", "openvino", "onnx"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 @app.command

@@ -104,6 +104,37 @@ def test_every_backend_answers_floats_like_the_eager_network(model, backend):
     require_alike(model, backend, torch.float32)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_network_answers_like_the_eager_one_and_is_kept(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for height in (96, 64):
+        request = draw_request(height=height)
+        expected = answer_plainly(model, request)
+        compiled = make_backend(Choice("torch-compile", "fp32", ""), model, CPU, WINDOW_PX)
+        for mine, theirs in zip(compiled(request), expected, strict=True):
+            assert (mine - theirs).abs().max() < 1e-3 * theirs.abs().max()
+    assert list(tmp_path.rglob("*.so"))
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ArgumentError, match=r"there is no C\+\+ compiler"):
+        choose_backend("torch-compile", "fp32", CPU)
+
+
+def test_float16_answers_nearly_like_float32(model):
+    request = draw_request()
+    exact, rounded = (
+        make_backend(Choice("torch", precision, ""), model, CPU, WINDOW_PX)(request)
+        for precision in ("fp32", "fp16")
+    )
+    for mine, theirs in zip(rounded, exact, strict=True):
+        assert 0 < (mine - theirs).abs().max() < 0.02 * theirs.abs().max()
+
+
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_bfloat16_hardly_changes_the_labels_of_a_trained_model(backend):
     scene = draw_pair(702, 512)
@@ -168,8 +199,9 @@ def test_the_choice_goes_by_device_size_and_what_was_asked_for():
     [
         (("abacus", "auto"), "backend 'abacus' is not known"),
         (("auto", "fp8"), "precision 'fp8' is not known"),
-        (("torch", "int8"), "torch computes in fp32 or bf16, not in int8"),
+        (("torch", "int8"), "torch computes in fp32, bf16, fp16, not in int8"),
         (("onnx", "bf16"), "onnx computes in fp32, not in bf16"),
+        (("openvino", "fp16"), "openvino computes in fp32, bf16, int8, not in fp16"),
         (("openvino", "fp32", torch.device("cuda")), "openvino was asked for on cuda"),
     ],
 )

@@ -94,6 +94,15 @@ def test_the_map_does_not_depend_on_the_batch(model, batch_size):
     assert (one == many).all()
 
 
+def test_the_map_does_not_depend_on_when_answers_are_fetched(model):
+    """As on a GPU, which is given the next batch before the last one's answer is taken."""
+    scene = draw_pair(3, (300, 400))
+    at_once, later = (Predictor([model], precision="fp32") for _ in range(2))
+    later._batches_ahead = 1
+    maps = [map_with(predictor, Tiling(128, 16, 8), scene) for predictor in (at_once, later)]
+    assert (maps[0] == maps[1]).all()
+
+
 def test_invalid_tiles_cost_no_network(model):
     whole = cut_window(0, 0, 60, 50)
     # Nine bands would not fit the network.

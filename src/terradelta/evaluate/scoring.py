@@ -63,8 +63,9 @@ def evaluate(
         protocol: "second", "from-to" or "ual".
         tta: Test-time views to average: "none", "flips", "d4" or "seed6".
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: What runs the network: "auto", "torch", "openvino" or "onnx".
-        precision: "auto", "fp32", "bf16" or "int8".
+        backend: What runs the network: "auto", "torch", "torch-compile",
+            "openvino" or "onnx".
+        precision: "auto", "fp32", "bf16", "fp16" or "int8".
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.

@@ -6,6 +6,7 @@ Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -33,6 +34,8 @@ DEFAULT_POOL_WINDOW_PX = 512
 """Where a model with global pooling does not say what size of image it was trained on."""
 DEFAULT_BATCH_SIZE = {"cpu": 1, "cuda": 4}
 """Tiles of a batch. Fixed and not by the memory at hand, as other batches round differently."""
+BATCHES_AHEAD = {"cpu": 0, "cuda": 1}
+"""How many batches the network is given before the answer to an earlier one is taken."""
 
 
 class Predictor:
@@ -43,8 +46,8 @@ class Predictor:
         tta: Test-time views whose probabilities are averaged: "none", "flips" (4), "d4" (8), or
             "seed6" (identity, two flips, three quarter turns; what the reference uses).
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: "auto", "torch", "openvino" or "onnx".
-        precision: "auto", "fp32", "bf16" or "int8".
+        backend: A name in `BACKENDS`.
+        precision: A name in `PRECISIONS`.
         value_range: Stored values that become the darkest and the brightest the models know; by
             default images are taken to be in the models' own scale.
         tile_size_px: Side of the tiles; by default 1024, more for networks that look very far.
@@ -91,6 +94,7 @@ class Predictor:
         self._backends: list[Backend] = []
         self.tiling = self._choose_tiling(tile_size_px)
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
+        self._batches_ahead = BATCHES_AHEAD[self.device.type]
 
     def start(self, pixels: int | None = None):
         """Choose what runs the networks and make them ready; the first answer does it otherwise.
@@ -241,19 +245,41 @@ class Predictor:
         """
         maps = ClassMaps.empty(int(write.height), int(write.width))
         wanted = [tile for tile in tiles if pair.valid_HW[offset_slices(tile.write, window)].any()]
+        asked: deque[tuple[list[Tile], list[Vote], tuple[int, int]]] = deque()
         for batch in _batch_alike(wanted, self.batch_size):
-            seen = [offset_slices(tile.read, window) for tile in batch]
-            answers = self.classify(
-                _stack(pair.before_CHW, seen),
-                _stack(pair.after_CHW, seen),
-                torch.from_numpy(np.stack([pair.data_HW[part] for part in seen])),
-                num_views,
-                [tile.kept for tile in batch],
-            )
-            for tile, answer in zip(batch, answers, strict=True):
-                for map_HW, part_HW in zip(maps, answer, strict=True):
-                    map_HW[offset_slices(tile.write, write)] = part_HW
+            request = self._cut(pair, [offset_slices(tile.read, window) for tile in batch])
+            asked.append((batch, *self._collect_votes(*request, num_views)))
+            # A GPU works on this batch while the maps of the one before it are fetched.
+            if len(asked) > self._batches_ahead:
+                self._decide_into(maps, write, *asked.popleft())
+        while asked:
+            self._decide_into(maps, write, *asked.popleft())
         return maps
+
+    def _cut(self, pair: PairWindow, parts: Sequence[tuple[slice, slice]]) -> Request:
+        """Return some windows of a pair as one batch."""
+        request = Request(
+            _stack(pair.before_CHW, parts),
+            _stack(pair.after_CHW, parts),
+            torch.from_numpy(np.stack([pair.data_HW[part] for part in parts])),
+        )
+        if self.device.type != "cuda":
+            return request
+        # Only from pinned memory are pixels copied while the GPU computes.
+        return Request(*(part.pin_memory() for part in request))
+
+    def _decide_into(
+        self,
+        maps: ClassMaps,
+        write: Window,
+        batch: Sequence[Tile],
+        votes: Sequence[Vote],
+        size: tuple[int, int],
+    ):
+        answers = decide(votes, size, self.threshold, [tile.kept for tile in batch])
+        for tile, answer in zip(batch, answers, strict=True):
+            for map_HW, part_HW in zip(maps, answer, strict=True):
+                map_HW[offset_slices(tile.write, write)] = part_HW
 
 
 def choose_pool_window(model: Model) -> int | None:

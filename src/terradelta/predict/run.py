@@ -93,8 +93,9 @@ def predict(
         tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
             more for networks that look very far.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: What runs the network: "auto", "torch", "openvino" or "onnx".
-        precision: "auto", "fp32", "bf16" or "int8".
+        backend: What runs the network: "auto", "torch", "torch-compile",
+            "openvino" or "onnx".
+        precision: "auto", "fp32", "bf16", "fp16" or "int8".
         shard: "2/4" answers the second quarter of the map only; `merge` joins the quarters.
         picture: Also draw before, after and the map into `picture.png`.
         overwrite: Replace an existing output.

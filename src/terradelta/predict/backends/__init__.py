@@ -41,4 +41,10 @@ def make_backend(
         return ONNXBackend(model, pool_window_px)
     from terradelta.predict.backends.torch_backend import TorchBackend
 
-    return TorchBackend(model, device, choice.precision, pool_window_px)
+    return TorchBackend(
+        model,
+        device,
+        choice.precision,
+        pool_window_px,
+        compiled=choice.backend == "torch-compile",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -10,9 +12,14 @@ import torch
 from terradelta.errors import ArgumentError
 from terradelta.models.precision import choose_precision
 
-BACKENDS = ("auto", "torch", "openvino", "onnx")
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
-SUPPORTED = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
+BACKENDS = ("auto", "torch", "torch-compile", "openvino", "onnx")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+SUPPORTED = {
+    "torch": ("fp32", "bf16", "fp16"),
+    "torch-compile": ("fp32", "bf16", "fp16"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnx": ("fp32",),
+}
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 COMPILE_FROM_PIXELS = 2_000_000
 """Of all views and models together. Compiling for OpenVINO takes a second or two; below this,
@@ -24,9 +31,9 @@ class Choice:
     """What runs the network."""
 
     backend: str
-    """"torch", "openvino" or "onnx"."""
+    """"torch", "torch-compile", "openvino" or "onnx"."""
     precision: str
-    """"fp32", "bf16" or "int8"."""
+    """"fp32", "bf16", "fp16" or "int8"."""
     reason: str
     """Why, in a few words."""
 
@@ -43,8 +50,8 @@ def choose_backend(
     job makes the same one.
 
     Args:
-        backend: "auto", "torch", "openvino" or "onnx".
-        precision: "auto", "fp32", "bf16" or "int8".
+        backend: A name in `BACKENDS`.
+        precision: A name in `PRECISIONS`.
         device: Where; the CPU by default.
         pixels: How many are to be answered, of all views and models; None where nobody knows.
 
@@ -71,7 +78,7 @@ def choose_backend(
     if precision not in SUPPORTED[backend]:
         able = [name for name, formats in SUPPORTED.items() if precision in formats]
         raise ArgumentError(
-            f"backend {backend} computes in {' or '.join(SUPPORTED[backend])}, not in {precision}",
+            f"backend {backend} computes in {', '.join(SUPPORTED[backend])}, not in {precision}",
             fix=f"use --backend {' or '.join(able)}, or --precision {SUPPORTED[backend][-1]}",
         )
     return Choice(backend, precision, "; ".join(reasons) or "as asked for")
@@ -101,14 +108,21 @@ def _choose_precision(backend: str, device: torch.device) -> tuple[str, str]:
         is_fast = choose_precision(device) is torch.bfloat16
     if is_fast:
         return "bf16", f"the {device.type} multiplies bfloat16 fast"
+    if device.type == "cuda":
+        return "fp16", "this GPU multiplies float16 fast and has no bfloat16"
     return "fp32", f"the {device.type} does not multiply bfloat16 fast"
 
 
 def _require_runtime(backend: str, device: torch.device):
-    if backend != "torch" and device.type != "cpu":
+    if not backend.startswith("torch") and device.type != "cpu":
         raise ArgumentError(
             f"backend {backend} was asked for on {device}, and it runs on the CPU here",
             fix="use --backend torch or --device cpu",
+        )
+    if backend == "torch-compile" and device.type == "cpu" and not _find_compiler():
+        raise ArgumentError(
+            f"backend {backend} was asked for and there is no C++ compiler",
+            fix="install g++ or clang++ (Debian: apt-get install g++), or use --backend openvino",
         )
     package = PACKAGES.get(backend)
     if package is not None and find_spec(package) is None:
@@ -116,3 +130,8 @@ def _require_runtime(backend: str, device: torch.device):
             f"backend {backend} was asked for and {package} is not installed",
             fix=f"pip install {package}, or use --backend torch",
         )
+
+
+def _find_compiler() -> str | None:
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    return next((name for name in names if name and shutil.which(name)), None)
