@@ -130,7 +130,7 @@ def test_descending_it_recovers_labels_and_change(reference):
 
 def test_refuses_what_it_cannot_use(reference):
     labels = reference.before_labels, reference.after_labels
-    with pytest.raises(ArgumentError, match="ual, ual-probability, cosine, mse, none"):
+    with pytest.raises(ArgumentError, match="ual, ual-probability, cosine, mse, agreement, none"):
         ChangeObjective("focal")
     with pytest.raises(ArgumentError, match=r"-0\.5"):
         ChangeObjective(consistency_weight=-0.5)

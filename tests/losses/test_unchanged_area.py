@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from terradelta.errors import ArgumentError, DataError
-from terradelta.losses import CosineChangeLoss, SquaredDifferenceLoss, UnchangedAreaLoss
+from terradelta.losses import (
+    AgreementLoss,
+    CosineChangeLoss,
+    SquaredDifferenceLoss,
+    UnchangedAreaLoss,
+)
 
 LOSSES = {
     "logit": lambda: UnchangedAreaLoss("logit"),
     "probability": lambda: UnchangedAreaLoss("probability"),
     "cosine": CosineChangeLoss,
     "mse": SquaredDifferenceLoss,
+    "agreement": AgreementLoss,
 }
 PULLS_APART = ("logit", "probability", "cosine")  # mse leaves changed pixels alone
 
@@ -54,7 +60,13 @@ def measure_slowly(name: str, before: np.ndarray, after: np.ndarray, changed: bo
     if name == "cosine":
         cosine = (p @ q) / math.sqrt((p @ p) * (q @ q))
         return cosine if changed else 1 - cosine
-    return 0.0 if changed else sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) / len(p)
+    if changed:
+        return 0.0
+    if name == "agreement":
+        sharp = ((p + q) / 2) ** 2
+        sharp /= sharp.sum()
+        return sum((sharp * np.log(sharp / date)).sum() for date in (p, q)) / 2
+    return sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) / len(p)
 
 
 def measure_distance(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -216,6 +228,8 @@ def test_symmetric_nonnegative_and_bounded_below(seed, scale, name):
     none_changed = loss(before, after, torch.zeros_like(change)).item()
     floor = math.log(2) if name == "logit" else 0.0
     assert none_changed >= floor - 1e-6
+    if name == "agreement":  # Dates that agree are pulled on towards a decision.
+        loss = AgreementLoss(temperature=1)
     assert loss(before, before, torch.zeros_like(change)).item() == pytest.approx(floor, abs=1e-6)
 
 
@@ -239,7 +253,21 @@ def test_order_of_pixels_and_of_classes_does_not_matter(seed, name):
     torch.testing.assert_close(loss(*shuffled, change[:, rows]), loss(before, after, change))
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_each_date_of_an_unchanged_pixel_moves_from_its_answer_to_the_sharpened_mean(temperature):
+    before, after, change = draw()
+    before.requires_grad_()
+    AgreementLoss(temperature)(before, after, change).backward()
+    p, q = before.detach().softmax(1), after.softmax(1)
+    target = ((p + q) / 2) ** (1 / temperature)
+    target /= target.sum(1, keepdim=True)
+    expected = (p - target) * ~change[:, None] / (2 * change.numel())
+    torch.testing.assert_close(before.grad, expected)
+
+
 def test_gradient_is_that_of_the_value(name):
+    if name == "agreement":
+        pytest.skip("its target is held fixed")
     before, after, change = draw(shape=(1, 3, 2, 3))
     before.requires_grad_()
     after.requires_grad_()

@@ -6,6 +6,7 @@ from terradelta.losses.change import ChangeLoss
 from terradelta.losses.objective import CONSISTENCY_LOSSES, ChangeObjective, ObjectiveParts
 from terradelta.losses.semantic import SemanticLoss
 from terradelta.losses.unchanged_area import (
+    AgreementLoss,
     CosineChangeLoss,
     SquaredDifferenceLoss,
     UnchangedAreaLoss,
@@ -13,6 +14,7 @@ from terradelta.losses.unchanged_area import (
 
 __all__ = [
     "CONSISTENCY_LOSSES",
+    "AgreementLoss",
     "ChangeLoss",
     "ChangeObjective",
     "CosineChangeLoss",

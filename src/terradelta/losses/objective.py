@@ -17,6 +17,7 @@ from terradelta.losses.change import ChangeLoss, weigh_pixels
 from terradelta.losses.pixels import check_pair, check_shapes, mean_over_valid, prepare_change
 from terradelta.losses.semantic import SemanticLoss
 from terradelta.losses.unchanged_area import (
+    AgreementLoss,
     CosineChangeLoss,
     SquaredDifferenceLoss,
     UnchangedAreaLoss,
@@ -27,6 +28,7 @@ CONSISTENCY_LOSSES: dict[str, Callable[[], nn.Module] | None] = {
     "ual-probability": partial(UnchangedAreaLoss, form="probability"),
     "cosine": CosineChangeLoss,
     "mse": SquaredDifferenceLoss,
+    "agreement": AgreementLoss,
     "none": None,
 }
 """Losses for the consistency term, by the name used in configurations."""

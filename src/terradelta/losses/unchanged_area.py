@@ -1,7 +1,7 @@
 """Losses that tie the land cover of two dates together: alike where unchanged, else unlike.
 
-The unchanged-area loss (UAL) and the two other published losses for the same place, all called
-`(before_logits_BKHW, after_logits_BKHW, change_BHW, valid_BHW=None)` and all with 1 = changed.
+The unchanged-area loss (UAL), the two other published losses for the same place and one of our own,
+all called `(before_logits_BKHW, after_logits_BKHW, change_BHW, valid_BHW=None)`, 1 = changed.
 Shape suffixes: B batch, K classes, H height, W width.
 """
 
@@ -143,6 +143,62 @@ class SquaredDifferenceLoss(nn.Module):
         )
         difference_BHW = (before.softmax(1) - after.softmax(1)).square().mean(1)
         return mean_over_valid((1 - change) * difference_BHW, valid_BHW)
+
+
+class AgreementLoss(nn.Module):
+    """Both dates of an unchanged pixel learn from what they say together.
+
+    With q the mean of the two class distributions, sharpened (`q_k ~ mean_k ** (1 / temperature)`)
+    and held fixed, an unchanged pixel costs `1/2 (KL(q || p_before) + KL(q || p_after))` and a
+    changed one nothing: its labels say already what it was and what it became. The gradient by a
+    date's logits is p - q, so it fades as the dates agree, where that of UAL's logit form keeps its
+    full size until they are equal. Below a temperature of 1 agreeing dates are pulled on towards a
+    decision, which labels unlabelled ground.
+
+    Source: terradelta's; the sharpened mean as a target is that of Berthelot et al., "MixMatch",
+    NeurIPS 2019, arXiv:1905.02249, eq. 7.
+
+    Args:
+        temperature: Above 0; 1 leaves the mean as it is.
+
+    Raises:
+        ArgumentError: If the temperature is not above 0.
+    """
+
+    def __init__(self, temperature: float = 0.5):
+        super().__init__()
+        if not temperature > 0:
+            raise ArgumentError(
+                f"the temperature is {temperature}", fix="give it above 0; 0.5 sharpens, 1 does not"
+            )
+        self.temperature = temperature
+
+    def forward(
+        self,
+        before_logits_BKHW: Tensor,
+        after_logits_BKHW: Tensor,
+        change_BHW: Tensor,
+        valid_BHW: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mean over the valid pixels; arguments and errors as in UnchangedAreaLoss."""
+        before, after, change = _prepare_pair(
+            before_logits_BKHW, after_logits_BKHW, change_BHW, valid_BHW
+        )
+        log_before, log_after = before.log_softmax(1), after.log_softmax(1)
+        with torch.no_grad():
+            log_sum = torch.logaddexp(log_before, log_after)
+            log_target = (log_sum / self.temperature).log_softmax(1)
+            target = log_target.exp()
+        # No less than 0, which rounding would allow.
+        divergences = [
+            (target * (log_target - log_date)).sum(1).clamp_min(0.0)
+            for log_date in (log_before, log_after)
+        ]
+        return mean_over_valid((1 - change) * 0.5 * sum(divergences), valid_BHW)
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows between the brackets."""
+        return f"temperature={self.temperature}"
 
 
 def _prepare_pair(

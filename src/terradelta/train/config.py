@@ -11,7 +11,7 @@ import yaml
 from terradelta.errors import ArgumentError
 from terradelta.outputs import stage_file
 
-Loss = Literal["ual", "ual-probability", "cosine", "mse", "none"]
+Loss = Literal["ual", "ual-probability", "cosine", "mse", "agreement", "none"]
 Views = Literal["none", "flips", "d4", "seed6"]
 
 
