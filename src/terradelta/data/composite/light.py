@@ -66,7 +66,7 @@ def _draw_season(
     classes_HW: np.ndarray, bands: int, rng: np.random.Generator, spread: float
 ) -> np.ndarray:
     """Return each pixel's factors, (C, H, W), blurred lest they draw the classes' outlines."""
-    factors = rng.uniform(1 - spread, 1 + spread, (256, bands))
+    factors = np.stack([draw_gain(bands, spread, rng).ravel() for _ in range(256)])
     steps = np.rint(factors * _FACTOR_STEPS).astype(np.uint8)
     picture = Image.fromarray(steps[classes_HW]).filter(ImageFilter.GaussianBlur(_SEASON_EDGE_PX))
     return np.moveaxis(np.asarray(picture, np.float32), -1, 0) / _FACTOR_STEPS
