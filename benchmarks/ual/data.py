@@ -6,8 +6,8 @@ their resolution. Masks are coarse and of one city; that of area t8 is of anothe
 `naip`: two years of one site in North Dakota. **Labels are derived**: indices that use the near
 infrared, which the images (red, green, blue) do not hold. NDWI > 0.1 is water, else NDVI > 0.1
 vegetation, else ground; crop seasons count as change, strips under 3 px (15 m) do
-not; 2014 is left out. Split by area, with a gap; the pairs of a
-split lie over one another in part, so they are not independent samples.
+not; 2014 is left out. Split by area, with a gap; the pairs of a split lie over one another in part,
+so they are not independent samples.
 
 `drawn`: scenes of terradelta.data.synthetic.
 
@@ -69,7 +69,7 @@ NAIP_MARGIN_PX = 8
 NAIP_SMALLEST_PX = 24
 INDEX_THRESHOLD = 0.1
 NAIP_LEFT_OUT = ("2014",)
-"""Its infrared is weaker: the index takes 46 % of the site, fields too, for water (else 13-26 %)."""
+"""Its infrared is weaker: the index takes 46 % of the site for water, fields too (else 13-26 %)."""
 
 DRAWN_GSD_M = 1.0
 NAMES = ("composed", "naip", "drawn")

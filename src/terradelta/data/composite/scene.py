@@ -108,8 +108,7 @@ def compose_pair(
         check_scene(source, canvas_px)
     canvas = _Canvas(_crop(rng, scene, canvas_px), options)
     donors = [_Donor(rng, source, canvas) for source in (other, other, scene)]
-    changes = rng.random() >= options.unchanged
-    if changes:
+    if rng.random() >= options.unchanged:
         # Objects last: a region would bury them.
         for draw, most in ((_draw_region, options.regions), (_draw_object, options.objects)):
             for _ in range(_draw_number(rng, most)):
@@ -119,17 +118,18 @@ def compose_pair(
                     canvas.paste_change(piece, date)
     for _ in range(_draw_number(rng, options.decoys)):
         _paste_decoy(rng, canvas, donors)
-    shift_px = rng.uniform(-options.largest_shift_px, options.largest_shift_px, 2)
+    x, y = rng.uniform(-options.largest_shift_px, options.largest_shift_px, 2) / 2
     pictures = [
-        expose(image_CHW, classes_HW, tuple(sign * shift_px / 2), rng, options)
-        for image_CHW, classes_HW, sign in zip(canvas.images, canvas.classes, (-1, 1), strict=True)
+        expose(image_CHW, classes_HW, shift_px, rng, options)
+        for image_CHW, classes_HW, shift_px in zip(
+            canvas.images, canvas.classes, ((-x, -y), (x, y)), strict=True
+        )
     ]
     inside = slice(margin_px, margin_px + size_px), slice(margin_px, margin_px + size_px)
-    return ComposedPair(
-        *(np.ascontiguousarray(picture_CHW[:, *inside]) for picture_CHW in pictures),
-        *(classes_HW[inside].copy() for classes_HW in canvas.classes),
-        canvas.pasted_HW[inside].copy(),
-    )
+    before_CHW, after_CHW = (np.ascontiguousarray(image_CHW[:, *inside]) for image_CHW in pictures)
+    before_class_HW, after_class_HW = (classes_HW[inside].copy() for classes_HW in canvas.classes)
+    pasted_HW = canvas.pasted_HW[inside].copy()
+    return ComposedPair(before_CHW, after_CHW, before_class_HW, after_class_HW, pasted_HW)
 
 
 def check_scene(scene: LabelledScene, least_px: int, name: str = "the scene"):
@@ -170,7 +170,8 @@ class _Canvas:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.pasted_HW.shape
+        height, width = self.pasted_HW.shape
+        return height, width
 
     def paste_change(self, piece: _Piece, date: int):
         """Paste into one date what is of another class there, unless that is too little."""
@@ -185,7 +186,7 @@ class _Canvas:
 
     def _free(self, piece: _Piece) -> np.ndarray:
         """Return where both sides are labelled and nothing was pasted yet."""
-        is_labelled_HW = (piece.classes_HW != 0) & (self.classes[0][piece.place] != 0)
+        is_labelled_HW = piece.classes_HW != 0
         return piece.mask_HW & is_labelled_HW & ~self.pasted_HW[piece.place]
 
     def _paste(self, piece: _Piece, mask_HW: np.ndarray, dates: tuple[int, ...]):
