@@ -1,8 +1,8 @@
 """The runs of the leaderboard: what is trained, and one after the other until all are there.
 
 A run is a benchmark, a consistency loss, a network, an encoder and a seed. Everything else is the
-same for all: steps, rates, augmentation, the epoch chosen on the validation split, the numbers taken
-on the test split. Runs that share benchmark, network, encoder and seed start from the same weights
+same for all: steps, rates, augmentation, the epoch chosen on the validation split, the numbers
+taken on the test split. Runs that share benchmark, network, encoder and seed start from the same weights
 and see the same crops in the same order, so their differences are paired. Each finished run is a
 line of runs.jsonl, and a command that was stopped goes on. Run, after data.py:
 

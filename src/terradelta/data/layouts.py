@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
+from terradelta.data.class_file import CLASSES_FILE, read_classes
 from terradelta.data.images import IMAGE_SUFFIXES
 from terradelta.errors import ArgumentError, DataError
 
@@ -125,12 +126,14 @@ def find_pairs(
     Args:
         root: Folder, or CSV file whose paths are relative to it.
         split: Which part to list.
-        classes: What the class ids mean; by default SENSEEARTH, and BINARY for change masks.
+        classes: What the class ids mean; by default what the data set's classes.json says, or
+            without one SENSEEARTH, and BINARY for change masks.
         val_every: Step of the rule that makes a validation split, 2 or more.
 
     Raises:
         ArgumentError: If an argument is out of its range or `classes` is no table for change masks.
-        DataError: If no pairs are found, files do not match, or a name is there twice.
+        DataError: If no pairs are found, files do not match, a name is there twice, or classes.json
+            cannot be read.
     """
     root = Path(root)
     if split not in get_args(Split):
@@ -155,13 +158,23 @@ def find_pairs(
             fix="choose a split, or keep the two kinds in two folders",
         )
     is_binary = change_masks == {True}
+    classes = classes or read_classes(_class_folders(root))
     if is_binary and classes is not None and classes.num_classes != 1:
         raise ArgumentError(
             f"{root} has change masks, one class, but the class table has {classes.num_classes}",
-            fix="leave the class table out, or add masks of both dates (label1 and label2)",
+            fix=f"leave the class table or {CLASSES_FILE} out, or add masks of both dates"
+            " (label1 and label2)",
         )
     layout = "csv" if root.is_file() else "binary" if is_binary else "senseearth"
     return PairFolder(root, layout, pairs, classes or (BINARY if is_binary else SENSEEARTH))
+
+
+def _class_folders(root: Path) -> list[Path]:
+    """Return where the class table may lie: in the root or with the splits."""
+    if root.is_file():
+        return [root.parent]
+    names = {name for spellings in SPLIT_NAMES.values() for name in spellings}
+    return [root, *(folder for key, folder in _subfolders(root).items() if key in names)]
 
 
 def match_folders(before: Path, after: Path) -> tuple[PairFiles, ...]:

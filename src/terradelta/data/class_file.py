@@ -1,0 +1,45 @@
+"""The class table that a data set brings along: `classes.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from terradelta.classes import ClassTable
+from terradelta.errors import ArgumentError, DataError
+from terradelta.outputs import write_json
+
+CLASSES_FILE = "classes.json"
+"""`ClassTable.to_dict`, in a data set's root or in the folders of its splits."""
+
+
+def write_classes(folder: Path, classes: ClassTable):
+    """Write the class table of a data set."""
+    write_json(folder / CLASSES_FILE, classes.to_dict())
+
+
+def read_classes(folders: Iterable[Path]) -> ClassTable | None:
+    """Return the class table that lies in some of the folders, None where there is none.
+
+    Raises:
+        DataError: If a file holds no class table, or two differ.
+    """
+    paths = [folder / CLASSES_FILE for folder in folders]
+    tables = {path: _read(path) for path in paths if path.is_file()}
+    if len(set(tables.values())) > 1:
+        raise DataError(
+            f"the class tables {', '.join(map(str, tables))} differ",
+            fix="make all splits of a data set with one class table",
+        )
+    return next(iter(tables.values()), None)
+
+
+def _read(path: Path) -> ClassTable:
+    try:
+        return ClassTable.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
+    except (ValueError, KeyError, TypeError, ArgumentError) as error:
+        raise DataError(
+            f"{path} holds no class table: {error!r}",
+            fix='write {"names": [...], "colours": [[r, g, b], ...]}, id 0 first',
+        ) from error
