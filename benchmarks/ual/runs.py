@@ -2,9 +2,9 @@
 
 A run is a benchmark, a consistency loss, a network, an encoder and a seed. Everything else is the
 same for all: steps, rates, augmentation, the epoch chosen on the validation split, the numbers
-taken on the test split. Runs that share benchmark, network, encoder and seed start from the same weights
-and see the same crops in the same order, so their differences are paired. Each finished run is a
-line of runs.jsonl, and a command that was stopped goes on. Run, after data.py:
+taken on the test split. Runs that share benchmark, network, encoder and seed start from the same
+weights and see the same crops in the same order, so their differences are paired. Each finished run
+is a line of runs.jsonl, and a command that was stopped goes on. Run, after data.py:
 
     python benchmarks/ual/runs.py --data DIR --jobs 2
 """

@@ -166,7 +166,7 @@ class _Canvas:
         self.scene = scene
         self.images = [scene.image_CHW.astype(np.float32) for _ in BOTH]
         self.classes = [scene.classes_HW.copy() for _ in BOTH]
-        self.pasted_HW = np.zeros(scene.classes_HW.shape, bool)
+        self.pasted_HW = np.zeros_like(scene.classes_HW, bool)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -186,7 +186,7 @@ class _Canvas:
 
     def _free(self, piece: _Piece) -> np.ndarray:
         """Return where both sides are labelled and nothing was pasted yet."""
-        is_labelled_HW = piece.classes_HW != 0
+        is_labelled_HW = (piece.classes_HW != 0) & (self.classes[0][piece.place] != 0)
         return piece.mask_HW & is_labelled_HW & ~self.pasted_HW[piece.place]
 
     def _paste(self, piece: _Piece, mask_HW: np.ndarray, dates: tuple[int, ...]):
