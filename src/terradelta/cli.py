@@ -235,6 +235,8 @@ def train(
     if not _is_recipe(source):
         config = replace(config, data=source)
     result = run_train(config, output, resume=resume, overwrite=overwrite)
+    if result.rank != 0:
+        return
     print(f"best epoch {result.best_epoch}, validation, protocol second")
     print_numbers(result.scores)
     print(f"\nmodel in {result.folder / 'best'}")

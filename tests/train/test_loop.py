@@ -1,6 +1,9 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +17,7 @@ from terradelta.data.synthetic import write_folders
 from terradelta.errors import ArgumentError, DataError, OutputExistsError
 from terradelta.train.config import TrainConfig
 from terradelta.train.loop import train
+from terradelta.train.optimization import build_optimizer, set_rates
 
 
 @pytest.fixture(scope="module")
@@ -63,27 +67,24 @@ def test_the_logged_scores_are_those_of_the_kept_model(run, config):
     assert again.numbers == pytest.approx(run.scores, nan_ok=True)
 
 
-def test_a_broken_run_resumes_bit_for_bit(run, config, tmp_path, monkeypatch):
-    """Killed in its second epoch, a run ends with the weights of one that was not."""
-    from terradelta.train import loop
-
-    calls = []
-    original = loop._decay_rates
-
-    def fail_later(*arguments):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        original(*arguments)
-
-    monkeypatch.setattr(loop, "_decay_rates", fail_later)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "run")
-    monkeypatch.undo()
-    resumed = train(config, tmp_path / "run", resume=True)
-    theirs, ours = read_weights(run.folder), read_weights(resumed.folder)
+def test_a_killed_run_resumes_bit_for_bit(config, tmp_path):
+    """Killed in its second epoch by SIGKILL, a run ends with the weights of one that was not."""
+    config = replace(config, ema_decay=0.5)
+    config.write_yaml(tmp_path / "recipe.yaml")
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "terradelta.cli", "train", str(tmp_path / "recipe.yaml")]
+    process = subprocess.Popen([*command, "-o", str(killed)])
+    while not (killed / "checkpoints" / "epoch-0001").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "checkpoints" / "epoch-0003").exists()
+    resumed = train(config, killed, resume=True)
+    unbroken = train(config, tmp_path / "unbroken")
+    theirs, ours = read_weights(unbroken.folder), read_weights(resumed.folder)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert resumed.scores == pytest.approx(run.scores, nan_ok=True)
+    assert resumed.scores == pytest.approx(unbroken.scores, nan_ok=True)
 
 
 def test_the_number_of_workers_changes_nothing(config, tmp_path):
@@ -100,16 +101,14 @@ def test_a_finished_run_is_kept_unless_told(run, config):
 
 
 def test_heads_learn_faster_and_rates_fall(config):
-    from terradelta.train import loop
-
     network = td.create_model("fcn", encoder="resnet18")
-    optimizer = loop._build_optimizer(TrainConfig(), network)
+    optimizer = build_optimizer(TrainConfig(), network)
     encoder, heads = optimizer.param_groups
     assert (encoder["lr"], heads["lr"]) == pytest.approx((1.5e-4, 1.5e-3))
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
         list(network.parameters())
     )
-    loop._decay_rates(optimizer, 0.5)
+    set_rates(optimizer, 0.5)
     assert (encoder["lr"], heads["lr"]) == pytest.approx((0.75e-4, 0.75e-3))
 
 

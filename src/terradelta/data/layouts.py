@@ -142,14 +142,7 @@ def find_pairs(
         )
     if val_every < 2:
         raise ArgumentError(f"val_every is {val_every}, and it must be 2 or more", fix="use 10")
-    if root.is_file() and root.suffix.lower() == ".csv":
-        parts = _read_csv(root)
-    elif root.is_dir():
-        parts = _read_folder(root)
-    else:
-        what = "is not a CSV file" if root.exists() else "does not exist"
-        raise DataError(f"{root} {what}", fix=_KNOWN_LAYOUTS)
-    pairs = _select(root, parts, split, val_every)
+    pairs = _select(root, _read_parts(root), split, val_every)
     _refuse_duplicates(root, pairs)
     change_masks = {pair.is_change_mask for pair in pairs if pair.before_label is not None}
     if len(change_masks) == 2:
@@ -167,6 +160,25 @@ def find_pairs(
         )
     layout = "csv" if root.is_file() else "binary" if is_binary else "senseearth"
     return PairFolder(root, layout, pairs, classes or (BINARY if is_binary else SENSEEARTH))
+
+
+def list_named_splits(root: str | Path) -> list[str]:
+    """Return the splits that a data set itself names, by folder, list or CSV column.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    return sorted(set(_read_parts(Path(root))) & set(SPLIT_NAMES))
+
+
+def _read_parts(root: Path) -> dict[str, list[PairFiles]]:
+    """Return the pairs of a folder or CSV file by split."""
+    if root.is_file() and root.suffix.lower() == ".csv":
+        return _read_csv(root)
+    if root.is_dir():
+        return _read_folder(root)
+    what = "is not a CSV file" if root.exists() else "does not exist"
+    raise DataError(f"{root} {what}", fix=_KNOWN_LAYOUTS)
 
 
 def _class_folders(root: Path) -> list[Path]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from terradelta.losses.change import ChangeLoss
-from terradelta.losses.objective import CONSISTENCY_LOSSES, ChangeObjective, ObjectiveParts
+from terradelta.losses.change import ChangeLoss, FocalChangeLoss
+from terradelta.losses.objective import (
+    CHANGE_LOSSES,
+    CONSISTENCY_LOSSES,
+    ChangeObjective,
+    ObjectiveParts,
+)
+from terradelta.losses.overlap import DiceLoss, LovaszLoss
 from terradelta.losses.semantic import SemanticLoss
 from terradelta.losses.unchanged_area import (
     AgreementLoss,
@@ -13,11 +19,15 @@ from terradelta.losses.unchanged_area import (
 )
 
 __all__ = [
+    "CHANGE_LOSSES",
     "CONSISTENCY_LOSSES",
     "AgreementLoss",
     "ChangeLoss",
     "ChangeObjective",
     "CosineChangeLoss",
+    "DiceLoss",
+    "FocalChangeLoss",
+    "LovaszLoss",
     "ObjectiveParts",
     "SemanticLoss",
     "SquaredDifferenceLoss",

@@ -1,10 +1,11 @@
-"""Weighted binary cross entropy of the change head.
+"""Losses of the change head: binary cross entropy in which changed pixels weigh more, and focal.
 
 Shape suffixes: B batch, H height, W width.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,11 +59,46 @@ class ChangeLoss(nn.Module):
         check_shapes(change_logits_BHW, change=change_BHW, valid=valid_BHW)
         logits = prepare_logits(change_logits_BHW, valid_BHW)
         change = prepare_change(change_BHW, valid_BHW, logits.dtype)
-        loss_BHW = F.binary_cross_entropy_with_logits(logits, change, reduction="none")
+        loss_BHW = self.score_pixels(logits, change)
         return mean_over_valid(
             weigh_pixels(change, self.changed_pixel_weight) * loss_BHW, valid_BHW
         )
 
+    def score_pixels(self, logits_BHW: Tensor, change_BHW: Tensor) -> Tensor:
+        """Return each pixel's loss, (B, H, W), before it is weighed."""
+        return F.binary_cross_entropy_with_logits(logits_BHW, change_BHW, reduction="none")
+
     def extra_repr(self) -> str:
         """Return what `repr` shows between the brackets."""
         return f"changed_pixel_weight={self.changed_pixel_weight}"
+
+
+class FocalChangeLoss(ChangeLoss):
+    """Focal loss of change logits: (1 - p)^gamma * BCE, with p the probability of the truth.
+
+    After Lin et al., "Focal Loss for Dense Object Detection" (2017), equation 5; its alpha is the
+    weight of changed pixels.
+
+    Args:
+        changed_pixel_weight: Weight of changed pixels; unchanged ones have 1.
+        gamma: How much less pixels count that are right already; 0 gives `ChangeLoss`.
+
+    Raises:
+        ArgumentError: If a number is negative.
+    """
+
+    def __init__(self, changed_pixel_weight: float = 2.0, gamma: float = 2.0):
+        super().__init__(changed_pixel_weight)
+        if gamma < 0:
+            raise ArgumentError(f"gamma is {gamma}", fix="give 0 or more; 2 in the paper")
+        self.gamma = gamma
+
+    def score_pixels(self, logits_BHW: Tensor, change_BHW: Tensor) -> Tensor:
+        """Return each pixel's loss, (B, H, W), before it is weighed."""
+        entropy_BHW = super().score_pixels(logits_BHW, change_BHW)
+        # BCE is -log(p) for masks of 0 and 1, so this is (1 - p)^gamma without a second sigmoid.
+        return (-torch.expm1(-entropy_BHW)).clamp_min(1e-12) ** self.gamma * entropy_BHW
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows between the brackets."""
+        return f"{super().extra_repr()}, gamma={self.gamma}"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from terradelta.errors import ArgumentError
-from terradelta.losses.change import ChangeLoss, weigh_pixels
+from terradelta.losses.change import ChangeLoss, FocalChangeLoss, weigh_pixels
+from terradelta.losses.overlap import DiceLoss, LovaszLoss, SummedChangeLoss
 from terradelta.losses.pixels import check_pair, check_shapes, mean_over_valid, prepare_change
 from terradelta.losses.semantic import SemanticLoss
 from terradelta.losses.unchanged_area import (
@@ -32,6 +33,14 @@ CONSISTENCY_LOSSES: dict[str, Callable[[], nn.Module] | None] = {
     "none": None,
 }
 """Losses for the consistency term, by the name used in configurations."""
+
+CHANGE_LOSSES: dict[str, Callable[[float], ChangeLoss | SummedChangeLoss]] = {
+    "bce": ChangeLoss,
+    "focal": FocalChangeLoss,
+    "bce-dice": lambda weight: SummedChangeLoss(ChangeLoss(weight), DiceLoss()),
+    "bce-lovasz": lambda weight: SummedChangeLoss(ChangeLoss(weight), LovaszLoss()),
+}
+"""Losses for the change head, made with the weight of changed pixels."""
 
 
 class NetworkOutput(Protocol):
@@ -59,7 +68,7 @@ class ObjectiveParts(NamedTuple):
     total: Tensor
     """What to minimise."""
     change: Tensor
-    """Mean of w * BCE of the change head."""
+    """The loss of the change head; mean of w * BCE by default."""
     consistency: Tensor
     """The consistency loss; 0 where there is none."""
     semantic_before: Tensor
@@ -79,6 +88,7 @@ class ChangeObjective(nn.Module):
 
     Args:
         consistency: A name in `CONSISTENCY_LOSSES`.
+        change: A name in `CHANGE_LOSSES`, "bce" in the paper; it takes the place of w * BCE.
         consistency_weight: Weight of C, 0.5 in the paper.
         change_weight: Weight of change and consistency together.
         changed_pixel_weight: w of changed pixels.
@@ -93,17 +103,21 @@ class ChangeObjective(nn.Module):
         self,
         consistency: str = "ual",
         *,
+        change: str = "bce",
         consistency_weight: float = 0.5,
         change_weight: float = 2.0,
         changed_pixel_weight: float = 2.0,
         class_weights: Sequence[float] | None = None,
     ):
         super().__init__()
-        if consistency not in CONSISTENCY_LOSSES:
-            raise ArgumentError(
-                f"there is no consistency loss {consistency!r}",
-                fix=f"choose one of {', '.join(CONSISTENCY_LOSSES)}",
-            )
+        for kind, name, known in (
+            ("consistency", consistency, CONSISTENCY_LOSSES),
+            ("change", change, CHANGE_LOSSES),
+        ):
+            if name not in known:
+                raise ArgumentError(
+                    f"there is no {kind} loss {name!r}", fix=f"choose one of {', '.join(known)}"
+                )
         if min(consistency_weight, change_weight) < 0:
             raise ArgumentError(
                 f"consistency_weight is {consistency_weight} and change_weight {change_weight}",
@@ -111,7 +125,7 @@ class ChangeObjective(nn.Module):
             )
         create = CONSISTENCY_LOSSES[consistency]
         self.consistency_loss = None if create is None else create()
-        self.change_loss = ChangeLoss(changed_pixel_weight)
+        self.change_loss = CHANGE_LOSSES[change](changed_pixel_weight)
         self.semantic_loss = SemanticLoss(class_weights)
         self.consistency_weight = consistency_weight
         self.change_weight = change_weight
@@ -130,7 +144,8 @@ class ChangeObjective(nn.Module):
             output: What the network returned.
             before_labels_BHW: Class ids 0..K of the date before; 0 = not labelled.
             after_labels_BHW: The same of the date after.
-            change_BHW: 1 = changed. None: changed where either date is labelled, which is right
+            change_BHW: 1 = changed, 0 = unchanged, below 0 = not known: such pixels have no say in
+                change and consistency. None: changed where either date is labelled, which is right
                 for labels of changed areas only, and wrong once unchanged pixels carry
                 (pseudo-)labels.
             valid_BHW: False where a pixel is to be ignored, whatever its values.
@@ -148,11 +163,15 @@ class ChangeObjective(nn.Module):
         )
         if change_BHW is None:
             change_BHW = (before_labels_BHW > 0) | (after_labels_BHW > 0)
-        change = self.change_loss(output.change_logits, change_BHW, valid_BHW)
-        consistency = self._measure_consistency(output, change_BHW, valid_BHW)
+        known_BHW = valid_BHW
+        if change_BHW.dtype != torch.bool:
+            is_known_BHW = change_BHW >= 0
+            known_BHW = is_known_BHW if valid_BHW is None else is_known_BHW & valid_BHW.bool()
+        change = self.change_loss(output.change_logits, change_BHW, known_BHW)
+        consistency = self._measure_consistency(output, change_BHW, known_BHW)
         before = self.semantic_loss(output.before_logits, before_labels_BHW, valid_BHW)
         after = self.semantic_loss(output.after_logits, after_labels_BHW, valid_BHW)
-        mean_weight = self._average_weight(change_BHW, valid_BHW)
+        mean_weight = self._average_weight(change_BHW, known_BHW)
         change_term = change + self.consistency_weight * mean_weight * consistency
         total = self.change_weight * change_term + before + after
         return ObjectiveParts(total, change, consistency, before, after)

@@ -42,9 +42,16 @@ class Progress:
 
 
 def save_checkpoint(
-    run: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    run: Path,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: torch.nn.Module | None,
+    progress: Progress,
 ):
-    """Write the state after an epoch and drop the one before it."""
+    """Write the state after an epoch and drop the one before it.
+
+    Nothing of the random generators: each epoch seeds its own.
+    """
     folder = run / "checkpoints"
     with stage_folder(folder / f"epoch-{progress.epoch:04d}", overwrite=True) as staged:
         tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
@@ -53,9 +60,8 @@ def save_checkpoint(
             for index, state in optimizer.state_dict()["state"].items()
             for key, value in state.items()
         }
-        tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        if average is not None:
+            tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
         save_file(
             {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
             staged / "state.safetensors",
@@ -66,7 +72,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    run: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+    run: Path,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: torch.nn.Module | None,
 ) -> Progress:
     """Restore the newest state of a run and return where it stands; a new run starts at 0.
 
@@ -80,6 +89,8 @@ def load_checkpoint(
     tensors = load_file(newest / "state.safetensors")
     try:
         network.load_state_dict(_pick(tensors, "network."))
+        if average is not None:
+            average.load_state_dict(_pick(tensors, "average."))
     except RuntimeError as error:
         raise ModelError(
             f"{newest} does not fit the network of this run: {error}",
@@ -90,9 +101,6 @@ def load_checkpoint(
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
     return Progress(**json.loads((newest / "progress.json").read_text()))
 
 

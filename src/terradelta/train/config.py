@@ -12,6 +12,10 @@ from terradelta.errors import ArgumentError
 from terradelta.outputs import stage_file
 
 Loss = Literal["ual", "ual-probability", "cosine", "mse", "agreement", "none"]
+ChangeLossName = Literal["bce", "focal", "bce-dice", "bce-lovasz"]
+ClassWeightRule = Literal["reference", "equal", "inverse", "inverse-root", "median"]
+Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["poly", "cosine", "constant"]
 Views = Literal["none", "flips", "d4", "seed6"]
 
 
@@ -39,22 +43,39 @@ class TrainConfig:
     """Weight of that loss inside the change term."""
     changed_pixel_weight: float = 2.0
     """Weight of a changed pixel in the change term; unchanged ones count 1."""
+    change_loss: ChangeLossName = "bce"
+    """What the change head is trained with."""
     class_weights: tuple[float, ...] | None = None
-    """Weight of each land-cover class; by default the reference's for its six, else 1."""
+    """Weight of each land-cover class; given by the rule when left out."""
+    class_weight_rule: ClassWeightRule = "reference"
+    """Weights of the classes: the reference's for its six and else 1, all 1, or by the number of
+    labelled pixels n of a class: 1 / n, 1 / sqrt(n), median(n) / n."""
     epochs: int = 30
     """Passes over the training pairs."""
     batch_size: int = 8
     """Pairs a batch."""
     accumulate_batches: int = 1
     """Batches a step, whose gradients are averaged: more pairs a step than memory holds at once."""
+    optimizer: Optimizer = "adam"
+    """adam, whose weight decay is an L2 penalty, or adamw, which shrinks the weights themselves."""
     learning_rate: float = 1.5e-4
-    """Adam's rate for the encoder at the first step."""
+    """Rate for the encoder at the first step after the warm-up."""
     head_rate_factor: float = 10.0
     """How many times faster the heads learn."""
     weight_decay: float = 1e-4
-    """Adam's L2 penalty."""
+    """Weight decay of either optimizer."""
+    schedule: Schedule = "poly"
+    """How the rate falls to 0: (1 - step / steps) ** poly_power, half a cosine, or not at all."""
     poly_power: float = 0.9
-    """The rate falls as (1 - step / steps) to this power."""
+    """Power of the poly schedule."""
+    warmup_steps: int = 0
+    """First steps, over which the rate rises in a line to what the schedule says."""
+    gradient_clip_norm: float | None = None
+    """Longest gradient of a step, as the norm over all weights; longer ones are shortened."""
+    ema_decay: float | None = None
+    """Keep and judge an average of the weights, of which a step replaces 1 - ema_decay."""
+    patience: int | None = None
+    """Stop after so many epochs without a better validation score."""
     views: Views = "seed6"
     """Flips and turns a pair is drawn from, each with the same probability."""
     crop_size_px: int | None = None
@@ -79,16 +100,29 @@ class TrainConfig:
     """auto, cpu, cuda or cuda:N."""
     precision: str = "auto"
     """auto, fp32 or bf16."""
+    deterministic: bool = False
+    """Use no operation whose result differs from run to run; torch names those it has to refuse."""
+    picture_pairs: int = 4
+    """Validation pairs that are drawn after each epoch, into RUN/pictures."""
+    tensorboard: bool = False
+    """Write RUN/tensorboard too."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "accumulate_batches", "val_every"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "accumulate_batches", "val_every", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ArgumentError(
                     f"{name} is {getattr(self, name)}", fix=f"give a {name} of at least 1"
                 )
-        for name in ("learning_rate", "head_rate_factor"):
-            if not getattr(self, name) > 0:
+        for name in ("learning_rate", "head_rate_factor", "gradient_clip_norm"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ArgumentError(f"{name} is {getattr(self, name)}", fix="give it above 0")
+        for name in ("warmup_steps", "picture_pairs", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ArgumentError(f"{name} is {getattr(self, name)}", fix="give 0 or more")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ArgumentError(
+                f"ema_decay is {self.ema_decay}", fix="give a number between 0 and 1, such as 0.99"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""

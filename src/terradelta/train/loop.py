@@ -5,42 +5,51 @@ Legend of the array names: B batch, C bands, H rows, W columns.
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import math
+import os
 import shutil
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader, Dataset, default_collate
+from lightning_fabric.wrappers import _FabricModule
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from terradelta.classes import SENSEEARTH, ClassTable
-from terradelta.data.augment import Augmentation
-from terradelta.data.dataset import ChangeDataset, PairSample
-from terradelta.data.layouts import find_pairs
-from terradelta.data.sampler import PairBatchSampler
+from terradelta.data.dataset import ChangeDataset
+from terradelta.data.layouts import find_pairs, list_named_splits
 from terradelta.errors import ArgumentError, TerradeltaError
+from terradelta.evaluate.protocols import PROTOCOLS
 from terradelta.evaluate.scoring import evaluate_dataset
 from terradelta.losses.objective import ChangeObjective
-from terradelta.models.bundle import Model, ModelCard, Scaling, save_model
+from terradelta.models.bundle import Model, ModelCard, Scaling, load_model
 from terradelta.models.precision import choose_device, choose_precision
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
-from terradelta.outputs import refuse_existing, stage_file
+from terradelta.outputs import refuse_existing
 from terradelta.predict.engine import Predictor
+from terradelta.train.batches import TrainingData, load_data
 from terradelta.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from terradelta.train.class_weights import choose_class_weights
 from terradelta.train.config import TrainConfig
+from terradelta.train.optimization import (
+    average_weights,
+    build_optimizer,
+    clip_gradients,
+    rate_factor,
+    set_rates,
+)
+from terradelta.train.processes import launch_fabric, leave_processes, seed_epoch
+from terradelta.train.record import SELECTION_NUMBER, SELECTION_PROTOCOL, RunRecord, pick_scores
 
 logger = logging.getLogger(__name__)
-
-REFERENCE_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
-SELECTION_PROTOCOL = "second"
-SELECTION_NUMBER = "score"
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,11 @@ class TrainResult:
     best_epoch: int
     """The epoch whose model is in `best/`."""
     scores: dict[str, float]
-    """Validation numbers of that epoch, protocol `second`."""
+    """Validation numbers of that epoch, protocol `second`. They chose it, so they flatter it."""
+    test_scores: dict[str, dict[str, float]] | None
+    """Numbers of that model on the test split by protocol; None where the data names no test."""
+    rank: int = 0
+    """Number of this process; that of number 0 wrote the folder."""
 
 
 def train(
@@ -60,7 +73,12 @@ def train(
 ) -> TrainResult:
     """Train a network and keep its best and its last state as model folders.
 
-    The run folder gets `config.yaml`, `log.csv`, `log.jsonl`, `best/`, `last/` and `checkpoints/`.
+    The run folder gets `config.yaml`, `log.csv`, `log.jsonl`, `best/`, `last/`, `pictures/` and
+    `checkpoints/`; where the data set names a test split, also `test.json`: the numbers of the best
+    model there, which had no say in what is best.
+
+    Started by torchrun or by Slurm's srun, the processes share the batches of an epoch; a step then
+    averages the gradients of all. Process 0 validates and writes.
 
     Args:
         config: The recipe.
@@ -75,154 +93,137 @@ def train(
     # Fabric says how it runs on every start; the recipe and the log say it already.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     run = Path(output)
-    if not resume:
-        refuse_existing(run, overwrite)
-    torch.manual_seed(config.seed)
-    data = _load_data(config)
-    network, card = _build(config, data)
-    optimizer = _build_optimizer(config, network)
     device = choose_device(config.device)
-    precision = choose_precision(device, config.precision)
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=1 if device.index is None else [device.index],
-        precision="bf16-mixed" if precision is torch.bfloat16 else "32-true",
-    )
-    wrapped, optimizer = fabric.setup(network, optimizer)
-    batches = fabric.setup_dataloaders(data.batches, use_distributed_sampler=False)
-    objective = ChangeObjective(
-        consistency=config.loss,
-        consistency_weight=config.consistency_weight,
-        changed_pixel_weight=config.changed_pixel_weight,
-        class_weights=_choose_class_weights(config, card.classes),
-    ).to(fabric.device)
-
-    if not resume:
-        shutil.rmtree(run, ignore_errors=True)
-    progress = load_checkpoint(run, network, optimizer)
-    run.mkdir(parents=True, exist_ok=True)
-    config.write_yaml(run / "config.yaml")
-    steps = len(data.batches)
-    bar = tqdm(
-        total=config.epochs * steps,
-        initial=progress.epoch * steps,
-        desc="training",
-        unit="step",
-        disable=None,
-    )
-    while progress.epoch < config.epochs:
-        started = time.monotonic()
-        data.start_epoch(progress.epoch)
-        network.train()
-        sums: dict[str, torch.Tensor] = {}
-        for step, batch in enumerate(batches, start=progress.epoch * steps):
-            if isinstance(batch, TerradeltaError):
-                raise batch
-            together, place = _place_in_step(step % steps, steps, config.accumulate_batches)
-            share_done = (step - place) / (config.epochs * steps)
-            _decay_rates(optimizer, (1 - share_done) ** config.poly_power)
-            logits = wrapped(
-                card.scaling.apply(batch.before_CHW).contiguous(memory_format=torch.channels_last),
-                card.scaling.apply(batch.after_CHW).contiguous(memory_format=torch.channels_last),
-            )
-            parts = objective(logits, batch.before_labels_HW, batch.after_labels_HW)
-            fabric.backward(parts.total / together)
-            if place == together - 1:
-                optimizer.step()
-                optimizer.zero_grad()
-            for name, value in parts._asdict().items():
-                sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0) + value.detach()
-            bar.update()
-        losses = {name: float(total) / steps for name, total in sums.items()}
-        _require_finite(losses["loss_total"], progress.epoch + 1)
-        network.eval()
-        # Anew, as a predictor runs a copy of the network.
-        predictor = Predictor(
-            [Model(network, card)],
-            device=str(device),
-            backend="torch",
-            precision=config.precision,
-        )
-        scores = evaluate_dataset(predictor, data.held_out, SELECTION_PROTOCOL)
-        seconds = round(time.monotonic() - started, 3)
-        progress.finish_epoch({**losses, **scores, "seconds": seconds}, scores[SELECTION_NUMBER])
-        _keep(run, Model(network, card), progress, config)
-        save_checkpoint(run, network, optimizer, progress)
-        logger.info(
-            "epoch %d of %d: loss %.4f, mIoU %.4f, score %.4f, %.0f s",
-            progress.epoch,
-            config.epochs,
-            losses["loss_total"],
-            scores["miou"],
-            scores[SELECTION_NUMBER],
-            seconds,
-        )
-    bar.close()
-    best = progress.log[progress.best_epoch - 1]
-    return TrainResult(run, progress.best_epoch, _scores_of(best))
+    fabric = launch_fabric(device, choose_precision(device, config.precision))
+    if fabric.is_global_zero and not resume:
+        refuse_existing(run, overwrite)
+    with _determinism(config.deterministic):
+        result = _train(config, run, fabric, resume)
+    leave_processes()
+    return result
 
 
 @dataclass(frozen=True)
-class _Data:
-    """The two splits of a data set, ready to be iterated."""
+class _Learner:
+    """What a step works with."""
 
-    training: ChangeDataset
-    held_out: ChangeDataset
-    sampler: PairBatchSampler
-    batches: DataLoader
+    fabric: Fabric
+    network: SiameseNetwork
+    wrapped: _FabricModule
+    """The network as the fabric runs it: autocast, and gradients shared between processes."""
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    objective: ChangeObjective
+    scaling: Scaling
 
-    def start_epoch(self, epoch: int):
-        self.sampler.epoch = self.training.epoch = epoch
-
-
-class _Reporting(Dataset):
-    """Returns a bad pair's error instead of raising it.
-
-    A DataLoader turns what its workers raise into a RuntimeError with a traceback, and the reader
-    would lose the typed error and its fix.
-    """
-
-    def __init__(self, dataset: ChangeDataset):
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> PairSample | TerradeltaError:
-        try:
-            return self.dataset[index]
-        except TerradeltaError as error:
-            return error
+    @property
+    def kept(self) -> SiameseNetwork:
+        """The network that is judged and kept."""
+        return self.network if self.average is None else cast(SiameseNetwork, self.average.module)
 
 
-def _collate(samples: list[PairSample | TerradeltaError]) -> PairSample | TerradeltaError:
-    errors = [sample for sample in samples if isinstance(sample, TerradeltaError)]
-    return errors[0] if errors else default_collate(samples)
-
-
-def _load_data(config: TrainConfig) -> _Data:
-    if config.data is None:
-        raise ArgumentError("no data set was named", fix="give its folder or its CSV file")
-    pairs = find_pairs(config.data, split="train", val_every=config.val_every)
-    held_out = find_pairs(config.data, split="val", val_every=config.val_every)
-    augmentation = Augmentation(
-        views=config.views,
-        crop_size_px=config.crop_size_px,
-        brightness=config.brightness,
-        contrast=config.contrast,
-        colour=config.colour,
-        swap_dates=config.swap_dates,
+def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> TrainResult:
+    torch.manual_seed(config.seed)
+    data = load_data(config, fabric.global_rank, fabric.world_size)
+    network, card = _build(config, data)
+    average = average_weights(network.to(fabric.device), config.ema_decay)
+    wrapped, optimizer = fabric.setup(network, build_optimizer(config, network))
+    batches = cast(
+        DataLoader, fabric.setup_dataloaders(data.batches, use_distributed_sampler=False)
     )
-    training = ChangeDataset(pairs, augmentation=augmentation, seed=config.seed)
-    sampler = PairBatchSampler(len(training), config.batch_size, shuffle=True, seed=config.seed)
-    batches = DataLoader(
-        _Reporting(training),
-        batch_sampler=sampler,
-        num_workers=config.workers,
-        collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+    objective = ChangeObjective(
+        consistency=config.loss,
+        change=config.change_loss,
+        consistency_weight=config.consistency_weight,
+        changed_pixel_weight=config.changed_pixel_weight,
+        class_weights=choose_class_weights(config, data.training.pairs),
+    ).to(fabric.device)
+    learner = _Learner(fabric, network, wrapped, optimizer, average, objective, card.scaling)
+
+    if fabric.is_global_zero and not resume:
+        shutil.rmtree(run, ignore_errors=True)
+    fabric.barrier()
+    progress = load_checkpoint(run, network, optimizer, average)
+    record = RunRecord(run, config, progress.epoch) if fabric.is_global_zero else None
+    bar = tqdm(
+        total=config.epochs * len(batches),
+        initial=progress.epoch * len(batches),
+        desc="training",
+        unit="batch",
+        disable=None if fabric.is_global_zero else True,
     )
-    return _Data(training, ChangeDataset(held_out), sampler, batches)
+    while not _is_finished(progress, config):
+        started = time.monotonic()
+        data.start_epoch(progress.epoch)
+        seed_epoch(config.seed, progress.epoch, fabric.global_rank)
+        network.train()
+        losses = _train_epoch(config, learner, batches, progress.epoch, bar)
+        _require_finite(losses["loss_total"], progress.epoch + 1)
+        network.eval()
+        if record is not None:
+            # Anew, as a predictor runs a copy of the network.
+            kept = Model(learner.kept, card)
+            predictor = Predictor(
+                [kept], device=str(fabric.device), backend="torch", precision=config.precision
+            )
+            scores = evaluate_dataset(predictor, data.held_out, SELECTION_PROTOCOL)
+            rate = optimizer.param_groups[0]["lr"]
+            seconds = round(time.monotonic() - started, 3)
+            row = {**losses, **scores, "learning_rate": rate, "seconds": seconds}
+            progress.finish_epoch(row, scores[SELECTION_NUMBER])
+            record.keep_epoch(progress, kept, predictor, data.held_out)
+            save_checkpoint(run, network, optimizer, average, progress)
+            _log_epoch(progress, config)
+        progress = fabric.broadcast(progress)
+    bar.close()
+    best = progress.log[progress.best_epoch - 1]
+    test_scores = None
+    if record is not None:
+        test_scores = _test(config, record, fabric.device)
+        record.close()
+    return TrainResult(run, progress.best_epoch, pick_scores(best), test_scores, fabric.global_rank)
 
 
-def _build(config: TrainConfig, data: _Data) -> tuple[SiameseNetwork, ModelCard]:
+def _train_epoch(
+    config: TrainConfig, learner: _Learner, batches: DataLoader, epoch: int, bar: tqdm
+) -> dict[str, float]:
+    """Train on every batch once and return the mean losses of all processes."""
+    fabric, wrapped, optimizer = learner.fabric, learner.wrapped, learner.optimizer
+    sums: dict[str, torch.Tensor] = {}
+    steps = math.ceil(len(batches) / config.accumulate_batches)
+    for number, batch in enumerate(batches):
+        if isinstance(batch, TerradeltaError):
+            raise batch
+        together, place = _place_in_step(number, len(batches), config.accumulate_batches)
+        is_last = place == together - 1
+        step = epoch * steps + number // config.accumulate_batches
+        set_rates(optimizer, rate_factor(config, step, config.epochs * steps))
+        # Gradients travel between the processes once a step, not once a batch.
+        with fabric.no_backward_sync(wrapped, enabled=not is_last and fabric.world_size > 1):
+            logits = wrapped(
+                learner.scaling.apply(batch.before_CHW).contiguous(
+                    memory_format=torch.channels_last
+                ),
+                learner.scaling.apply(batch.after_CHW).contiguous(
+                    memory_format=torch.channels_last
+                ),
+            )
+            parts = learner.objective(logits, batch.before_labels_HW, batch.after_labels_HW)
+            fabric.backward(parts.total / together)
+        if is_last:
+            clip_gradients(wrapped.parameters(), config.gradient_clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            if learner.average is not None:
+                learner.average.update_parameters(learner.network)
+        for name, value in parts._asdict().items():
+            sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0) + value.detach()
+        bar.update()
+    means = cast(torch.Tensor, fabric.all_reduce(torch.stack(list(sums.values())) / len(batches)))
+    return dict(zip(sums, means.tolist(), strict=True))
+
+
+def _build(config: TrainConfig, data: TrainingData) -> tuple[SiameseNetwork, ModelCard]:
     sample = data.training[0]
     num_bands = len(sample.before_CHW)
     classes = data.training.pairs.classes
@@ -250,17 +251,6 @@ def _build(config: TrainConfig, data: _Data) -> tuple[SiameseNetwork, ModelCard]
     return network, card
 
 
-def _build_optimizer(config: TrainConfig, network: SiameseNetwork) -> torch.optim.Optimizer:
-    head_rate = config.learning_rate * config.head_rate_factor
-    groups = [
-        {"params": list(network.encoder_parameters()), "lr": config.learning_rate},
-        {"params": list(network.head_parameters()), "lr": head_rate},
-    ]
-    for group in groups:
-        group["initial_lr"] = group["lr"]
-    return torch.optim.Adam(groups, weight_decay=config.weight_decay)
-
-
 def _place_in_step(batch: int, batches: int, wanted: int) -> tuple[int, int]:
     """Return how many batches of an epoch make up the step of one of them, and its place there.
 
@@ -270,21 +260,42 @@ def _place_in_step(batch: int, batches: int, wanted: int) -> tuple[int, int]:
     return min(wanted, batches - (batch - place)), place
 
 
-def _decay_rates(optimizer: torch.optim.Optimizer, factor: float):
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+def _is_finished(progress: Progress, config: TrainConfig) -> bool:
+    if progress.epoch >= config.epochs:
+        return True
+    return config.patience is not None and progress.epoch - progress.best_epoch >= config.patience
 
 
-def _choose_class_weights(config: TrainConfig, classes: ClassTable) -> tuple[float, ...] | None:
-    if config.class_weights is None:
-        return REFERENCE_CLASS_WEIGHTS if classes == SENSEEARTH else None
-    if len(config.class_weights) != classes.num_classes:
-        raise ArgumentError(
-            f"{len(config.class_weights)} class weights for {classes.num_classes} classes "
-            f"({', '.join(classes.names[1:])})",
-            fix="give one weight per class",
-        )
-    return config.class_weights
+def _test(
+    config: TrainConfig, record: RunRecord, device: torch.device
+) -> dict[str, dict[str, float]] | None:
+    """Score the best model on the test split, if there is one."""
+    assert config.data is not None
+    if "test" not in list_named_splits(config.data):
+        return None
+    predictor = Predictor(
+        [load_model(record.run / "best")],
+        device=str(device),
+        backend="torch",
+        precision=config.precision,
+    )
+    dataset = ChangeDataset(find_pairs(config.data, split="test"))
+    scores = {name: evaluate_dataset(predictor, dataset, name) for name in PROTOCOLS}
+    record.keep_test(scores, len(dataset))
+    return scores
+
+
+def _log_epoch(progress: Progress, config: TrainConfig):
+    row = progress.log[-1]
+    logger.info(
+        "epoch %d of %d: loss %.4f, mIoU %.4f, score %.4f, %.0f s",
+        progress.epoch,
+        config.epochs,
+        row["loss_total"],
+        row["miou"],
+        row[SELECTION_NUMBER],
+        row["seconds"],
+    )
 
 
 def _require_finite(loss: float, epoch: int):
@@ -295,31 +306,15 @@ def _require_finite(loss: float, epoch: int):
         )
 
 
-def _keep(run: Path, model: Model, progress: Progress, config: TrainConfig):
-    """Write the log and the model folders of the epoch that has just ended."""
-    row = progress.log[-1]
-    with stage_file(run / "log.csv") as staged, staged.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        writer.writeheader()
-        writer.writerows(progress.log)
-    with stage_file(run / "log.jsonl") as staged:
-        lines = (json.dumps(_null_undefined(line)) for line in progress.log)
-        staged.write_text("".join(line + "\n" for line in lines))
-    card = replace(
-        model.card,
-        training={**config.to_dict(), "epoch": progress.epoch},
-        scores={f"validation, protocol {SELECTION_PROTOCOL}": _scores_of(row)},
-    )
-    save_model(Model(model.network, card), run / "last", overwrite=True)
-    if progress.best_epoch == progress.epoch:
-        save_model(Model(model.network, card), run / "best", overwrite=True)
-
-
-def _null_undefined(row: dict[str, float]) -> dict[str, float | None]:
-    """Return a row with nan as None: JSON has no word for it."""
-    return {name: None if math.isnan(value) else value for name, value in row.items()}
-
-
-def _scores_of(row: dict[str, float]) -> dict[str, float]:
-    others = ("epoch", "seconds")
-    return {k: v for k, v in row.items() if k not in others and not k.startswith("loss_")}
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Let torch refuse what differs from run to run, and leave it afterwards as it was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        # cuBLAS looks at this when CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,112 @@
+"""What a run leaves in its folder after each epoch: numbers, pictures and model folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from terradelta.data.dataset import ChangeDataset
+from terradelta.errors import ArgumentError
+from terradelta.models.bundle import Model, save_model
+from terradelta.outputs import stage_file, write_json
+from terradelta.predict.engine import Predictor
+from terradelta.train.checkpoint import Progress
+from terradelta.train.config import TrainConfig
+from terradelta.train.pictures import draw_pairs
+
+SELECTION_PROTOCOL = "second"
+SELECTION_NUMBER = "score"
+_NO_SCORES = ("epoch", "learning_rate", "seconds")
+
+
+class RunRecord:
+    """Writes the folder of a run.
+
+    Args:
+        run: The folder.
+        config: The recipe.
+        epochs_done: Epochs that are in it already.
+
+    Raises:
+        ArgumentError: If TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, run: Path, config: TrainConfig, epochs_done: int):
+        self.run = run
+        self.config = config
+        self.writer = _open_tensorboard(run, epochs_done) if config.tensorboard else None
+        run.mkdir(parents=True, exist_ok=True)
+        config.write_yaml(run / "config.yaml")
+
+    def keep_epoch(
+        self, progress: Progress, model: Model, predictor: Predictor, held_out: ChangeDataset
+    ):
+        """Write the log, the pictures and the models of the epoch that has just ended."""
+        row = progress.log[-1]
+        self._write_log(progress.log)
+        if self.config.picture_pairs:
+            picture = self.run / "pictures" / f"epoch-{progress.epoch:04d}.png"
+            draw_pairs(predictor, held_out, self.config.picture_pairs, picture)
+        card = replace(
+            model.card,
+            training={**self.config.to_dict(), "epoch": progress.epoch},
+            scores={f"validation, protocol {SELECTION_PROTOCOL}": pick_scores(row)},
+        )
+        kept = Model(model.network, card)
+        save_model(kept, self.run / "last", overwrite=True)
+        if progress.best_epoch == progress.epoch:
+            save_model(kept, self.run / "best", overwrite=True)
+        if self.writer is not None:
+            for name, value in row.items():
+                if name != "epoch" and not math.isnan(value):
+                    group = "loss" if name.startswith("loss_") else "validation"
+                    group = "run" if name in _NO_SCORES else group
+                    self.writer.add_scalar(
+                        f"{group}/{name.removeprefix('loss_')}", value, progress.epoch
+                    )
+            self.writer.flush()
+
+    def keep_test(self, scores: dict[str, dict[str, float]], pairs: int):
+        """Write the numbers of the best model on the test split, by protocol."""
+        plain = {name: _null_undefined(numbers) for name, numbers in scores.items()}
+        with stage_file(self.run / "test.json") as staged:
+            write_json(staged, {"pairs": pairs, "protocols": plain})
+
+    def close(self):
+        """Finish what is open."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _write_log(self, log: list[dict[str, Any]]):
+        with stage_file(self.run / "log.csv") as staged, staged.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(log[-1]))
+            writer.writeheader()
+            writer.writerows(log)
+        with stage_file(self.run / "log.jsonl") as staged:
+            lines = (json.dumps(_null_undefined(line)) for line in log)
+            staged.write_text("".join(line + "\n" for line in lines))
+
+
+def pick_scores(row: dict[str, float]) -> dict[str, float]:
+    """Return the validation numbers of a row of the log."""
+    return {k: v for k, v in row.items() if k not in _NO_SCORES and not k.startswith("loss_")}
+
+
+def _null_undefined(row: dict[str, float]) -> dict[str, float | None]:
+    """Return a row with nan as None: JSON has no word for it."""
+    return {name: None if math.isnan(value) else value for name, value in row.items()}
+
+
+def _open_tensorboard(run: Path, epochs_done: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ArgumentError(
+            "tensorboard is asked for and not installed",
+            fix="pip install 'terradelta[tensorboard]', or leave it out: log.csv has the numbers",
+        ) from error
+    return SummaryWriter(run / "tensorboard", purge_step=epochs_done + 1)
