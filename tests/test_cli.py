@@ -97,7 +97,7 @@ def test_options_on_the_line_override_the_recipe_even_with_its_default(tmp_path)
         "    raise SystemExit\n"
         "loop.train = train\n"
         "from terradelta.cli import main\n"
-        f"main(['train', {str(recipe)!r}, '--model', 'fcn'])\n"
+        f"main(['train', {str(recipe)!r}, '--model', 'fcn', '-o', 'run'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "fcn 7 somewhere (1.0, 2.0)"

@@ -26,7 +26,7 @@ def read_classes(folders: Iterable[Path]) -> ClassTable | None:
         DataError: If a file holds no class table, or two differ.
     """
     paths = [folder / CLASSES_FILE for folder in folders]
-    tables = {path: _read(path) for path in paths if path.is_file()}
+    tables = {path: read_class_file(path) for path in paths if path.is_file()}
     if len(set(tables.values())) > 1:
         raise DataError(
             f"the class tables {', '.join(map(str, tables))} differ",
@@ -35,10 +35,15 @@ def read_classes(folders: Iterable[Path]) -> ClassTable | None:
     return next(iter(tables.values()), None)
 
 
-def _read(path: Path) -> ClassTable:
+def read_class_file(path: Path) -> ClassTable:
+    """Read one class table.
+
+    Raises:
+        DataError: If the file is missing or holds none.
+    """
     try:
         return ClassTable.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
-    except (ValueError, KeyError, TypeError, ArgumentError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArgumentError) as error:
         raise DataError(
             f"{path} holds no class table: {error!r}",
             fix='write {"names": [...], "colours": [[r, g, b], ...]}, id 0 first',

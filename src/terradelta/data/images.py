@@ -43,7 +43,7 @@ _MOST_MEMORY_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class Pixels:
     """What a file holds, before it is decided whether that is an image or a mask."""
 
     bands_CHW: np.ndarray
@@ -65,7 +65,7 @@ def read_image(path: str | Path) -> np.ndarray:
         DataError: If the file is missing, broken or of another data type.
     """
     path = Path(path)
-    pixels = _read_pixels(path)
+    pixels = read_pixels(path)
     if pixels.palette is not None:
         return np.ascontiguousarray(pixels.palette[pixels.bands_CHW[0]].transpose(2, 0, 1))
     bands_CHW = pixels.bands_CHW
@@ -91,7 +91,7 @@ def read_mask(path: str | Path, classes: ClassTable) -> np.ndarray:
             colours or ids that the class table does not have.
     """
     path = Path(path)
-    pixels = _read_pixels(path)
+    pixels = read_pixels(path)
     if pixels.is_jpeg:
         raise DataError(
             f"{path} is a JPEG, whose lossy compression alters class ids and colours",
@@ -125,7 +125,7 @@ def read_change_mask(path: str | Path) -> np.ndarray:
         DataError: If the file cannot be read or holds other values.
     """
     path = Path(path)
-    pixels = _read_pixels(path)
+    pixels = read_pixels(path)
     bands_CHW = pixels.bands_CHW
     if pixels.palette is not None and {tuple(c) for c in pixels.palette.tolist()} == {
         (0, 0, 0),
@@ -196,8 +196,12 @@ def write_change_mask(path: str | Path, change_HW: np.ndarray) -> None:
     write_mask(path, change_HW, BINARY)
 
 
-def _read_pixels(path: Path) -> _Pixels:
-    """Return what the file holds, alpha dropped, with any failure as a DataError."""
+def read_pixels(path: Path) -> Pixels:
+    """Return what an image or mask file holds, alpha dropped.
+
+    Raises:
+        DataError: If it is missing, broken, no image by its name, or too large.
+    """
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise DataError(
@@ -232,7 +236,7 @@ def _is_16_bit_png(path: Path) -> bool:
     return len(header) == 25 and header.startswith(b"\x89PNG\r\n\x1a\n") and header[24] == 16
 
 
-def _read_with_pillow(path: Path) -> _Pixels:
+def _read_with_pillow(path: Path) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(path)
@@ -243,7 +247,7 @@ def _read_with_pillow(path: Path) -> _Pixels:
             colours = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
             palette = np.zeros((256, 3), np.uint8)
             palette[: len(colours)] = colours
-            return _Pixels(np.asarray(image)[None], palette, is_jpeg)
+            return Pixels(np.asarray(image)[None], palette, is_jpeg)
         if image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
             image = image.convert("RGB")
         array = np.asarray(image)
@@ -252,10 +256,10 @@ def _read_with_pillow(path: Path) -> _Pixels:
         if image.mode in ("LA", "RGBA"):
             array = array[..., :-1]
     bands_CHW = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
-    return _Pixels(np.ascontiguousarray(bands_CHW), None, is_jpeg)
+    return Pixels(np.ascontiguousarray(bands_CHW), None, is_jpeg)
 
 
-def _read_with_rasterio(path: Path) -> _Pixels:
+def _read_with_rasterio(path: Path) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as dataset:
@@ -273,7 +277,7 @@ def _read_with_rasterio(path: Path) -> _Pixels:
         for band, meaning in zip(bands_CHW, meanings, strict=True)
         if meaning != ColorInterp.alpha or not (drop_any_alpha or _is_opacity_mask(band))
     ]
-    return _Pixels(np.stack(kept) if len(kept) < len(bands_CHW) else bands_CHW, palette, False)
+    return Pixels(np.stack(kept) if len(kept) < len(bands_CHW) else bands_CHW, palette, False)
 
 
 def _check_memory(path: Path, dataset: rasterio.DatasetReader) -> None:

@@ -17,68 +17,20 @@ from typing import Literal, get_args
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import CLASSES_FILE, read_classes
 from terradelta.data.images import IMAGE_SUFFIXES
+from terradelta.data.spellings import CHANGE_FOLDERS, IMAGE_FOLDERS, LABEL_FOLDERS, SPLIT_NAMES
 from terradelta.errors import ArgumentError, DataError
 
 Split = Literal["all", "train", "val", "test"]
-
-IMAGE_FOLDERS = (
-    ("im1", "im2"),
-    ("A", "B"),
-    ("T1", "T2"),
-    ("time1", "time2"),
-    ("before", "after"),
-    ("image1", "image2"),
-    ("img1", "img2"),
-    ("pre", "post"),
-)
-"""Folder names of the before and after images. Case, `_`, `-` and spaces make no difference."""
-
-LABEL_FOLDERS = (
-    ("label1", "label2"),
-    ("labelA", "labelB"),
-    ("A_label", "B_label"),
-    ("GT_T1", "GT_T2"),
-    ("label_T1", "label_T2"),
-    ("T1_label", "T2_label"),
-    ("label_time1", "label_time2"),
-    ("time1_label", "time2_label"),
-    ("before_label", "after_label"),
-    ("label_before", "label_after"),
-    ("mask1", "mask2"),
-    ("gt1", "gt2"),
-    ("label1_rgb", "label2_rgb"),
-    ("labelA_rgb", "labelB_rgb"),
-)
-"""Folder names of the land-cover masks of both dates, the first complete pair being taken."""
-
-CHANGE_FOLDERS = (
-    "label",
-    "labels",
-    "mask",
-    "masks",
-    "gt",
-    "OUT",
-    "GT_CD",
-    "CD_label",
-    "label_CD",
-    "change_label",
-    "change_mask",
-)
-"""Folder names of change masks, looked at where there are no land-cover masks."""
-
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
-}
-"""Names of the sub-folders, and of the lists `NAME.txt` or `NAME_list.txt`, of each split."""
+Problems = list[tuple[Path, DataError]]
+"""Files at fault, and what is wrong with each."""
 
 _KNOWN_LAYOUTS = (
     "a data set is a folder with im1 and im2 (or A and B, T1 and T2, time1 and time2, before and"
     " after), with label1 and label2 for land cover or label for change masks, optionally inside"
     " train, val and test; or a CSV file with the columns before, after, before_label, after_label"
 )
-_UNLISTED = "unlisted"
+UNLISTED = "unlisted"
+"""The part of the pairs that no split was named for."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +94,7 @@ def find_pairs(
         )
     if val_every < 2:
         raise ArgumentError(f"val_every is {val_every}, and it must be 2 or more", fix="use 10")
-    pairs = _select(root, _read_parts(root), split, val_every)
+    pairs = _select(root, list_parts(root), split, val_every)
     _refuse_duplicates(root, pairs)
     change_masks = {pair.is_change_mask for pair in pairs if pair.before_label is not None}
     if len(change_masks) == 2:
@@ -151,7 +103,7 @@ def find_pairs(
             fix="choose a split, or keep the two kinds in two folders",
         )
     is_binary = change_masks == {True}
-    classes = classes or read_classes(_class_folders(root))
+    classes = classes or read_classes(list_class_folders(root))
     if is_binary and classes is not None and classes.num_classes != 1:
         raise ArgumentError(
             f"{root} has change masks, one class, but the class table has {classes.num_classes}",
@@ -168,25 +120,50 @@ def list_named_splits(root: str | Path) -> list[str]:
     Raises:
         DataError: If it cannot be read.
     """
-    return sorted(set(_read_parts(Path(root))) & set(SPLIT_NAMES))
+    return sorted(set(list_parts(root)) & set(SPLIT_NAMES))
 
 
-def _read_parts(root: Path) -> dict[str, list[PairFiles]]:
-    """Return the pairs of a folder or CSV file by split."""
+def list_parts(root: str | Path, problems: Problems | None = None) -> dict[str, list[PairFiles]]:
+    """List the pairs of each split that is named; UNLISTED are those of none.
+
+    Args:
+        root: As for `find_pairs`.
+        problems: Where files go that do not match, and lines that cannot be used, instead of
+            raising; their pairs are left out.
+
+    Raises:
+        DataError: If no pairs are found or, without `problems`, files do not match.
+    """
+    root = Path(root)
     if root.is_file() and root.suffix.lower() == ".csv":
-        return _read_csv(root)
+        return _read_csv(root, problems)
     if root.is_dir():
-        return _read_folder(root)
+        return _read_folder(root, problems)
     what = "is not a CSV file" if root.exists() else "does not exist"
     raise DataError(f"{root} {what}", fix=_KNOWN_LAYOUTS)
 
 
-def _class_folders(root: Path) -> list[Path]:
+def list_class_folders(root: Path) -> list[Path]:
     """Return where the class table may lie: in the root or with the splits."""
     if root.is_file():
         return [root.parent]
     names = {name for spellings in SPLIT_NAMES.values() for name in spellings}
     return [root, *(folder for key, folder in _subfolders(root).items() if key in names)]
+
+
+def add_validation(parts: dict[str, list[PairFiles]], val_every: int) -> dict[str, list[PairFiles]]:
+    """Return the parts with every `val_every`-th training pair as val where there is none.
+
+    Without any named split everything is the training part.
+    """
+    parts = dict(parts)
+    if set(parts) == {UNLISTED}:
+        parts["train"] = parts.pop(UNLISTED)
+    if "val" not in parts and "train" in parts:
+        pool = parts["train"]
+        parts["val"] = pool[::val_every]
+        parts["train"] = [pair for i, pair in enumerate(pool) if i % val_every]
+    return parts
 
 
 def match_folders(before: Path, after: Path) -> tuple[PairFiles, ...]:
@@ -230,16 +207,10 @@ def find_masks(root: Path) -> dict[str, tuple[Path, Path]]:
 def _select(
     root: Path, parts: dict[str, list[PairFiles]], split: Split, val_every: int
 ) -> tuple[PairFiles, ...]:
-    """Pick a split's pairs; without any named split everything is the training part."""
+    """Pick a split's pairs."""
     if split == "all":
         return tuple(dict.fromkeys(pair for part in parts.values() for pair in part))
-    parts = dict(parts)
-    if set(parts) == {_UNLISTED}:
-        parts["train"] = parts.pop(_UNLISTED)
-    if "val" not in parts and "train" in parts:
-        pool = parts["train"]
-        parts["val"] = pool[::val_every]
-        parts["train"] = [pair for i, pair in enumerate(pool) if i % val_every]
+    parts = add_validation(parts, val_every)
     if not parts.get(split):
         found = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
         raise DataError(
@@ -265,7 +236,14 @@ def _key(name: str) -> str:
     return name.lower().translate(str.maketrans("", "", "_- "))
 
 
-def _read_folder(root: Path) -> dict[str, list[PairFiles]]:
+def _report(problems: Problems | None, path: Path, error: DataError):
+    """Keep an error if problems are collected, raise it otherwise."""
+    if problems is None:
+        raise error
+    problems.append((path, error))
+
+
+def _read_folder(root: Path, problems: Problems | None) -> dict[str, list[PairFiles]]:
     """Return the pairs by split, from sub-folders or else from lists."""
     folders = _subfolders(root)
     split_folders = {
@@ -274,17 +252,17 @@ def _read_folder(root: Path) -> dict[str, list[PairFiles]]:
         for name in reversed(names)  # the first spelling wins
         if name in folders
     }
-    parts = {split: _list_pairs(folder) for split, folder in split_folders.items()}
+    parts = {split: _list_pairs(folder, problems) for split, folder in split_folders.items()}
     if any(parts.values()):
         for split, folder in split_folders.items():
             if not parts[split]:
                 raise _no_pairs(folder)
         return parts
-    pairs = _list_pairs(root)
+    pairs = _list_pairs(root, problems)
     if not pairs:
         raise _no_pairs(root)
     lists = _find_lists(root)
-    return _split_by_lists(pairs, lists) if lists else {_UNLISTED: pairs}
+    return _split_by_lists(pairs, lists, problems) if lists else {UNLISTED: pairs}
 
 
 def _subfolders(root: Path) -> dict[str, Path]:
@@ -324,7 +302,7 @@ def _choose(
     return None
 
 
-def _list_pairs(root: Path) -> list[PairFiles]:
+def _list_pairs(root: Path, problems: Problems | None) -> list[PairFiles]:
     """Return the pairs of one folder, sorted by file name as the reference does; [] if none."""
     folders = _subfolders(root)
     images = _choose(root, folders, IMAGE_FOLDERS)
@@ -338,9 +316,10 @@ def _list_pairs(root: Path) -> list[PairFiles]:
     others = [images[1], *dict.fromkeys(labels or ())]
     files = {folder: _list_images(folder) for folder in others}
     for folder, listed in files.items():
-        _require_counterparts(images[0], before, folder, listed)
+        _require_counterparts(images[0], before, folder, listed, problems)
     pairs = []
-    for stem in sorted(before, key=lambda stem: before[stem].name):
+    complete = [stem for stem in before if all(stem in listed for listed in files.values())]
+    for stem in sorted(complete, key=lambda stem: before[stem].name):
         label_paths = [files[folder][stem] for folder in labels] if labels else [None, None]
         pairs.append(PairFiles(stem, before[stem], files[images[1]][stem], *label_paths))
     return pairs
@@ -362,19 +341,24 @@ def _list_images(folder: Path) -> dict[str, Path]:
 
 
 def _require_counterparts(
-    folder: Path, images: dict[str, Path], other: Path, others: dict[str, Path]
+    folder: Path,
+    images: dict[str, Path],
+    other: Path,
+    others: dict[str, Path],
+    problems: Problems | None = None,
 ) -> None:
     for here, there, missing in (
         (images, other, sorted(set(images) - set(others))),
         (others, folder, sorted(set(others) - set(images))),
     ):
-        if missing:
-            raise DataError(
-                f"{here[missing[0]]} has no counterpart in {there}"
+        for name in missing:
+            error = DataError(
+                f"{here[name]} has no counterpart in {there}"
                 f" ({len(missing)} such files, {len(images)} in {folder.name},"
                 f" {len(others)} in {other.name})",
                 fix="add the missing files or move the extra ones away (endings may differ)",
             )
+            _report(problems, here[name], error)
 
 
 def _describe(root: Path) -> str:
@@ -406,22 +390,26 @@ def _find_lists(root: Path) -> dict[str, Path]:
     return {}
 
 
-def _split_by_lists(pairs: list[PairFiles], lists: dict[str, Path]) -> dict[str, list[PairFiles]]:
+def _split_by_lists(
+    pairs: list[PairFiles], lists: dict[str, Path], problems: Problems | None
+) -> dict[str, list[PairFiles]]:
     """Part the pairs by list files; those in no list are kept for the split `all` only."""
     listed: dict[str, set[str]] = {}
     for split, path in lists.items():
-        listed[split] = set(_read_list(path, {pair.name for pair in pairs}))
+        listed[split] = set(_read_list(path, {pair.name for pair in pairs}, problems))
         if shared := sorted(listed[split] & listed.get("train", set())) if split != "train" else []:
-            raise DataError(
+            error = DataError(
                 f"{path} and {lists['train']} both list {shared[0]} ({len(shared)} shared names)",
                 fix=f"a pair that is trained on says nothing in {split}: list it once",
             )
+            _report(problems, path, error)
+            listed["train"] -= set(shared)
     parts = {split: [p for p in pairs if p.name in names] for split, names in listed.items()}
-    parts[_UNLISTED] = [p for p in pairs if not any(p.name in names for names in listed.values())]
+    parts[UNLISTED] = [p for p in pairs if not any(p.name in names for names in listed.values())]
     return parts
 
 
-def _read_list(path: Path, names: set[str]) -> Iterator[str]:
+def _read_list(path: Path, names: set[str], problems: Problems | None) -> Iterator[str]:
     """Yield the pair named on each line: its first column, without folders and ending."""
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
@@ -432,10 +420,11 @@ def _read_list(path: Path, names: set[str]) -> Iterator[str]:
                 yield name
                 break
         else:
-            raise DataError(
+            error = DataError(
                 f"{path}, line {number}: there is no pair named {line.strip()}",
                 fix="one name of an image file a line, its ending optional",
             )
+            _report(problems, path, error)
 
 
 def _read_text(path: Path) -> str:
@@ -445,7 +434,7 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path} is not UTF-8 text: {error}", fix="save it as UTF-8") from error
 
 
-def _read_csv(path: Path) -> dict[str, list[PairFiles]]:
+def _read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]]:
     """Return the pairs of a CSV by split, in the order of its lines."""
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
     columns = [column.strip().lower() for column in reader.fieldnames or []]
@@ -463,8 +452,12 @@ def _read_csv(path: Path) -> dict[str, list[PairFiles]]:
         )
     parts: dict[str, list[PairFiles]] = {}
     for row in reader:
-        split, pair = _read_row(path, reader.line_num, row)
-        parts.setdefault(split, []).append(pair)
+        try:
+            split, pair = _read_row(path, reader.line_num, row)
+        except DataError as error:
+            _report(problems, path, error)
+        else:
+            parts.setdefault(split, []).append(pair)
     if not parts:
         raise DataError(f"{path} has no lines below its header", fix="add one line for each pair")
     return parts
@@ -501,8 +494,8 @@ def _read_row(path: Path, line: int, row: dict) -> tuple[str, PairFiles]:
     before_label = after_label = find("label")
     if cells.get("before_label") or cells.get("after_label"):
         before_label, after_label = require("before_label"), require("after_label")
-    split = cells.get("split") or _UNLISTED
-    if split not in (*SPLIT_NAMES, _UNLISTED):
+    split = cells.get("split") or UNLISTED
+    if split not in (*SPLIT_NAMES, UNLISTED):
         raise DataError(f"{where}: there is no split {split!r}", fix="use train, val or test")
     name = cells.get("name") or before.stem
     if "/" in name or "\\" in name:

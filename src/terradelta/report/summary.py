@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from terradelta.evaluate.scoring import Scores
     from terradelta.predict.run import Prediction
+    from terradelta.train.loop import TrainResult
 
 MAX_ROWS = 12
 
@@ -50,3 +51,13 @@ def print_scores(scores: Scores, as_json: bool):
         return
     print(f"protocol {scores.protocol}, {scores.pairs} pairs")
     print_numbers(scores.numbers)
+
+
+def print_run(result: TrainResult):
+    """Print the numbers of a training run and where its model is."""
+    print(f"best epoch {result.best_epoch}, validation, protocol second")
+    print_numbers(result.scores)
+    for protocol, numbers in (result.test_scores or {}).items():
+        print(f"\ntest, protocol {protocol}")
+        print_numbers(numbers)
+    print(f"\nmodel in {result.folder / 'best'}")

@@ -1,0 +1,44 @@
+"""The command line: one thin function a verb; whatever is heavy is imported inside."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+
+from terradelta.cli import datasets, learning, mapping, models
+from terradelta.cli.application import app
+from terradelta.errors import TerradeltaError
+from terradelta.train.config import TrainConfig
+
+__all__ = ["app", "datasets", "learning", "main", "mapping", "models"]
+
+
+def _load_recipe(arguments: Sequence[str]):
+    """Make the YAML file on a `train` line the source of the options that the line leaves out."""
+    from cyclopts.config import Dict
+
+    recipes = [argument for argument in arguments[1:] if learning.is_recipe(argument)]
+    if recipes:
+        given = TrainConfig.read_yaml(recipes[0]).to_dict()
+        given = {key: value for key, value in given.items() if value is not None}
+        app["train"].config = (Dict(given, source=recipes[0], use_commands_as_keys=False),)
+
+
+def main(arguments: Sequence[str] | None = None):
+    """Run the command line; the exit code is 2 for what the user can mend."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("terradelta").setLevel(logging.INFO)
+    try:
+        if arguments[:1] == ["train"]:
+            _load_recipe(arguments)
+        app(arguments, exit_on_error=False)
+    except TerradeltaError as error:
+        print(f"terradelta: {error}", file=sys.stderr)
+        sys.exit(2)
+    except CycloptsError:
+        # cyclopts has printed what is wrong with the line.
+        sys.exit(2)

@@ -1,0 +1,5 @@
+"""`python -m terradelta.cli`."""
+
+from terradelta.cli import main
+
+main()

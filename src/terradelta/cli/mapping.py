@@ -1,0 +1,212 @@
+"""Verbs that map what changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from terradelta.cli.application import (
+    Json,
+    Models,
+    Output,
+    Overwrite,
+    Precision,
+    Runtime,
+    app,
+    split_list,
+)
+from terradelta.errors import ArgumentError
+from terradelta.report.summary import print_prediction, print_summary
+from terradelta.train.config import Views
+
+Bands = Annotated[str | None, Parameter(name="--bands")]
+ValueRange = Annotated[str | None, Parameter(name="--value-range")]
+
+
+@app.command
+def demo(*, output: Output = Path("demo"), overwrite: Overwrite = False):
+    """Draw a scene, run the embedded model on it and show what changed.
+
+    Args:
+        output: Folder to make.
+        overwrite: Replace an existing output.
+    """
+    from terradelta.demo import demo as run_demo
+    from terradelta.report.terminal import print_map
+
+    result = run_demo(output, overwrite=overwrite)
+    print_summary(result.summary)
+    if sys.stdout.isatty():
+        print_map(result.folder / "change.tif")
+    print(
+        f"\nmaps and polygons  {result.folder}\npicture            {result.folder / 'picture.png'}"
+    )
+
+
+@app.command
+def check(
+    before: str,
+    after: str,
+    /,
+    *,
+    model: Models = None,
+    bands: Bands = None,
+    value_range: ValueRange = None,
+    grid: str = "before",
+    aoi: Path | None = None,
+    as_json: Json = False,
+):
+    """Say what is wrong with a pair of rasters, and which flag of `predict` mends it.
+
+    Exit code 0 when nothing fails, 2 otherwise.
+
+    Args:
+        before: The earlier raster: a path, a URL, or anything else GDAL opens.
+        after: The later raster.
+        model: Model folder whose bands and values the pair is held against; the embedded model by
+            default.
+        bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
+        value_range: Stored values that are dark and bright: 0,3000.
+        grid: Whose pixels the map gets: before, after, or the side of a pixel in CRS units.
+        aoi: Vector file with polygons; the rest is not looked at.
+        as_json: Print one JSON object.
+    """
+    from terradelta.geo.check import check as run_check
+    from terradelta.predict.run import load_cards
+
+    card = load_cards(split_list(model))[0]
+    report = run_check(
+        before,
+        after,
+        band_names=card.bands,
+        bands=split_list(bands),
+        value_range=_parse_range(value_range) or (0.0, card.scaling.divisor),
+        grid=grid,
+        aoi=aoi,
+    )
+    print(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_text())
+    if report.level == "FAIL":
+        sys.exit(2)
+
+
+@app.command
+def predict(
+    before: str,
+    after: str,
+    /,
+    *,
+    output: Output,
+    model: Models = None,
+    tta: Views = "none",
+    time_budget: float | None = None,
+    bands: Bands = None,
+    value_range: ValueRange = None,
+    grid: str = "before",
+    aoi: Path | None = None,
+    register: Annotated[bool, Parameter(negative=())] = False,
+    min_area: str = "0",
+    vector: Literal["gpkg", "parquet"] = "gpkg",
+    layout: Literal["terradelta", "senseearth"] = "terradelta",
+    memory: str = "4GB",
+    tile_size: int | None = None,
+    device: str = "auto",
+    backend: Runtime = "auto",
+    precision: Precision = "auto",
+    shard: str = "1/1",
+    picture: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
+):
+    """Map what changed between two rasters, or between two folders of images.
+
+    A run on rasters that was stopped goes on where it was when the same command is run again.
+
+    Args:
+        before: The earlier raster (a path, a URL, or anything else GDAL opens), or a folder of
+            images.
+        after: The later raster, or a folder of images with the same names.
+        output: Folder to make; it appears whole or not at all.
+        model: Model folder, or several that vote: M1,M2; the embedded model by default.
+        tta: Flips and turns whose answers are averaged; slower, a little better.
+        time_budget: Seconds after which the map must be done; flips and turns are dropped when
+            late.
+        bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
+        value_range: Stored values that are dark and bright, the same for both dates, for images of
+            another depth than the model's: 0,3000.
+        grid: Whose pixels the map gets: before, after, or the side of a pixel in units of the
+            before raster's CRS.
+        aoi: Vector file with polygons, in any CRS; the rest is nodata.
+        register: Measure the shift between the two images and undo it.
+        min_area: Smaller patches of change are taken for unchanged: 100m2, 0.5ha.
+        vector: Format of the polygons.
+        layout: For folders: before/ after/ change/, or im1/ im2/ as the contest asks.
+        memory: What the process may take.
+        tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
+            more for networks that look very far.
+        device: auto, cpu, cuda or cuda:N.
+        backend: What runs the network.
+        precision: bf16 is faster where the processor has it, int8 faster still for a model that
+            has been quantized, fp32 exact.
+        shard: 2/4 answers the second quarter of the map only; `merge` joins the quarters.
+        picture: Also draw before, after and the map into OUTPUT/picture.png.
+        overwrite: Replace an existing output.
+    """
+    from terradelta.predict.run import predict as run_predict
+
+    result = run_predict(
+        before,
+        after,
+        output,
+        model=split_list(model),
+        tta=tta,
+        time_budget=time_budget,
+        bands=split_list(bands),
+        value_range=_parse_range(value_range),
+        grid=grid,
+        aoi=aoi,
+        register=register,
+        min_area=min_area,
+        vector=vector,
+        layout=layout,
+        memory=memory,
+        tile_size=tile_size,
+        device=device,
+        backend=backend,
+        precision=precision,
+        shard=shard,
+        picture=picture,
+        overwrite=overwrite,
+    )
+    if "blocks" in result.summary:
+        done, blocks = result.summary["blocks_done"], result.summary["blocks"]
+        print(f"{done} of {blocks} blocks are done; when all are: terradelta merge {output}")
+        return
+    print_prediction(result)
+
+
+@app.command
+def merge(output: Path, /, *, overwrite: Overwrite = False):
+    """Join the shards of a map into one prediction.
+
+    Args:
+        output: The output that the shards were given; their blocks lie in OUTPUT.partial.
+        overwrite: Replace an existing output.
+    """
+    from terradelta.predict.run import merge as run_merge
+
+    print_prediction(run_merge(output, overwrite=overwrite))
+
+
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise ArgumentError(
+            f"{text!r} is no range of values", fix="give two numbers: --value-range 0,3000"
+        ) from error
+    return low, high

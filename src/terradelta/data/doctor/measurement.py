@@ -1,0 +1,172 @@
+"""What there is to know about each pair of a data set, read once.
+
+Legend of the array names: C bands, H rows, W columns, K+1 class ids, N values; 2 dates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from terradelta.classes import ClassTable
+from terradelta.data.doctor.evidence import digest, find_shift, rate_change, sign
+from terradelta.data.doctor.masks import MaskForm, read_any_mask
+from terradelta.data.images import read_image
+from terradelta.data.layouts import PairFiles
+from terradelta.errors import DataError
+from terradelta.geo.registration import UNKNOWN, Shift
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What one image is like."""
+
+    bands: int
+    height: int
+    width: int
+    dtype: str
+    digest: bytes
+    signature_N: np.ndarray
+    is_constant: bool
+
+    @classmethod
+    def of(cls, image_CHW: np.ndarray) -> ImageFacts:
+        """Measure an image."""
+        bands, height, width = image_CHW.shape
+        is_constant = bool((image_CHW == image_CHW[:, :1, :1]).all())
+        kind = image_CHW.dtype.name
+        return cls(bands, height, width, kind, digest(image_CHW), sign(image_CHW), is_constant)
+
+    @property
+    def kind(self) -> str:
+        """Size, bands and data type in words."""
+        return f"{self.height} x {self.width} px, {self.bands} bands of {self.dtype}"
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What the masks of a pair say; nothing is taken off for what is wrong with them."""
+
+    counts_2K: np.ndarray
+    """Pixels of each class id at both dates."""
+    half_px: int
+    """Labelled at one date only."""
+    same_px: int
+    """Labelled alike at both dates."""
+    changed_share: float
+    """Of all pixels; where masks of two dates differ nowhere, what is labelled at all."""
+    change_rating: float
+    """See `rate_change`."""
+
+    @property
+    def labelled_px(self) -> int:
+        """Pixels labelled at either date."""
+        return int(self.counts_2K[:, 1:].sum() + self.half_px) // 2
+
+    @property
+    def pixels(self) -> int:
+        """All pixels of the mask."""
+        return int(self.counts_2K[0].sum())
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """What was found out about a pair."""
+
+    split: str
+    files: PairFiles
+    reference: str
+    """What the pair is called in a report."""
+    images: tuple[ImageFacts, ImageFacts] | None = None
+    """None where an image could not be read."""
+    labels: LabelFacts | None = None
+    """None where there are none, or they cannot be told or do not fit the images."""
+    shift: Shift = UNKNOWN
+    faults: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    """By code: the file at fault, and why the pair cannot be used."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the pair could be read."""
+        return not self.faults and self.images is not None
+
+
+def measure_pair(
+    split: str,
+    files: PairFiles,
+    reference: str,
+    forms: Mapping[Path, MaskForm],
+    classes: ClassTable,
+) -> PairRecord:
+    """Read a pair and its masks; what goes wrong becomes a fault."""
+    faults: dict[str, tuple[Path, str]] = {}
+    images = []
+    for path in (files.before, files.after):
+        try:
+            images.append(read_image(path))
+        except DataError as error:
+            faults["unreadable"] = path, error.problem
+    if faults:
+        return PairRecord(split, files, reference, faults=faults)
+    before_CHW, after_CHW = images
+    facts = ImageFacts.of(before_CHW), ImageFacts.of(after_CHW)
+    if facts[0].kind != facts[1].kind:
+        fault = files.before, f"{facts[0].kind} before, {facts[1].kind} after"
+        return PairRecord(split, files, reference, facts, faults={"date-mismatch": fault})
+    if any(date.is_constant for date in facts):
+        which = files.before if facts[0].is_constant else files.after
+        faults["constant-image"] = which, "all pixels of an image are equal"
+    elif facts[0].digest == facts[1].digest:
+        faults["identical-dates"] = files.before, "both dates are the same image"
+    labels = None
+    masks = _read_masks(files, forms, classes)
+    for path, mask_HW in masks:
+        if mask_HW.shape != before_CHW.shape[1:]:
+            sizes = [" x ".join(map(str, a.shape[-2:])) for a in (mask_HW, before_CHW)]
+            faults["mask-size"] = path, f"{path.name} is {sizes[0]} px, its image {sizes[1]}"
+    if masks and not faults:
+        labels = _measure_labels(before_CHW, after_CHW, masks[0][1], masks[-1][1], classes)
+    shift = UNKNOWN if faults else find_shift(before_CHW, after_CHW)
+    return PairRecord(split, files, reference, facts, labels, shift, faults)
+
+
+def _read_masks(
+    files: PairFiles, forms: Mapping[Path, MaskForm], classes: ClassTable
+) -> list[tuple[Path, np.ndarray]]:
+    """Return the masks of the dates, one of a change mask; none if one cannot be told."""
+    masks = []
+    for path in dict.fromkeys((files.before_label, files.after_label)):
+        form = forms.get(path) if path else None
+        mask_HW = read_any_mask(form, classes, files.is_change_mask) if form else None
+        if path is None or mask_HW is None:
+            return []
+        masks.append((path, mask_HW))
+    return masks
+
+
+def _measure_labels(
+    before_CHW: np.ndarray,
+    after_CHW: np.ndarray,
+    before_HW: np.ndarray,
+    after_HW: np.ndarray,
+    classes: ClassTable,
+) -> LabelFacts:
+    """Compare masks with each other and with the images; a change mask comes as both."""
+    is_change_mask = before_HW is after_HW
+    labelled_HW = (before_HW > 0) | (after_HW > 0)
+    changed_HW = before_HW != after_HW
+    if not changed_HW.any():
+        changed_HW = labelled_HW
+    ids = classes.num_classes + 1
+    counts = [np.bincount(mask_HW.ravel(), minlength=ids) for mask_HW in (before_HW, after_HW)]
+    same_px = 0 if is_change_mask else int(((before_HW == after_HW) & (before_HW > 0)).sum())
+    return LabelFacts(
+        counts_2K=np.stack(counts),
+        half_px=int(((before_HW > 0) != (after_HW > 0)).sum()),
+        same_px=same_px,
+        changed_share=float(changed_HW.mean()),
+        change_rating=rate_change(before_CHW, after_CHW, changed_HW),
+    )
