@@ -51,6 +51,7 @@ def make_sample(height, width, bands=3, seed=0):
         paint(after_labels_HW, bands),
         before_labels_HW,
         after_labels_HW,
+        before_labels_HW % 3 - 1,
         7,
     )
 
@@ -120,6 +121,8 @@ def test_images_and_labels_move_together(
     assert result.before_labels_HW.shape == size
     assert result.index == 7
     swapped = bool((result.before_labels_HW >= 80).any())
+    earlier_HW = result.after_labels_HW if swapped else result.before_labels_HW
+    assert torch.equal(result.change_HW, earlier_HW % 3 - 1)
     assert swapped <= swap_dates
     # Both dates are cut at one place: the result is a part of the sample in one of the views.
     layers = torch.stack([sample.before_labels_HW, sample.after_labels_HW])
@@ -148,7 +151,7 @@ def test_labels_keep_their_values_under_colour_changes_and_dates_differ():
 def test_colour_changes_stay_in_range_and_within_their_spread(field):
     image_CHW = torch.randint(0, 256, (3, 20, 20), generator=generator(1), dtype=torch.uint8)
     labels_HW = torch.zeros(20, 20, dtype=torch.int64)
-    sample = PairSample(image_CHW, image_CHW.float(), labels_HW, labels_HW, 0)
+    sample = PairSample(image_CHW, image_CHW.float(), labels_HW, labels_HW, labels_HW, 0)
     for seed in range(30):
         result = Augmentation("none", **{field: 0.5})(sample, generator(seed))
         assert result.before_CHW.dtype == torch.uint8  # a wrapped value would show as a far one

@@ -51,6 +51,7 @@ def test_samples_are_what_the_files_hold(senseearth):
         assert sample.before_labels_HW.dtype == sample.after_labels_HW.dtype == torch.int64
         np.testing.assert_array_equal(sample.before_labels_HW, before_ids)
         np.testing.assert_array_equal(sample.after_labels_HW, after_ids)
+        np.testing.assert_array_equal(sample.change_HW, (before_ids > 0) | (after_ids > 0))
         assert sample.index == index
     assert dataset[-1].index == 6
     with pytest.raises(IndexError):
@@ -69,6 +70,68 @@ def test_a_change_mask_gives_class_1_at_both_dates(tmp_path):
     np.testing.assert_array_equal(sample.after_labels_HW, change_HW)
     sample.before_labels_HW[:] = 0
     np.testing.assert_array_equal(sample.after_labels_HW, change_HW)  # not one tensor twice
+
+
+@pytest.mark.parametrize(
+    ("columns", "change"),
+    [
+        (("before_label",), "unknown"),
+        (("after_label",), "unknown"),
+        (("before_label", "after_label"), "labelled"),
+        (("before_label", "after_label", "label"), "mask"),
+        (("after_label", "label"), "mask"),
+        (("label",), "mask"),
+    ],
+)
+def test_labels_that_are_there_are_used_and_the_rest_is_not_known(senseearth, columns, change):
+    root, arrays = senseearth
+    (root / "change").mkdir()
+    change_HW = np.eye(SIZE, dtype=np.int64)
+    write_change_mask(root / "change" / "0.png", change_HW)
+    cells = {
+        "before_label": "label1/0.png",
+        "after_label": "label2/0.png",
+        "label": "change/0.png",
+    }
+    # The second line makes it a set of classes, whatever the first has.
+    (root / "pairs.csv").write_text(
+        "before,after,before_label,after_label,label\n"
+        f"im1/0.png,im2/0.png,{','.join(cells[c] if c in columns else '' for c in cells)}\n"
+        "im1/1.png,im2/1.png,label1/1.png,label2/1.png,\n"
+    )
+    pairs = find_pairs(root / "pairs.csv")
+    sample = ChangeDataset(pairs, allow_partial=True)[0]
+    _, _, before_ids, after_ids = arrays[0]
+    nothing_HW = np.zeros((SIZE, SIZE))
+    expected = {
+        "unknown": nothing_HW - 1,
+        "labelled": (before_ids > 0) | (after_ids > 0),
+        "mask": change_HW,
+    }[change]
+    np.testing.assert_array_equal(sample.change_HW, expected)
+    for column, labels_HW, ids in (
+        ("before_label", sample.before_labels_HW, before_ids),
+        ("after_label", sample.after_labels_HW, after_ids),
+    ):
+        np.testing.assert_array_equal(labels_HW, ids if column in columns else nothing_HW)
+    if {"before_label", "after_label"} <= set(columns):
+        ChangeDataset(pairs)
+    else:
+        with pytest.raises(DataError, match=r"1 of 2 pairs in .* not labelled at both dates, 0"):
+            ChangeDataset(pairs)
+
+
+def test_a_change_mask_beside_the_masks_of_the_dates_says_what_changed(senseearth):
+    """So that land cover can be labelled where nothing changed."""
+    root, _ = senseearth
+    (root / "change_mask").mkdir()
+    for number in range(7):
+        change_HW = np.zeros((SIZE, SIZE), np.int64)
+        change_HW[number] = 1
+        write_change_mask(root / "change_mask" / f"{number}.png", change_HW)
+    for number, sample in enumerate(ChangeDataset(find_pairs(root))):
+        assert np.flatnonzero(sample.change_HW.any(dim=1)).tolist() == [number]
+        assert (sample.before_labels_HW > 0).sum() > 2 * SIZE
 
 
 def test_other_data_types_become_float32_in_stored_units(tmp_path):
@@ -109,8 +172,8 @@ def test_a_negative_seed_is_refused(senseearth):
             ["12 x 12 pixels with 3", "5 x 12 pixels with 3"],
         ),
         ("im2", np.zeros((SIZE, SIZE), np.uint8), ["3 bands", "1 bands", "im1"]),
-        ("label1", np.zeros((5, 6), np.uint8), ["5 x 6", "12 x 12", "im1"]),
-        ("label2", np.zeros((5, 6), np.uint8), ["5 x 6", "12 x 12", "im2"]),
+        ("label1", np.zeros((5, 6), np.uint8), ["5 x 6", "12 x 12", "label2"]),
+        ("label2", np.zeros((5, 6), np.uint8), ["5 x 6", "12 x 12", "label1"]),
         ("label2", np.full((SIZE, SIZE), 9, np.uint8), ["values 9", "0 to 6"]),
     ],
 )
@@ -123,6 +186,14 @@ def test_files_that_do_not_fit_name_themselves_and_both_values(senseearth, folde
         dataset[3]
     for word in (*words, str(root / folder / "3.png")):
         assert word in caught.value.problem
+
+
+def test_labels_of_another_size_than_the_images_are_refused(senseearth):
+    root, _ = senseearth
+    for folder in ("label1", "label2"):
+        Image.fromarray(np.zeros((5, 6), np.uint8)).save(root / folder / "3.png")
+    with pytest.raises(DataError, match=r"label1.3.png is 5 x 6 .* .*im1.3.png is 12 x 12"):
+        ChangeDataset(find_pairs(root))[3]
 
 
 def test_dates_of_two_data_types_are_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -245,3 +246,29 @@ def test_images_of_several_sizes_need_a_crop(drawn, config, tmp_path):
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ArgumentError, match=message):
         TrainConfig(**options)
+
+
+def test_a_run_takes_pairs_that_are_partly_labelled_to_learn_from_only(drawn, tmp_path):
+    """A change mask alone, the mask of one date alone; what is held out is fully labelled."""
+    data = drawn / "train"
+    shutil.copytree(data, tmp_path / "set")
+    shutil.copytree(data / "label1", tmp_path / "set" / "change")
+    for path in (tmp_path / "set" / "change").iterdir():
+        mask = np.asarray(Image.open(path)) > 0
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    labels = ("label1/{},,", ",label2/{},", ",,change/{}", "label1/{},label2/{},")
+    names = sorted(path.name for path in (data / "im1").iterdir())
+    lines = ["before,after,before_label,after_label,label,split"]
+    for number, name in enumerate(names):
+        # The fourth and the seventh are the ones with changes.
+        split, kind = ("val", 3) if number < 2 else ("train", {3: 0, 6: 1}.get(number, 2))
+        masks = labels[kind].format(name, name)
+        lines.append(f"im1/{name},im2/{name},{masks},{split}")
+    table = tmp_path / "set" / "pairs.csv"
+    table.write_text("\n".join(lines))
+    config = TrainConfig(data=str(table), epochs=1, batch_size=3, workers=0)
+    log = json.loads((train(config, tmp_path / "run").folder / "log.jsonl").read_text())
+    assert all(math.isfinite(v) and v > 0 for k, v in log.items() if k.startswith("loss_"))
+    table.write_text("\n".join(lines).replace("train", "val").replace("val", "train", 2))
+    with pytest.raises(DataError, match="are not labelled at both dates"):
+        train(config, tmp_path / "other")

@@ -83,7 +83,7 @@ def test_shares_are_those_of_the_labels(tmp_path):
     ],
 )
 def test_large_or_unequal_images_are_cropped(sizes, crop_size_px):
-    assert plan._choose_crop(LabelCounts(np.zeros((2, 2)), sizes)) == crop_size_px
+    assert plan._choose_crop(LabelCounts(np.zeros((2, 2)), sizes, 0, 0)) == crop_size_px
 
 
 def test_bytes_of_a_pair_are_those_of_the_tensors_that_wait_for_the_backward_pass(drawn):

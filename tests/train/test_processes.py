@@ -46,6 +46,9 @@ def test_two_processes_train_as_one_of_two_batches_a_step(tmp_path, monkeypatch)
         epochs=1,
         batch_size=3,
         precision="fp32",
+        # Its steps are as long as the gradients; Adam's go by the sign of what may be rounding.
+        optimizer="sgd",
+        learning_rate=0.01,
         gradient_clip_norm=0.5,
         workers=0,
     )
@@ -56,24 +59,19 @@ def test_two_processes_train_as_one_of_two_batches_a_step(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, features: features)
     train(replace(config, accumulate_batches=2), tmp_path / "one")
     train(config, tmp_path / "other")
+    # Batch statistics are each process's own.
     weights = {
-        name: load_file(tmp_path / name / "last" / "model.safetensors")
-        for name in ("two", "one", "other")
-    }
-    # Batch statistics are each process's own; Adam's first steps go by the sign of gradients that
-    # may be rounding: hence not the largest difference but the usual one.
-    off = {
         name: torch.cat(
             [
-                (tensor - weights["one"][key]).abs().flatten()
-                for key, tensor in weights[name].items()
+                tensor.flatten()
+                for key, tensor in load_file(tmp_path / name / "last/model.safetensors").items()
                 if "running" not in key and "num_batches" not in key
             ]
         )
-        for name in ("two", "other")
+        for name in ("two", "one", "other")
     }
-    assert off["two"].median() < 0.01 * off["other"].median()
-    assert off["two"].mean() < 0.05 * off["other"].mean()
+    off = {name: (tensor - weights["one"]).norm() for name, tensor in weights.items()}
+    assert off["two"] < 0.01 * off["other"]
 
     (tmp_path / "recipe.yaml").unlink()
     replace(config, epochs=2).write_yaml(tmp_path / "recipe.yaml")

@@ -118,19 +118,18 @@ class Augmentation:
             DataError: If the sample is smaller than the crop: padded labels would count as
                 unchanged, so nothing is padded.
         """
-        before, after, before_labels, after_labels, index = sample
-        layers = [before, after, before_labels, after_labels]
+        *layers, index = sample
         if self.crop_size_px is not None:
             layers = _crop(layers, self.crop_size_px, generator)
         layers = _turn(layers, VIEW_SETS[self.views], generator)
-        before, after, before_labels, after_labels = layers
+        before, after, before_labels, after_labels, change = layers
         if self.brightness or self.contrast or self.colour:
             before = self._recolour(before, generator)
             after = self._recolour(after, generator)
         if self.swap_dates and torch.rand((), generator=generator) < 0.5:
             before, after = after, before
             before_labels, after_labels = after_labels, before_labels
-        return PairSample(before, after, before_labels, after_labels, index)
+        return PairSample(before, after, before_labels, after_labels, change, index)
 
     def _recolour(self, image_CHW: Tensor, generator: torch.Generator) -> Tensor:
         def draw_factors(spread: float, num: int) -> Tensor:

@@ -5,12 +5,13 @@ Legend of the array names: T dates, K class ids from 0, H rows, W columns.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
-from terradelta.data.images import read_change_mask, read_mask
+from terradelta.data.labels import read_labels
 from terradelta.data.layouts import PairFolder
 
 
@@ -23,10 +24,16 @@ class LabelCounts:
     sizes: dict[tuple[int, int], int]
     """How many pairs have which height and width."""
 
+    changed_px: int
+    """Pixels that are known to have changed."""
+    unchanged_px: int
+    """Pixels that are known not to have."""
+
     @property
     def changed_share(self) -> float:
-        """Share of pixels that the before date labels."""
-        return float(self.pixels_TK[0, 1:].sum() / self.pixels_TK[0].sum())
+        """Share of the pixels of which it is known that have changed; NaN if none is known."""
+        known_px = self.changed_px + self.unchanged_px
+        return self.changed_px / known_px if known_px else math.nan
 
 
 def count_labels(pairs: PairFolder) -> LabelCounts:
@@ -37,17 +44,15 @@ def count_labels(pairs: PairFolder) -> LabelCounts:
     """
     pixels_TK = np.zeros((2, pairs.classes.num_classes + 1), np.int64)
     sizes: dict[tuple[int, int], int] = {}
+    changed_px = unchanged_px = 0
     for pair in tqdm(pairs.pairs, desc="counting labels", unit="pair", disable=None, leave=False):
-        shape = None
-        for date, path in enumerate((pair.before_label, pair.after_label)):
-            if path is None:
-                continue
-            if pair.is_change_mask:
-                labels_HW = read_change_mask(path)
-            else:
-                labels_HW = read_mask(path, pairs.classes)
+        if not pair.is_labelled:
+            continue
+        labels = read_labels(pair, pairs.classes)
+        for date, labels_HW in enumerate((labels.before_HW, labels.after_HW)):
             pixels_TK[date] += np.bincount(labels_HW.ravel(), minlength=pixels_TK.shape[1])
-            shape = labels_HW.shape
-        if shape is not None:
-            sizes[shape] = sizes.get(shape, 0) + 1
-    return LabelCounts(pixels_TK, sizes)
+        changed_px += int((labels.change_HW == 1).sum())
+        unchanged_px += int((labels.change_HW == 0).sum())
+        shape = labels.change_HW.shape
+        sizes[shape] = sizes.get(shape, 0) + 1
+    return LabelCounts(pixels_TK, sizes, changed_px, unchanged_px)

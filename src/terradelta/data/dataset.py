@@ -6,7 +6,6 @@ Shapes: C bands, H rows, W columns. Images stay in their stored units: scaling i
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from terradelta.data.images import read_change_mask, read_image, read_mask
+from terradelta.data.images import read_image
+from terradelta.data.labels import read_labels
 from terradelta.data.layouts import PairFiles, PairFolder
 from terradelta.errors import ArgumentError, DataError
 
@@ -28,6 +28,8 @@ class PairSample(NamedTuple):
     before_labels_HW: Tensor
     """int64 class ids, 0 = unchanged or not labelled."""
     after_labels_HW: Tensor
+    change_HW: Tensor
+    """int64, 1 = changed, 0 = unchanged, -1 = not known."""
     index: int | Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     """Position of the pair in its data set."""
 
@@ -36,16 +38,18 @@ class ChangeDataset(Dataset[PairSample]):
     """Reads the pairs of a folder, checks them and augments them.
 
     What the augmentation draws depends on (seed, epoch, index) alone: a resumed run, another order
-    and any number of workers see the same. A change mask gives class id 1 at both dates.
+    and any number of workers see the same. `read_labels` says what the masks mean together.
 
     Args:
         pairs: What `find_pairs` returned; every pair must have labels.
         augmentation: A function of (sample, generator), such as `Augmentation`; None for none.
         seed: Non-negative seed of the augmentation.
+        allow_partial: Take pairs with a change mask alone or a mask of one date, which teach
+            something but cannot be scored.
 
     Raises:
         ArgumentError: If the seed is negative.
-        DataError: If a pair has no labels, or, on reading it, if its files do not fit together.
+        DataError: If a pair lacks labels, or, on reading it, if its files do not fit together.
     """
 
     def __init__(
@@ -53,21 +57,24 @@ class ChangeDataset(Dataset[PairSample]):
         pairs: PairFolder,
         augmentation: Callable[[PairSample, torch.Generator], PairSample] | None = None,
         seed: int = 0,
+        allow_partial: bool = False,
     ):
         if seed < 0:
             raise ArgumentError(f"seed is {seed}, and it must be 0 or more", fix="use 0")
-        self._labels = [
-            (pair.before_label, pair.after_label)
-            for pair in pairs.pairs
-            if pair.before_label is not None and pair.after_label is not None
-        ]
-        unlabelled = [p.name for p in pairs.pairs if None in (p.before_label, p.after_label)]
+        unlabelled = [p.name for p in pairs.pairs if not p.is_labelled]
+        partial = [p.name for p in pairs.pairs if p.is_partly_labelled]
         if unlabelled:
             raise DataError(
                 f"{len(unlabelled)} of {len(pairs.pairs)} pairs in {pairs.root} have no labels,"
                 f" {unlabelled[0]} first",
                 fix="add the label folders (label1 and label2, or label), or choose a split that"
                 " has labels",
+            )
+        if partial and not allow_partial:
+            raise DataError(
+                f"{len(partial)} of {len(pairs.pairs)} pairs in {pairs.root} are not labelled at"
+                f" both dates, {partial[0]} first, and cannot be scored",
+                fix="put them in the train split (the split column of a CSV)",
             )
         self.pairs = pairs
         self.augmentation = augmentation
@@ -109,37 +116,31 @@ class ChangeDataset(Dataset[PairSample]):
                 f"{pair.before} is {before_kind}, but {pair.after} is {after_kind}",
                 fix="the dates of a pair need one size, band count and data type",
             )
-        before_label, after_label = self._labels[index]
-        if pair.is_change_mask:
-            before_labels_HW = after_labels_HW = read_change_mask(before_label)
-        else:
-            before_labels_HW = read_mask(before_label, self.pairs.classes)
-            after_labels_HW = read_mask(after_label, self.pairs.classes)
-        _check_label_size(pair.before, before_CHW, before_label, before_labels_HW)
-        _check_label_size(pair.after, after_CHW, after_label, after_labels_HW)
+        labels = read_labels(pair, self.pairs.classes)
+        if labels.before_HW.shape != before_CHW.shape[1:]:
+            label = pair.before_label or pair.after_label or pair.change_label
+            raise DataError(
+                f"the label {label} is {_size(labels.before_HW)} pixels, but the image"
+                f" {pair.before} is {_size(before_CHW)}",
+                fix="make labels and images the same size (resample labels by nearest neighbour)",
+            )
         return PairSample(
             _image_to_tensor(before_CHW),
             _image_to_tensor(after_CHW),
-            torch.from_numpy(before_labels_HW.astype(np.int64)),
-            torch.from_numpy(after_labels_HW.astype(np.int64)),
+            torch.from_numpy(labels.before_HW),
+            torch.from_numpy(labels.after_HW),
+            torch.from_numpy(labels.change_HW),
             index,
         )
 
 
 def _describe(image_CHW: np.ndarray) -> str:
-    bands, height, width = image_CHW.shape
-    return f"{height} x {width} pixels with {bands} bands of {image_CHW.dtype.name}"
+    return f"{_size(image_CHW)} pixels with {len(image_CHW)} bands of {image_CHW.dtype.name}"
 
 
-def _check_label_size(image: Path, image_CHW: np.ndarray, label: Path, labels_HW: np.ndarray):
-    if image_CHW.shape[1:] != labels_HW.shape:
-        image_size, label_size = (
-            f"{height} x {width}" for height, width in (image_CHW.shape[1:], labels_HW.shape)
-        )
-        raise DataError(
-            f"the label {label} is {label_size} pixels, but the image {image} is {image_size}",
-            fix="make labels and images the same size (resample labels by nearest neighbour)",
-        )
+def _size(array: np.ndarray) -> str:
+    height, width = array.shape[-2:]
+    return f"{height} x {width}"
 
 
 def _image_to_tensor(image_CHW: np.ndarray) -> Tensor:

@@ -7,59 +7,37 @@ makes one.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import CLASSES_FILE, read_classes
 from terradelta.data.images import IMAGE_SUFFIXES
-from terradelta.data.spellings import CHANGE_FOLDERS, IMAGE_FOLDERS, LABEL_FOLDERS, SPLIT_NAMES
+from terradelta.data.pair_csv import read_csv
+from terradelta.data.pairs import (
+    UNLISTED,
+    PairFiles,
+    PairFolder,
+    Problems,
+    Split,
+    read_text,
+    report_problem,
+)
+from terradelta.data.spellings import (
+    CHANGE_FOLDERS,
+    IMAGE_FOLDERS,
+    KNOWN_CHANGE_FOLDERS,
+    LABEL_FOLDERS,
+    SPLIT_NAMES,
+)
 from terradelta.errors import ArgumentError, DataError
-
-Split = Literal["all", "train", "val", "test"]
-Problems = list[tuple[Path, DataError]]
-"""Files at fault, and what is wrong with each."""
 
 _KNOWN_LAYOUTS = (
     "a data set is a folder with im1 and im2 (or A and B, T1 and T2, time1 and time2, before and"
     " after), with label1 and label2 for land cover or label for change masks, optionally inside"
     " train, val and test; or a CSV file with the columns before, after, before_label, after_label"
 )
-UNLISTED = "unlisted"
-"""The part of the pairs that no split was named for."""
-
-
-@dataclass(frozen=True)
-class PairFiles:
-    """The files of one pair."""
-
-    name: str
-    """Name that results of the pair get; unique in its data set."""
-    before: Path
-    after: Path
-    before_label: Path | None
-    """Mask of the before date, or None where there are no labels."""
-    after_label: Path | None
-
-    @property
-    def is_change_mask(self) -> bool:
-        """Whether the label is one change mask for both dates and not a land-cover mask of each."""
-        return self.before_label is not None and self.before_label == self.after_label
-
-
-@dataclass(frozen=True)
-class PairFolder:
-    """The pairs of a data set or of one of its splits, and what their class ids mean."""
-
-    root: Path
-    layout: str
-    """`senseearth` (land-cover masks, or no labels), `binary` (change masks) or `csv`."""
-    pairs: tuple[PairFiles, ...]
-    classes: ClassTable
 
 
 def find_pairs(
@@ -136,7 +114,7 @@ def list_parts(root: str | Path, problems: Problems | None = None) -> dict[str, 
     """
     root = Path(root)
     if root.is_file() and root.suffix.lower() == ".csv":
-        return _read_csv(root, problems)
+        return read_csv(root, problems)
     if root.is_dir():
         return _read_folder(root, problems)
     what = "is not a CSV file" if root.exists() else "does not exist"
@@ -236,13 +214,6 @@ def _key(name: str) -> str:
     return name.lower().translate(str.maketrans("", "", "_- "))
 
 
-def _report(problems: Problems | None, path: Path, error: DataError):
-    """Keep an error if problems are collected, raise it otherwise."""
-    if problems is None:
-        raise error
-    problems.append((path, error))
-
-
 def _read_folder(root: Path, problems: Problems | None) -> dict[str, list[PairFiles]]:
     """Return the pairs by split, from sub-folders or else from lists."""
     folders = _subfolders(root)
@@ -312,16 +283,23 @@ def _list_pairs(root: Path, problems: Problems | None) -> list[PairFiles]:
     labels = _choose(root, folders, LABEL_FOLDERS, refuse_half=change is None)
     if labels is None and change is not None:
         labels = change, change
+    beside = None
+    if labels is not None and change not in labels:
+        beside = next((folders[_key(n)] for n in KNOWN_CHANGE_FOLDERS if _key(n) in folders), None)
     before = _list_images(images[0])
-    others = [images[1], *dict.fromkeys(labels or ())]
+    others = [images[1], *dict.fromkeys(labels or ()), *([beside] if beside else [])]
     files = {folder: _list_images(folder) for folder in others}
     for folder, listed in files.items():
         _require_counterparts(images[0], before, folder, listed, problems)
     pairs = []
     complete = [stem for stem in before if all(stem in listed for listed in files.values())]
     for stem in sorted(complete, key=lambda stem: before[stem].name):
-        label_paths = [files[folder][stem] for folder in labels] if labels else [None, None]
-        pairs.append(PairFiles(stem, before[stem], files[images[1]][stem], *label_paths))
+        before_label, after_label, change_label = (
+            files[folder][stem] if folder else None
+            for folder in (*(labels or (None, None)), beside)
+        )
+        after = files[images[1]][stem]
+        pairs.append(PairFiles(stem, before[stem], after, before_label, after_label, change_label))
     return pairs
 
 
@@ -358,7 +336,7 @@ def _require_counterparts(
                 f" {len(others)} in {other.name})",
                 fix="add the missing files or move the extra ones away (endings may differ)",
             )
-            _report(problems, here[name], error)
+            report_problem(problems, here[name], error)
 
 
 def _describe(root: Path) -> str:
@@ -402,7 +380,7 @@ def _split_by_lists(
                 f"{path} and {lists['train']} both list {shared[0]} ({len(shared)} shared names)",
                 fix=f"a pair that is trained on says nothing in {split}: list it once",
             )
-            _report(problems, path, error)
+            report_problem(problems, path, error)
             listed["train"] -= set(shared)
     parts = {split: [p for p in pairs if p.name in names] for split, names in listed.items()}
     parts[UNLISTED] = [p for p in pairs if not any(p.name in names for names in listed.values())]
@@ -411,7 +389,7 @@ def _split_by_lists(
 
 def _read_list(path: Path, names: set[str], problems: Problems | None) -> Iterator[str]:
     """Yield the pair named on each line: its first column, without folders and ending."""
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         for text in (line.strip(), line.split()[0]):
@@ -424,82 +402,4 @@ def _read_list(path: Path, names: set[str], problems: Problems | None) -> Iterat
                 f"{path}, line {number}: there is no pair named {line.strip()}",
                 fix="one name of an image file a line, its ending optional",
             )
-            _report(problems, path, error)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}", fix="save it as UTF-8") from error
-
-
-def _read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]]:
-    """Return the pairs of a CSV by split, in the order of its lines."""
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
-    columns = [column.strip().lower() for column in reader.fieldnames or []]
-    reader.fieldnames = columns
-    labels = {"label", "before_label", "after_label"} & set(columns)
-    if not {"before", "after"} <= set(columns) or labels not in (
-        set(),
-        {"label"},
-        {"before_label", "after_label"},
-    ):
-        raise DataError(
-            f"{path}, line 1: the columns are {', '.join(columns) or '(none)'}",
-            fix="name the columns before, after, and before_label and after_label, or label;"
-            " split and name are optional",
-        )
-    parts: dict[str, list[PairFiles]] = {}
-    for row in reader:
-        try:
-            split, pair = _read_row(path, reader.line_num, row)
-        except DataError as error:
-            _report(problems, path, error)
-        else:
-            parts.setdefault(split, []).append(pair)
-    if not parts:
-        raise DataError(f"{path} has no lines below its header", fix="add one line for each pair")
-    return parts
-
-
-def _read_row(path: Path, line: int, row: dict) -> tuple[str, PairFiles]:
-    """Return the split and the files of one line; a line without labels is fine."""
-    where = f"{path}, line {line}"
-    if None in row:
-        raise DataError(f"{where}: more values than columns", fix="quote values that hold a comma")
-    cells = {column: (value or "").strip() for column, value in row.items()}
-
-    def find(column: str) -> Path | None:
-        if not cells.get(column):
-            return None
-        file = path.parent / cells[column]
-        if not file.is_file():
-            raise DataError(
-                f"{where}: the {column} file {file} does not exist",
-                fix=f"paths are relative to the CSV's folder, {path.parent}",
-            )
-        return file
-
-    def require(column: str) -> Path:
-        file = find(column)
-        if file is None:
-            raise DataError(
-                f"{where}: no value for {column}",
-                fix="a line needs before and after, and labels for both dates or for none",
-            )
-        return file
-
-    before, after = require("before"), require("after")
-    before_label = after_label = find("label")
-    if cells.get("before_label") or cells.get("after_label"):
-        before_label, after_label = require("before_label"), require("after_label")
-    split = cells.get("split") or UNLISTED
-    if split not in (*SPLIT_NAMES, UNLISTED):
-        raise DataError(f"{where}: there is no split {split!r}", fix="use train, val or test")
-    name = cells.get("name") or before.stem
-    if "/" in name or "\\" in name:
-        raise DataError(
-            f"{where}: the name {name!r} holds a slash", fix="results are named by it: leave it out"
-        )
-    return split, PairFiles(name, before, after, before_label, after_label)
+            report_problem(problems, path, error)

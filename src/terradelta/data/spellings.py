@@ -47,6 +47,9 @@ CHANGE_FOLDERS = (
 )
 """Folder names of change masks, looked at where there are no land-cover masks."""
 
+KNOWN_CHANGE_FOLDERS = ("change_mask", "change_label")
+"""Folder names of change masks beside land-cover masks that may label unchanged ground too."""
+
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),

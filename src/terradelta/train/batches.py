@@ -54,7 +54,7 @@ def load_data(config: TrainConfig, rank: int = 0, processes: int = 1) -> Trainin
         colour=config.colour,
         swap_dates=config.swap_dates,
     )
-    training = ChangeDataset(pairs, augmentation=augmentation, seed=config.seed)
+    training = ChangeDataset(pairs, augmentation, config.seed, allow_partial=True)
     sampler = PairBatchSampler(
         len(training),
         config.batch_size,

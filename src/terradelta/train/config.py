@@ -14,7 +14,7 @@ from terradelta.outputs import stage_file
 Loss = Literal["ual", "ual-probability", "cosine", "mse", "agreement", "none"]
 ChangeLossName = Literal["bce", "focal", "bce-dice", "bce-lovasz"]
 ClassWeightRule = Literal["reference", "equal", "inverse", "inverse-root", "median"]
-Optimizer = Literal["adam", "adamw"]
+Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["poly", "cosine", "constant"]
 Views = Literal["none", "flips", "d4", "seed6"]
 
@@ -57,13 +57,14 @@ class TrainConfig:
     accumulate_batches: int = 1
     """Batches a step, whose gradients are averaged: more pairs a step than memory holds at once."""
     optimizer: Optimizer = "adam"
-    """adam, whose weight decay is an L2 penalty, or adamw, which shrinks the weights themselves."""
+    """adam, whose weight decay is an L2 penalty; adamw, which shrinks the weights themselves; or
+    sgd with momentum 0.9, which wants rates some hundred times as high."""
     learning_rate: float = 1.5e-4
     """Rate for the encoder at the first step after the warm-up."""
     head_rate_factor: float = 10.0
     """How many times faster the heads learn."""
     weight_decay: float = 1e-4
-    """Weight decay of either optimizer."""
+    """Weight decay of the optimizer."""
     schedule: Schedule = "poly"
     """How the rate falls to 0: (1 - step / steps) ** poly_power, half a cosine, or not at all."""
     poly_power: float = 0.9

@@ -208,7 +208,9 @@ def _train_epoch(
                     memory_format=torch.channels_last
                 ),
             )
-            parts = learner.objective(logits, batch.before_labels_HW, batch.after_labels_HW)
+            parts = learner.objective(
+                logits, batch.before_labels_HW, batch.after_labels_HW, batch.change_HW
+            )
             fabric.backward(parts.total / together)
         if is_last:
             clip_gradients(wrapped.parameters(), config.gradient_clip_norm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,7 +23,11 @@ def build_optimizer(config: TrainConfig, network: SiameseNetwork) -> torch.optim
     ]
     for group in groups:
         group["initial_lr"] = group["lr"]
-    create = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    create = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": partial(torch.optim.SGD, momentum=0.9),
+    }[config.optimizer]
     return create(groups, weight_decay=config.weight_decay)
 
 

@@ -21,7 +21,8 @@ from tests.data.doctor.planting import (
 from terradelta.classes import BINARY, SENSEEARTH
 from terradelta.data.doctor import examine, repair
 from terradelta.data.doctor.evidence import find_shift, sign
-from terradelta.data.images import read_image, write_mask
+from terradelta.data.images import read_image, read_mask, write_mask
+from terradelta.data.layouts import find_pairs
 from terradelta.errors import DataError
 
 
@@ -288,3 +289,45 @@ def test_small_images_have_no_shift_to_speak_of():
 
 
 # The report and the copy
+
+
+def label_everything(flat):
+    """Land cover everywhere and a change mask: as pseudo-labels give it."""
+    (flat / "change_mask").mkdir()
+    for path in sorted((flat / "label1").iterdir()):
+        changed_HW = read_mask(path, SENSEEARTH) > 0
+        write_mask(flat / "change_mask" / path.name, changed_HW.astype(np.uint8), BINARY)
+        for label in ("label1", "label2"):
+            ids_HW = read_mask(flat / label / path.name, SENSEEARTH)
+            write_mask(flat / label / path.name, np.where(changed_HW, ids_HW, 2), SENSEEARTH)
+
+
+def test_land_cover_where_nothing_changed_is_right_beside_a_change_mask(flat, tmp_path):
+    label_everything(flat)
+    report = examine(flat)
+    assert not {"same-class", "half-labelled", "change-mask"} & set(report.codes)
+    copy = repair(flat, tmp_path / "copy")
+    assert len(list((copy / "change_mask").iterdir())) == 8
+    shutil.rmtree(flat / "change_mask")
+    assert "same-class" in examine(flat).codes
+
+
+def test_a_change_mask_beside_that_does_not_fit_is_a_fault(flat, tmp_path):
+    label_everything(flat)
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(flat / "change_mask" / "00001.png")
+    (finding,) = [f for f in examine(flat).findings if f.code == "change-mask"]
+    assert "00001.png is 5 x 6 px, its image 128 x 128" in finding.message
+    assert len(find_pairs(repair(flat, tmp_path / "copy")).pairs) == 7
+
+
+def test_pairs_labelled_in_part_are_named_and_not_copied(flat, tmp_path):
+    lines = ["before,after,before_label,after_label"]
+    for path in sorted((flat / "im1").iterdir()):
+        name = path.name
+        after = f"label2/{name}" if name != "00003.png" else ""
+        lines.append(f"im1/{name},im2/{name},label1/{name},{after}")
+    (flat / "pairs.csv").write_text("\n".join(lines))
+    (finding,) = [f for f in examine(flat / "pairs.csv").findings if f.code == "partly-labelled"]
+    assert finding.message.startswith("1 pair ")
+    assert "00003" in finding.files[0]
+    assert len(find_pairs(repair(flat / "pairs.csv", tmp_path / "copy")).pairs) == 7

@@ -42,6 +42,10 @@ _FAULTS = {
         "have masks of another size than the images",
         "cut masks and images alike (resample masks by nearest neighbour)",
     ),
+    "change-mask": (
+        "have a change mask beside the masks of the dates that cannot be used",
+        "save it as 0 and 255, as large as the images",
+    ),
 }
 
 
@@ -154,7 +158,7 @@ def _describe(records: Sequence[PairRecord], is_binary: bool) -> Finding:
     kinds = Counter(record.images[0].kind for record in records if record.images)
     kind = kinds.most_common(1)[0][0] if kinds else "no readable image"
     masks = "change masks" if is_binary else "land-cover masks"
-    labelled = sum(record.files.before_label is not None for record in records)
+    labelled = sum(record.files.is_labelled for record in records)
     return Finding(
         "OK",
         "pairs",
@@ -173,8 +177,8 @@ def _judge_layout(
         files = tuple(dict.fromkeys(name_file(data, path) for path, _ in group))
         more = f", and {len(group) - 1} more like it" if len(group) > 1 else ""
         yield Finding("FAIL", "layout", group[0][1].problem + more, files, fix, "left out")
-    labelled = [record for record in records if record.files.before_label is not None]
-    bare = tuple(record.reference for record in records if record.files.before_label is None)
+    labelled = [record for record in records if record.files.is_labelled]
+    bare = tuple(record.reference for record in records if not record.files.is_labelled)
     if bare and labelled:
         yield Finding(
             "WARN",
@@ -184,7 +188,22 @@ def _judge_layout(
             "add their masks, or keep them apart for predict",
             "left out",
         )
-    other = tuple(r.reference for r in labelled if r.files.is_change_mask != is_binary)
+    partly = tuple(record.reference for record in labelled if record.files.is_partly_labelled)
+    if partly:
+        yield Finding(
+            "WARN",
+            "partly-labelled",
+            f"{count(len(partly), 'pair')} with a change mask or the mask of one date alone: to"
+            " train on, not to score",
+            partly,
+            "keep them in the train split; a copy in folders has no place for them",
+            "left out",
+        )
+    other = tuple(
+        record.reference
+        for record in labelled
+        if record.files.before_label and record.files.is_change_mask != is_binary
+    )
     if other:
         kinds = "change masks", "land-cover masks"
         yield Finding(

@@ -14,7 +14,7 @@ import numpy as np
 from terradelta.classes import ClassTable
 from terradelta.data.doctor.evidence import digest, find_shift, rate_change, sign
 from terradelta.data.doctor.masks import MaskForm, read_any_mask
-from terradelta.data.images import read_image
+from terradelta.data.images import read_change_mask, read_image
 from terradelta.data.layouts import PairFiles
 from terradelta.errors import DataError
 from terradelta.geo.registration import UNKNOWN, Shift
@@ -127,8 +127,16 @@ def measure_pair(
         if mask_HW.shape != before_CHW.shape[1:]:
             sizes = [" x ".join(map(str, a.shape[-2:])) for a in (mask_HW, before_CHW)]
             faults["mask-size"] = path, f"{path.name} is {sizes[0]} px, its image {sizes[1]}"
+    change_HW = None
+    if files.change_label is not None:
+        try:
+            change_HW = _read_change(files.change_label, before_CHW.shape[1:])
+        except DataError as error:
+            faults["change-mask"] = files.change_label, error.problem
     if masks and not faults:
-        labels = _measure_labels(before_CHW, after_CHW, masks[0][1], masks[-1][1], classes)
+        labels = _measure_labels(
+            before_CHW, after_CHW, masks[0][1], masks[-1][1], change_HW, classes
+        )
     shift = UNKNOWN if faults else find_shift(before_CHW, after_CHW)
     return PairRecord(split, files, reference, facts, labels, shift, faults)
 
@@ -147,14 +155,28 @@ def _read_masks(
     return masks
 
 
+def _read_change(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a change mask as bool; a DataError if it is not one of that size."""
+    change_HW = read_change_mask(path) > 0
+    if change_HW.shape != shape:
+        sizes = [" x ".join(map(str, size)) for size in (change_HW.shape, shape)]
+        raise DataError(f"{path.name} is {sizes[0]} px, its image {sizes[1]}", fix="cut them alike")
+    return change_HW
+
+
 def _measure_labels(
     before_CHW: np.ndarray,
     after_CHW: np.ndarray,
     before_HW: np.ndarray,
     after_HW: np.ndarray,
+    change_HW: np.ndarray | None,
     classes: ClassTable,
 ) -> LabelFacts:
-    """Compare masks with each other and with the images; a change mask comes as both."""
+    """Compare masks with each other and with the images; a change mask alone comes as both.
+
+    Beside a change mask, land cover may be labelled at one date, and the same where nothing
+    changed.
+    """
     is_change_mask = before_HW is after_HW
     labelled_HW = (before_HW > 0) | (after_HW > 0)
     changed_HW = before_HW != after_HW
@@ -162,11 +184,17 @@ def _measure_labels(
         changed_HW = labelled_HW
     ids = classes.num_classes + 1
     counts = [np.bincount(mask_HW.ravel(), minlength=ids) for mask_HW in (before_HW, after_HW)]
-    same_px = 0 if is_change_mask else int(((before_HW == after_HW) & (before_HW > 0)).sum())
+    same_HW = (before_HW == after_HW) & (before_HW > 0)
+    half_HW = (before_HW > 0) != (after_HW > 0)
+    if is_change_mask:
+        same_HW = np.zeros_like(same_HW)
+    elif change_HW is not None:
+        changed_HW = change_HW
+        same_HW, half_HW = same_HW & change_HW, np.zeros_like(half_HW)
     return LabelFacts(
         counts_2K=np.stack(counts),
-        half_px=int(((before_HW > 0) != (after_HW > 0)).sum()),
-        same_px=same_px,
+        half_px=int(half_HW.sum()),
+        same_px=int(same_HW.sum()),
         changed_share=float(changed_HW.mean()),
         change_rating=rate_change(before_CHW, after_CHW, changed_HW),
     )

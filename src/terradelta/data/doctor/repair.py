@@ -109,6 +109,10 @@ class _Copy:
         images = ("A", "B") if self.report.is_binary else ("im1", "im2")
         for date, source in zip(images, (files.before, files.after), strict=True):
             _copy_file(source, folder / date / f"{name}{source.suffix}")
+        if files.change_label is not None:
+            _copy_file(
+                files.change_label, folder / "change_mask" / f"{name}{files.change_label.suffix}"
+            )
         masks = self._masks(files)
         labels = ("label",) if self.report.is_binary else ("label1", "label2")
         mends = self.codes[reference].union(*(self.codes[mask] for mask in masks))

@@ -1,0 +1,77 @@
+"""The files of a labelled pair and of a data set of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from terradelta.classes import ClassTable
+from terradelta.errors import DataError
+
+Split = Literal["all", "train", "val", "test"]
+Problems = list[tuple[Path, DataError]]
+"""Files at fault, and what is wrong with each."""
+
+UNLISTED = "unlisted"
+"""The part of the pairs that no split was named for."""
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of one pair."""
+
+    name: str
+    """Name that results of the pair get; unique in its data set."""
+    before: Path
+    after: Path
+    before_label: Path | None
+    """Mask of the before date, or None where there is none."""
+    after_label: Path | None
+    change_label: Path | None = None
+    """Change mask that lies beside the masks of the dates, or without them in a set of classes."""
+
+    @property
+    def is_change_mask(self) -> bool:
+        """Whether the label is one change mask for both dates and not a land-cover mask of each."""
+        return self.before_label is not None and self.before_label == self.after_label
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is any label at all."""
+        return any((self.before_label, self.after_label, self.change_label))
+
+    @property
+    def is_partly_labelled(self) -> bool:
+        """Whether the labels do not say what changed from what to what: enough only to learn."""
+        return self.is_labelled and None in (self.before_label, self.after_label)
+
+
+@dataclass(frozen=True)
+class PairFolder:
+    """The pairs of a data set or of one of its splits, and what their class ids mean."""
+
+    root: Path
+    layout: str
+    """`senseearth` (land-cover masks, or no labels), `binary` (change masks) or `csv`."""
+    pairs: tuple[PairFiles, ...]
+    classes: ClassTable
+
+
+def report_problem(problems: Problems | None, path: Path, error: DataError):
+    """Keep an error if problems are collected, raise it otherwise."""
+    if problems is None:
+        raise error
+    problems.append((path, error))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        DataError: If it is another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}", fix="save it as UTF-8") from error
