@@ -17,10 +17,13 @@ VERBS = (
     "merge",
     "train",
     "evaluate",
+    "compare",
+    "doctor",
     "export",
     "quantize",
     "score",
     "synth",
+    "compose",
     "convert",
     "models",
     "info",
@@ -74,6 +77,8 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
         ("merge", "out"),
         ("train", "missing", "-o", "out"),
         ("score", "missing", "missing"),
+        ("score", "missing", "missing", "--against", "other"),
+        ("compare", "missing", "missing"),
         ("info", "missing"),
         ("no-such-verb",),
     ],
@@ -114,6 +119,10 @@ def test_the_main_job_from_the_command_line(tmp_path):
         ("score", "out", "drawn", "--protocol", "ual"),
         ("info", "run/best"),
         ("models",),
+        ("evaluate", "run/last", "drawn", "--split", "all", "-o", "seen", "--calibrate"),
+        ("evaluate", "run/last", "drawn", "--split", "all", "--against", "run/last", "--json"),
+        ("score", "out", "drawn", "--bootstrap", 100, "--json"),
+        ("score", "out", "drawn", "--against", "drawn", "--bootstrap", 100),
     ]
     printed = []
     for step in steps:
@@ -124,6 +133,20 @@ def test_the_main_job_from_the_command_line(tmp_path):
     assert printed[5].startswith("protocol ual, 6 pairs\n")
     assert json.loads(printed[6])["training"]["epochs"] == 1
     assert "efficientnet_lite0" in printed[7]
+    assert (tmp_path / "seen" / "reliability.png").exists()
+    assert json.loads((tmp_path / "run" / "last" / "model.json").read_text())["temperatures"]
+    itself = json.loads(printed[9])
+    assert itself["differences"]["score"] == {
+        "difference": 0,
+        "interval_95_percent": [0, 0],
+        "p_value": 1,
+    }
+    scored = json.loads(printed[10])
+    intervals = scored.pop("intervals_95_percent")
+    assert scored == json.loads(printed[4])
+    assert intervals.keys() == scored.keys() - {"protocol", "pairs"}
+    difference = next(line for line in printed[11].splitlines() if line.startswith("fscd"))
+    assert difference.split()[1:3] == [f"{scored['fscd'] or 0:.4f}", "1.0000"]
 
 
 def test_published_weights_are_converted_from_the_command_line(tmp_path):

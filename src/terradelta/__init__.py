@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from terradelta.classes import BINARY as BINARY
     from terradelta.classes import SENSEEARTH as SENSEEARTH
     from terradelta.classes import ClassTable as ClassTable
+    from terradelta.data.composite import compose_pairs as compose_pairs
     from terradelta.data.synthetic import draw_pair as draw_pair
     from terradelta.demo import demo as demo
     from terradelta.errors import TerradeltaError as TerradeltaError
+    from terradelta.evaluate.scoring import compare as compare
     from terradelta.evaluate.scoring import evaluate as evaluate
     from terradelta.evaluate.scoring import score as score
     from terradelta.export import export as export
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from terradelta.predict.backends.quantization import quantize as quantize
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
+    from terradelta.train.comparison import compare_runs as compare_runs
     from terradelta.train.config import TrainConfig as TrainConfig
     from terradelta.train.loop import train as train
 
@@ -43,6 +46,9 @@ _HOMES = {
     "TerradeltaError": "terradelta.errors",
     "TrainConfig": "terradelta.train.config",
     "check": "terradelta.geo.check",
+    "compare": "terradelta.evaluate.scoring",
+    "compare_runs": "terradelta.train.comparison",
+    "compose_pairs": "terradelta.data.composite",
     "convert": "terradelta.models.bundle",
     "create_model": "terradelta.models.registry",
     "demo": "terradelta.demo",

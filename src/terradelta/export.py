@@ -58,6 +58,7 @@ class PairGraph(nn.Module):
         super().__init__()
         self.network = model.network
         self.scaling = model.card.scaling
+        self.temperatures = model.card.temperatures
 
     def forward(self, pair_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return float32 probabilities: before and after (B, K, H, W), change (B, H, W).
@@ -68,9 +69,9 @@ class PairGraph(nn.Module):
         before_BCHW, after_BCHW = pair_BCHW.chunk(2, dim=1)
         output = self.network(self.scaling.apply(before_BCHW), self.scaling.apply(after_BCHW))
         return (
-            output.before_logits.softmax(dim=1),
-            output.after_logits.softmax(dim=1),
-            output.change_logits.sigmoid(),
+            (output.before_logits / self.temperatures.classes).softmax(dim=1),
+            (output.after_logits / self.temperatures.classes).softmax(dim=1),
+            (output.change_logits / self.temperatures.change).sigmoid(),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -60,6 +61,15 @@ def replace_folder(folder: Path, staged: Path):
         shutil.rmtree(replaced)
     else:
         staged.rename(folder)
+
+
+def null_undefined(value: Any) -> Any:
+    """Return nested dicts and sequences with None for nan and infinity, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: null_undefined(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [null_undefined(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, content: dict[str, Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,12 @@ from terradelta.cli.application import (
     Split,
     app,
 )
-from terradelta.report.summary import print_run, print_scores
+from terradelta.report.summary import (
+    print_comparison,
+    print_run,
+    print_run_comparison,
+    print_scores,
+)
 from terradelta.train.config import TrainConfig, Views
 
 _recipe = Group("Recipe", sort_key=1)
@@ -68,56 +74,123 @@ def evaluate(
     *,
     split: Split = "val",
     protocol: Protocol = "second",
+    against: str | None = None,
+    bootstrap: int | None = None,
+    seed: int = 0,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    calibrate: Annotated[bool, Parameter(negative=())] = False,
     tta: Views = "none",
     device: str = "auto",
     backend: Runtime = "auto",
     precision: Precision = "auto",
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ):
-    """Score a model on a labelled data set.
+    """Score a model on a labelled data set, alone or against another.
 
     Args:
         model: Model folder, or several that vote: M1,M2.
         data: Data set: a folder in a known layout, or a CSV.
         split: Which part of it.
         protocol: How pixels are counted; numbers of different protocols do not compare.
+        against: Another model, or several that vote: print differences, image by image.
+        bootstrap: How many sets of images to draw for 95 % intervals; with --against 1000 by
+            default, else none are drawn.
+        seed: Of that drawing.
+        output: Folder to write: numbers of all protocols, IoU by class, transitions, outlines of
+            change, reliability of the probabilities.
+        calibrate: Store temperatures in the model, fitted on these pairs; its map stays the same.
         tta: Flips and turns whose answers are averaged.
         device: auto, cpu, cuda or cuda:N.
         backend: What runs the network.
         precision: bf16 is faster where the processor has it, int8 faster still for a model that
             has been quantized, fp32 exact.
+        overwrite: Replace an OUTPUT that is there.
         as_json: Print one JSON object.
     """
-    from terradelta.evaluate.scoring import evaluate as run_evaluate
+    from terradelta.evaluate import scoring
 
-    scores = run_evaluate(
-        model.split(","),
-        data,
-        split=split,
-        protocol=protocol,
-        tta=tta,
-        device=device,
-        backend=backend,
-        precision=precision,
-    )
-    print_scores(scores, as_json)
+    runtime = {"tta": tta, "device": device, "backend": backend, "precision": precision}
+    if output is not None or calibrate:
+        from terradelta.evaluate.diagnosis import diagnose_model
+
+        for found in diagnose_model(
+            model.split(","), data, output, split, calibrate, overwrite=overwrite, **runtime
+        ):
+            print(found, file=sys.stderr)
+    if against is None:
+        scores = scoring.evaluate(
+            model.split(","),
+            data,
+            split=split,
+            protocol=protocol,
+            bootstrap=bootstrap,
+            seed=seed,
+            **runtime,
+        )
+        print_scores(scores, as_json)
+        return
+    counts = [
+        scoring.count_dataset(*scoring.prepare(name.split(","), data, split, **runtime), protocol)
+        for name in (model, against)
+    ]
+    replicates = bootstrap or scoring.DEFAULT_REPLICATES
+    print_comparison(scoring.compare_counts(counts[0], counts[1], replicates, seed), as_json)
 
 
 @app.command
 def score(
-    predictions: Path, labels: Path, /, *, protocol: Protocol = "second", as_json: Json = False
+    predictions: Path,
+    labels: Path,
+    /,
+    *,
+    protocol: Protocol = "second",
+    against: Path | None = None,
+    bootstrap: int | None = None,
+    seed: int = 0,
+    as_json: Json = False,
 ):
     """Score predicted masks against labels of the same names.
 
     Args:
         predictions: Folder with before/ after/, im1/ im2/ or label1/ label2/.
-        labels: Folder with the true masks, named alike.
+        labels: Folder with the true masks, named alike, and classes.json if the classes are not
+            those of SECOND.
         protocol: How pixels are counted; numbers of different protocols do not compare.
+        against: Folder of other predictions: print differences, image by image.
+        bootstrap: How many sets of images to draw for 95 % intervals; with --against 1000 by
+            default, else none are drawn.
+        seed: Of that drawing.
         as_json: Print one JSON object.
     """
-    from terradelta.evaluate.scoring import score as run_score
+    from terradelta.evaluate import scoring
 
-    print_scores(run_score(predictions, labels, protocol=protocol), as_json)
+    if against is None:
+        scores = scoring.score(
+            predictions, labels, protocol=protocol, bootstrap=bootstrap, seed=seed
+        )
+        print_scores(scores, as_json)
+        return
+    replicates = bootstrap or scoring.DEFAULT_REPLICATES
+    comparison = scoring.compare(
+        predictions, against, labels, protocol=protocol, bootstrap=replicates, seed=seed
+    )
+    print_comparison(comparison, as_json)
+
+
+@app.command
+def compare(first: str, second: str, /, *, protocol: Protocol = "second", as_json: Json = False):
+    """Compare the test numbers of two recipes, each trained with several seeds.
+
+    Args:
+        first: Run folders of one recipe: RUN1,RUN2,RUN3.
+        second: Run folders of the other, with the same seeds.
+        protocol: Which numbers.
+        as_json: Print one JSON object.
+    """
+    from terradelta.train.comparison import compare_runs
+
+    print_run_comparison(compare_runs(first.split(","), second.split(","), protocol), as_json)
 
 
 def is_recipe(source: str) -> bool:

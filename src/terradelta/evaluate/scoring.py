@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,18 @@ import numpy as np
 from tqdm import tqdm
 
 from terradelta.classes import SENSEEARTH, ClassTable
+from terradelta.data.class_file import read_classes
 from terradelta.data.images import read_mask
 from terradelta.data.layouts import find_masks
 from terradelta.errors import ArgumentError, DataError
+from terradelta.evaluate.bootstrap import (
+    DEFAULT_REPLICATES,
+    Difference,
+    ImageCounts,
+    Interval,
+)
+from terradelta.evaluate.bootstrap import bootstrap as find_intervals
+from terradelta.evaluate.bootstrap import compare as compare_images
 from terradelta.evaluate.protocols import create_protocol
 
 if TYPE_CHECKING:
@@ -36,11 +45,47 @@ class Scores:
     """Every number of the protocol."""
     pairs: int
     """How many image pairs were counted."""
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    """95 % intervals by image, if they were asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; numbers that are undefined (nan) become None."""
-        numbers = {k: None if math.isnan(v) else v for k, v in self.numbers.items()}
-        return {"protocol": self.protocol, "pairs": self.pairs, **numbers}
+        numbers = {name: _or_none(value) for name, value in self.numbers.items()}
+        fields = {"protocol": self.protocol, "pairs": self.pairs, **numbers}
+        if self.intervals:
+            fields["intervals_95_percent"] = {
+                name: [_or_none(span.low), _or_none(span.high)]
+                for name, span in self.intervals.items()
+            }
+        return fields
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The numbers of two maps of the same images."""
+
+    first: Scores
+    second: Scores
+    differences: dict[str, Difference]
+    """First minus second."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form; numbers that are undefined (nan) become None."""
+        return {
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
+            "differences": {
+                name: {
+                    "difference": _or_none(difference.value),
+                    "interval_95_percent": [
+                        _or_none(difference.interval.low),
+                        _or_none(difference.interval.high),
+                    ],
+                    "p_value": _or_none(difference.p_value),
+                }
+                for name, difference in self.differences.items()
+            },
+        }
 
 
 def evaluate(
@@ -49,6 +94,8 @@ def evaluate(
     *,
     split: Split = "val",
     protocol: str = "second",
+    bootstrap: int | None = None,
+    seed: int = 0,
     tta: str = "none",
     device: str = "auto",
     backend: str = "auto",
@@ -61,11 +108,34 @@ def evaluate(
         data: A data set folder in a known layout, or a CSV.
         split: "train", "val", "test" or "all".
         protocol: "second", "from-to" or "ual".
+        bootstrap: How many sets of images to draw for 95 % intervals; None for none.
+        seed: Of that drawing.
         tta: Test-time views to average: "none", "flips", "d4" or "seed6".
         device: "auto", "cpu", "cuda" or "cuda:N".
         backend: What runs the network: "auto", "torch", "torch-compile",
             "openvino" or "onnx".
         precision: "auto", "fp32", "bf16", "fp16" or "int8".
+
+    Raises:
+        TerradeltaError: If the model or the data cannot be used, or their classes differ.
+    """
+    predictor, dataset = prepare(
+        model, data, split, tta=tta, device=device, backend=backend, precision=precision
+    )
+    counts = count_dataset(predictor, dataset, protocol, apart=bootstrap is not None)
+    return _summarize(counts, bootstrap, seed)
+
+
+def prepare(
+    model: str | Path | Sequence[str | Path], data: str | Path, split: Split, **runtime: str
+) -> tuple[Predictor, ChangeDataset]:
+    """Return a predictor that is ready, and the labelled pairs it is to answer.
+
+    Args:
+        model: A model folder or several that vote.
+        data: A data set folder in a known layout, or a CSV.
+        split: "train", "val", "test" or "all".
+        runtime: Options of `Predictor`.
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.
@@ -77,13 +147,7 @@ def evaluate(
     from terradelta.predict.folders import count_pixels_per_size
 
     folders = [model] if isinstance(model, str | Path) else list(model)
-    predictor = Predictor(
-        [load_model(folder) for folder in folders],
-        tta=tta,
-        device=device,
-        backend=backend,
-        precision=precision,
-    )
+    predictor = Predictor([load_model(folder) for folder in folders], **runtime)  # pyright: ignore[reportArgumentType]
     pairs = find_pairs(data, split=split)
     predictor.start(count_pixels_per_size(pairs.pairs))
     dataset = ChangeDataset(pairs)
@@ -93,24 +157,37 @@ def evaluate(
             f"has {', '.join(dataset.pairs.classes.names[1:])}",
             fix="use a model that was trained on these classes",
         )
-    return Scores(protocol, evaluate_dataset(predictor, dataset, protocol), len(dataset))
+    return predictor, dataset
 
 
 def evaluate_dataset(
     predictor: Predictor, dataset: ChangeDataset, protocol: str
 ) -> dict[str, float]:
     """Return the numbers of a protocol for a predictor on a labelled data set."""
+    return count_dataset(predictor, dataset, protocol, apart=False).metric.compute()
+
+
+def count_dataset(
+    predictor: Predictor, dataset: ChangeDataset, protocol: str, apart: bool = True
+) -> ImageCounts:
+    """Return the counts of a predictor's maps, pair by pair if they are to be kept apart.
+
+    Only changed pixels have classes in the truth, whatever else is labelled.
+    """
     from terradelta.predict.folders import ImagePair, predict_images
 
-    counter = create_protocol(protocol, predictor.classes.num_classes)
+    counts = ImageCounts(create_protocol(protocol, predictor.classes.num_classes), apart)
     for index in tqdm(range(len(dataset)), "evaluating", unit="pair", disable=None, leave=False):
         sample = dataset[index]
         images = ImagePair(sample.before_CHW.numpy(), sample.after_CHW.numpy())
-        before_HW, after_HW = predict_images(predictor, images)
-        counter.update(
-            before_HW, after_HW, sample.before_labels_HW.numpy(), sample.after_labels_HW.numpy()
+        predicted = predict_images(predictor, images)
+        change_HW = sample.change_HW.numpy() > 0
+        true = (
+            np.where(change_HW, labels_HW.numpy(), 0)
+            for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
         )
-    return counter.compute()
+        counts.add(*predicted, *true)
+    return counts
 
 
 def score(
@@ -118,7 +195,9 @@ def score(
     labels: str | Path,
     *,
     protocol: str = "second",
-    classes: ClassTable = SENSEEARTH,
+    classes: ClassTable | None = None,
+    bootstrap: int | None = None,
+    seed: int = 0,
 ) -> Scores:
     """Score predicted masks against labels of the same names.
 
@@ -129,15 +208,75 @@ def score(
         predictions: Folder of the predicted masks.
         labels: Folder of the true masks.
         protocol: "second", "from-to" or "ual".
-        classes: What the masks' values mean.
+        classes: What the masks' values mean; by default what a classes.json beside the labels
+            says, or without one SENSEEARTH.
+        bootstrap: How many sets of images to draw for 95 % intervals; None for none.
+        seed: Of that drawing.
 
     Raises:
         DataError: If a mask is missing or cannot be read, or two masks differ in size.
         ArgumentError: If the protocol is unknown.
     """
-    counter = create_protocol(protocol, classes.num_classes)
+    counts = count_folders(predictions, labels, protocol, classes, apart=bootstrap is not None)
+    return _summarize(counts, bootstrap, seed)
+
+
+def compare(
+    predictions: str | Path,
+    other: str | Path,
+    labels: str | Path,
+    *,
+    protocol: str = "second",
+    classes: ClassTable | None = None,
+    bootstrap: int = DEFAULT_REPLICATES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two folders of predicted masks on the same labels, image by image.
+
+    Args:
+        predictions: Folder of the predicted masks.
+        other: Folder of masks that another model predicted.
+        labels: Folder of the true masks.
+        protocol: As of `score`.
+        classes: As of `score`.
+        bootstrap: How many sets of images to draw, and how many random exchanges.
+        seed: Of both.
+
+    Raises:
+        DataError: As `score`.
+        ArgumentError: As `score`.
+    """
+    return compare_counts(
+        count_folders(predictions, labels, protocol, classes),
+        count_folders(other, labels, protocol, classes),
+        bootstrap,
+        seed,
+    )
+
+
+def compare_counts(
+    first: ImageCounts, second: ImageCounts, bootstrap: int, seed: int = 0
+) -> Comparison:
+    """Return both scores with their intervals, and their differences."""
+    return Comparison(
+        _summarize(first, bootstrap, seed),
+        _summarize(second, bootstrap, seed),
+        compare_images(first, second, bootstrap, seed),
+    )
+
+
+def count_folders(
+    predictions: str | Path,
+    labels: str | Path,
+    protocol: str,
+    classes: ClassTable | None,
+    apart: bool = True,
+) -> ImageCounts:
+    """Return the counts of predicted masks against labels, as `score` says."""
     predicted = find_masks(Path(predictions))
     true = find_masks(Path(labels))
+    classes = classes or read_classes([Path(labels)]) or SENSEEARTH
+    counts = ImageCounts(create_protocol(protocol, classes.num_classes), apart)
     if predicted.keys() != true.keys():
         missing, extra = (
             sorted(true.keys() - predicted.keys()),
@@ -151,8 +290,18 @@ def score(
     for name in tqdm(sorted(true), desc="scoring", unit="pair", disable=None):
         masks = [read_mask(path, classes) for path in (*predicted[name], *true[name])]
         _require_same_size([*predicted[name], *true[name]], masks)
-        counter.update(*masks)
-    return Scores(protocol, counter.compute(), len(true))
+        counts.add(*masks)
+    return counts
+
+
+def _summarize(counts: ImageCounts, bootstrap: int | None = None, seed: int = 0) -> Scores:
+    metric = counts.metric
+    intervals = {} if bootstrap is None else find_intervals(counts, bootstrap, seed)
+    return Scores(metric.name, metric.compute(), len(counts), intervals)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _require_same_size(paths: Sequence[Path], masks: Sequence[np.ndarray]):

@@ -22,7 +22,7 @@ from terradelta.models import efficientnet_lite
 from terradelta.models.published import convert_published, load_strictly, read_checkpoint
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
-from terradelta.outputs import refuse_existing, stage_folder
+from terradelta.outputs import null_undefined, refuse_existing, stage_file, stage_folder
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -99,6 +99,29 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Temperatures:
+    """What logits are divided by, so that probabilities mean what they say.
+
+    Raises:
+        ModelError: If one is not positive.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+
+    change: float = 1.0
+    """Of the change head."""
+    classes: float = 1.0
+    """Of the semantic head, at both dates."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ModelError(
+                    f"the temperature of {name} is {value}", fix="use a positive number"
+                )
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """All that has to be known about a network besides its weights.
 
@@ -116,6 +139,8 @@ class ModelCard:
     """What the class ids mean."""
     change_threshold: float = 0.5
     """Probability of change from which a pixel counts as changed."""
+    temperatures: Temperatures = field(default_factory=Temperatures)
+    """As `evaluate --calibrate` has found them."""
     tile_size_px: int | None = None
     """Side of the tiles the network must see; None where any size gives the same answer."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -148,7 +173,11 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; `from_dict` reads it."""
         fields = {key: value for key, value in vars(self).items() if key != "classes"}
-        fields |= {"scaling": asdict(self.scaling), "classes": self.classes.to_dict()}
+        fields |= {
+            "scaling": asdict(self.scaling),
+            "classes": self.classes.to_dict(),
+            "temperatures": asdict(self.temperatures),
+        }
         return {"format": FORMAT, **fields}
 
     @classmethod
@@ -173,6 +202,8 @@ class ModelCard:
                     float(scaling["divisor"]), tuple(scaling["mean"]), tuple(scaling["std"])
                 ),
                 "classes": ClassTable.from_dict(fields["classes"]),
+                # Folders of earlier versions have none.
+                "temperatures": Temperatures(**fields.get("temperatures", {})),
             }
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -204,6 +235,8 @@ answers where the land cover changed, and from which class to which.
 | Scaling | (value / {self.scaling.divisor:g} - mean) / std, mean {_list(self.scaling.mean)}, \
 std {_list(self.scaling.std)} |
 | Counts as changed | probability of {self.change_threshold:g} or more |
+| Calibration | logits of change / {self.temperatures.change:.3g}, \
+of classes / {self.temperatures.classes:.3g} |
 | Tile size | {tile} |
 | Licence of the weights | {self.licence or "not stated"} |
 
@@ -268,13 +301,7 @@ def save_model(
             f"the card describes {card.architecture} and the network is {network.config}",
             fix="make the card with architecture=network.config",
         )
-    try:
-        text = json.dumps(_null_nonfinite(card.to_dict()), indent=2, allow_nan=False)
-    except TypeError as error:
-        raise ModelError(
-            f"the model card cannot be written as JSON: {error}",
-            fix="keep to strings, numbers, lists and dicts in training and scores",
-        ) from error
+    text = _write_card(card)
     tensors = {
         key: value.detach()
         .to(device="cpu", dtype=dtype if value.is_floating_point() else value.dtype)
@@ -285,8 +312,33 @@ def save_model(
         save_file(tensors, staged / WEIGHTS_FILE)
         # safetensors writes for the owner only; a model is for whoever may read its folder.
         (staged / WEIGHTS_FILE).chmod(0o644)
-        (staged / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+        (staged / CARD_FILE).write_text(text, encoding="utf-8")
         (staged / README_FILE).write_text(card.to_markdown(Path(folder).name), encoding="utf-8")
+
+
+def replace_card(folder: str | Path, card: ModelCard):
+    """Write another card of the same weights into a model folder.
+
+    Raises:
+        ModelError: If the card cannot be written as JSON.
+    """
+    folder = Path(folder)
+    for name, text in (
+        (CARD_FILE, _write_card(card)),
+        (README_FILE, card.to_markdown(folder.resolve().name)),
+    ):
+        with stage_file(folder / name) as staged:
+            staged.write_text(text, encoding="utf-8")
+
+
+def _write_card(card: ModelCard) -> str:
+    try:
+        return json.dumps(null_undefined(card.to_dict()), indent=2, allow_nan=False) + "\n"
+    except TypeError as error:
+        raise ModelError(
+            f"the model card cannot be written as JSON: {error}",
+            fix="keep to strings, numbers, lists and dicts in training and scores",
+        ) from error
 
 
 def load_card(folder: str | Path) -> ModelCard:
@@ -407,15 +459,6 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
                 "`terradelta convert` makes one of a .pth",
             )
     return paths
-
-
-def _null_nonfinite(value: Any) -> Any:
-    """Return the value with NaN and infinity as None: JSON has no word for them."""
-    if isinstance(value, dict):
-        return {key: _null_nonfinite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_null_nonfinite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _list(numbers: tuple[float, ...]) -> str:

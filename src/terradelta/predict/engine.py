@@ -19,8 +19,9 @@ from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.pair import PairWindow
-from terradelta.models.bundle import Model
+from terradelta.models.bundle import Model, Temperatures
 from terradelta.models.precision import choose_device
+from terradelta.models.siamese import ChangeOutput
 from terradelta.predict.backends import Backend, Choice, Request, choose_backend, make_backend
 from terradelta.predict.tiling import Tile, Tiling, offset_slices
 from terradelta.predict.votes import ClassMaps, Probabilities, Vote, average, decide
@@ -210,7 +211,7 @@ class Predictor:
             scaled = [self._scale(model, image) for image in seen[:2]]
             for view in VIEW_SETS[self.tta][:num_views]:
                 turned = Request(*(apply_view(part, view) for part in (*scaled, seen.valid_BHW)))
-                votes.append(Vote(view, backend(turned)))
+                votes.append(Vote(view, _calibrate(backend(turned), model.card.temperatures)))
         height, width = seen.valid_BHW.shape[-2:]
         return votes, (height, width)
 
@@ -287,6 +288,17 @@ def choose_pool_window(model: Model) -> int | None:
     if not model.network.has_global_pooling:
         return None
     return model.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
+
+
+def _calibrate(scores: ChangeOutput, temperatures: Temperatures) -> ChangeOutput:
+    """Divide logits by their temperatures."""
+    if temperatures == Temperatures():
+        return scores
+    return ChangeOutput(
+        scores.before_logits / temperatures.classes,
+        scores.after_logits / temperatures.classes,
+        scores.change_logits / temperatures.change,
+    )
 
 
 def _pad_to_multiple(part_BHW: Tensor, stride: int) -> Tensor:

@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terradelta.evaluate.scoring import Scores
+    from terradelta.evaluate.bootstrap import Difference, Interval
+    from terradelta.evaluate.scoring import Comparison, Scores
     from terradelta.predict.run import Prediction
+    from terradelta.train.comparison import RunComparison
     from terradelta.train.loop import TrainResult
 
 MAX_ROWS = 12
@@ -50,7 +52,57 @@ def print_scores(scores: Scores, as_json: bool):
         print(json.dumps(scores.to_dict()))
         return
     print(f"protocol {scores.protocol}, {scores.pairs} pairs")
-    print_numbers(scores.numbers)
+    if not scores.intervals:
+        print_numbers(scores.numbers)
+        return
+    print("95 % intervals by drawing images again")
+    width = max(map(len, scores.numbers))
+    for name, value in scores.numbers.items():
+        print(f"{name:<{width}}  {value:.4f}  {_format_span(scores.intervals[name])}")
+
+
+def print_comparison(comparison: Comparison, as_json: bool):
+    """Print the numbers of two maps, their differences and what chance would do."""
+    if as_json:
+        print(json.dumps(comparison.to_dict()))
+        return
+    first, second = comparison.first, comparison.second
+    print(f"protocol {first.protocol}, {first.pairs} pairs; differences are first minus second,")
+    print("95 % intervals by drawing images again, p by exchanging maps image by image")
+    _print_differences(first.numbers, second.numbers, comparison.differences)
+
+
+def print_run_comparison(comparison: RunComparison, as_json: bool):
+    """Print the numbers of two recipes over seeds, and their paired differences."""
+    if as_json:
+        print(json.dumps(comparison.to_dict()))
+        return
+    seeds = ", ".join(map(str, comparison.seeds))
+    print(f"protocol {comparison.protocol}, test split, means over the seeds {seeds};")
+    print("differences are first minus second, 95 % intervals and p of the paired t test")
+    for name, (mine, theirs) in comparison.changed_options.items():
+        print(f"{name}: {mine} against {theirs}")
+    _print_differences(
+        {name: summary.mean for name, summary in comparison.first.items()},
+        {name: summary.mean for name, summary in comparison.second.items()},
+        comparison.differences,
+    )
+
+
+def _print_differences(
+    first: dict[str, float], second: dict[str, float], differences: dict[str, Difference]
+):
+    width = max(map(len, first))
+    print(f"{'':<{width}}   first  second  difference  95 % interval       p")
+    for name, difference in differences.items():
+        print(
+            f"{name:<{width}}  {first[name]:.4f}  {second[name]:.4f}  {difference.value:+.4f}"
+            f"     {_format_span(difference.interval, '+')}  {difference.p_value:.3f}"
+        )
+
+
+def _format_span(span: Interval, sign: str = "") -> str:
+    return f"[{span.low:{sign}.4f}, {span.high:{sign}.4f}]"
 
 
 def print_run(result: TrainResult):

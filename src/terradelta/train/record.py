@@ -12,7 +12,7 @@ from typing import Any
 from terradelta.data.dataset import ChangeDataset
 from terradelta.errors import ArgumentError
 from terradelta.models.bundle import Model, save_model
-from terradelta.outputs import stage_file, write_json
+from terradelta.outputs import null_undefined, stage_file, write_json
 from terradelta.predict.engine import Predictor
 from terradelta.train.checkpoint import Progress
 from terradelta.train.config import TrainConfig
@@ -72,7 +72,7 @@ class RunRecord:
 
     def keep_test(self, scores: dict[str, dict[str, float]], pairs: int):
         """Write the numbers of the best model on the test split, by protocol."""
-        plain = {name: _null_undefined(numbers) for name, numbers in scores.items()}
+        plain = {name: null_undefined(numbers) for name, numbers in scores.items()}
         with stage_file(self.run / "test.json") as staged:
             write_json(staged, {"pairs": pairs, "protocols": plain})
 
@@ -87,18 +87,13 @@ class RunRecord:
             writer.writeheader()
             writer.writerows(log)
         with stage_file(self.run / "log.jsonl") as staged:
-            lines = (json.dumps(_null_undefined(line)) for line in log)
+            lines = (json.dumps(null_undefined(line)) for line in log)
             staged.write_text("".join(line + "\n" for line in lines))
 
 
 def pick_scores(row: dict[str, float]) -> dict[str, float]:
     """Return the validation numbers of a row of the log."""
     return {k: v for k, v in row.items() if k not in _NO_SCORES and not k.startswith("loss_")}
-
-
-def _null_undefined(row: dict[str, float]) -> dict[str, float | None]:
-    """Return a row with nan as None: JSON has no word for it."""
-    return {name: None if math.isnan(value) else value for name, value in row.items()}
 
 
 def _open_tensorboard(run: Path, epochs_done: int):

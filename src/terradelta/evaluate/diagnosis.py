@@ -1,0 +1,317 @@
+"""Where a model's maps go wrong, and whether its probabilities can be believed.
+
+Legend of the array names: C bands, H rows, W columns, K classes, N pixels, I ids.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from terradelta.classes import ClassTable
+from terradelta.data.dataset import ChangeDataset, PairSample
+from terradelta.data.layouts import Split
+from terradelta.errors import ArgumentError
+from terradelta.evaluate.boundaries import BoundaryCounts
+from terradelta.evaluate.calibration import (
+    Reliability,
+    draw_reliability,
+    fit_binary_temperature,
+    fit_class_temperature,
+)
+from terradelta.evaluate.confusion import MAX_TRANSITION_CLASSES
+from terradelta.evaluate.protocols import (
+    PROTOCOLS,
+    ProtocolMetric,
+    create_protocol,
+    measure_class_ious,
+)
+from terradelta.evaluate.scoring import prepare
+from terradelta.models.bundle import ModelCard, Temperatures, load_card, replace_card
+from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
+from terradelta.predict.engine import Predictor
+
+SAMPLED_PIXELS_PER_PAIR = 4096
+"""Of change, and again of classes: what temperatures are fitted on."""
+
+
+@dataclass
+class Diagnosis:
+    """All that was counted of a model on a data set."""
+
+    classes: ClassTable
+    protocols: dict[str, ProtocolMetric]
+    """The counts of each protocol that can score so many classes."""
+    pairs: int = 0
+    boundaries: BoundaryCounts = field(default_factory=BoundaryCounts)
+    """Of the change masks."""
+    change: Reliability = field(default_factory=Reliability)
+    """Probability of change, of every pixel."""
+    land_cover: Reliability = field(default_factory=Reliability)
+    """Probability of the most probable class, where something changed, at both dates."""
+    answer: Reliability = field(default_factory=Reliability)
+    """Confidence that a whole answer is right, as confidence.tif has it."""
+    _change_samples: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
+    _class_samples: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
+
+    def list_class_ious(self) -> list[dict[str, Any]]:
+        """Return one row for each class id: IoU and pixels of both dates added."""
+        counts_II = self.protocols["second"].counts
+        ious = measure_class_ious(counts_II)
+        return [
+            {
+                "id": index,
+                "class": name,
+                "iou": float(ious[index]),
+                "true_px": int(counts_II[:, index].sum()),
+                "predicted_px": int(counts_II[index].sum()),
+                "right_px": int(counts_II[index, index]),
+            }
+            for index, name in enumerate(self.classes.names)
+        ]
+
+    def list_transitions(self) -> list[dict[str, Any]]:
+        """Return one row for each transition that occurs: true, predicted and right pixels."""
+        if "from-to" not in self.protocols:
+            return []
+        counts_II = self.protocols["from-to"].counts
+        names = self.classes.names
+        rows = []
+        for index in range(1, len(counts_II)):
+            before, after = divmod(index - 1, self.classes.num_classes)
+            true_px, predicted_px = counts_II[:, index].sum(), counts_II[index].sum()
+            right_px = counts_II[index, index]
+            if true_px or predicted_px:
+                rows.append(
+                    {
+                        "from": names[before + 1],
+                        "to": names[after + 1],
+                        "true_px": int(true_px),
+                        "predicted_px": int(predicted_px),
+                        "right_px": int(right_px),
+                        "iou": float(right_px / (true_px + predicted_px - right_px)),
+                    }
+                )
+        return sorted(rows, key=lambda row: -row["true_px"])
+
+    def fit_temperatures(self) -> Temperatures:
+        """Return by what this model's logits should be divided, on top of what they are now.
+
+        Raises:
+            ArgumentError: If nothing has changed, or everything.
+        """
+        change = [np.concatenate(part) for part in zip(*self._change_samples, strict=True)]
+        land_cover = [np.concatenate(part) for part in zip(*self._class_samples, strict=True)]
+        return Temperatures(fit_binary_temperature(*change), fit_class_temperature(*land_cover))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form; what is undefined becomes None."""
+        curves = self.curves
+        return null_undefined(
+            {
+                "pairs": self.pairs,
+                "protocols": {name: metric.compute() for name, metric in self.protocols.items()},
+                "classes": self.list_class_ious(),
+                "transitions": self.list_transitions(),
+                "boundary": {
+                    "tolerance_px": self.boundaries.tolerance_px,
+                    **self.boundaries.score(),
+                },
+                "calibration": {
+                    name: {"ece": curve.calibration_error, "bins": curve.to_rows()}
+                    for name, curve in curves.items()
+                },
+            }
+        )
+
+    @property
+    def curves(self) -> dict[str, Reliability]:
+        """The reliability curves by name."""
+        return {"change": self.change, "land cover": self.land_cover, "answer": self.answer}
+
+    def write(self, folder: Path):
+        """Write diagnosis.json, class_iou.csv, transitions.csv and reliability.png."""
+        write_json(folder / "diagnosis.json", self.to_dict())
+        _write_csv(folder / "class_iou.csv", self.list_class_ious())
+        _write_csv(folder / "transitions.csv", self.list_transitions())
+        draw_reliability(self.curves, folder / "reliability.png")
+
+
+def diagnose(
+    predictor: Predictor, dataset: ChangeDataset, tolerance_px: float = 2.0, seed: int = 0
+) -> Diagnosis:
+    """Look closely at what a predictor answers on a labelled data set.
+
+    Args:
+        predictor: The models.
+        dataset: Fully labelled pairs of the models' classes.
+        tolerance_px: How far outlines of change may be apart.
+        seed: Of the pixels that temperatures are fitted on.
+
+    Raises:
+        DataError: If a pair cannot be read.
+    """
+    classes = predictor.classes
+    small = classes.num_classes <= MAX_TRANSITION_CLASSES
+    names = [name for name in PROTOCOLS if small or name != "from-to"]
+    diagnosis = Diagnosis(
+        classes,
+        {name: create_protocol(name, classes.num_classes) for name in names},
+        boundaries=BoundaryCounts(tolerance_px),
+    )
+    random = np.random.default_rng(seed)
+    for index in tqdm(range(len(dataset)), "diagnosing", unit="pair", disable=None, leave=False):
+        _examine_pair(predictor, dataset[index], diagnosis, random)
+    return diagnosis
+
+
+def diagnose_model(
+    model: Sequence[str | Path],
+    data: str | Path,
+    output: Path | None,
+    split: Split,
+    calibrate: bool = False,
+    *,
+    overwrite: bool = False,
+    **runtime: str,
+) -> list[str]:
+    """Look closely at a model on a data set, write what was found, calibrate the model.
+
+    Args:
+        model: Model folders that vote.
+        data: Labelled pairs.
+        output: Folder to write what was found into; None for nothing.
+        split: Which pairs.
+        calibrate: Store the fitted temperatures in the model, which must be one without test-time
+            views.
+        overwrite: Replace an output that is there.
+        runtime: Options of `Predictor`.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        ArgumentError: If several models or views are to be calibrated, or the pairs show nothing to
+            calibrate on.
+        OutputExistsError: If the output is there.
+    """
+    if calibrate and (len(model) > 1 or runtime.get("tta", "none") != "none"):
+        raise ArgumentError(
+            "a temperature belongs to one model without test-time views",
+            fix="calibrate each model alone, then let them vote",
+        )
+    if output is not None:
+        refuse_existing(output, overwrite)
+    diagnosis = diagnose(*prepare(model, data, split, **runtime))
+    done = []
+    if output is not None:
+        with stage_folder(output, overwrite=overwrite) as staged:
+            diagnosis.write(staged)
+        done.append(f"diagnosis in {output}")
+    if calibrate:
+        fitted = diagnosis.fit_temperatures()
+        replace_card(model[0], calibrate_card(load_card(model[0]), fitted))
+        done.append(
+            f"calibrated {model[0]}: logits of change divided by {fitted.change:.3g}, of classes by"
+            f" {fitted.classes:.3g}"
+        )
+    return done
+
+
+def calibrate_card(card: ModelCard, fitted: Temperatures) -> ModelCard:
+    """Return a card with temperatures on top of its own; what counts as changed stays the same."""
+    own = card.temperatures
+    threshold = 1 / (1 + (1 / card.change_threshold - 1) ** (1 / fitted.change))
+    return replace(
+        card,
+        temperatures=Temperatures(own.change * fitted.change, own.classes * fitted.classes),
+        change_threshold=threshold,
+    )
+
+
+def _examine_pair(
+    predictor: Predictor, sample: PairSample, diagnosis: Diagnosis, random: np.random.Generator
+):
+    true = tuple(
+        labels_HW.numpy() for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
+    )
+    change_HW = sample.change_HW.numpy() > 0
+    # Land cover that is labelled where nothing changed is not part of the answer.
+    true = tuple(np.where(change_HW, labels_HW, 0) for labels_HW in true)
+    predicted = tuple(np.zeros(change_HW.shape, np.uint8) for _ in true)
+    for part, before_KHW, after_KHW, probability_HW in _answer_tiles(predictor, sample):
+        changed_HW = probability_HW >= predictor.threshold
+        confidence_HW = np.where(changed_HW, probability_HW, 1 - probability_HW)
+        right_HW = changed_HW == change_HW[part]
+        for ids_HW, true_HW, probability_KHW in zip(
+            predicted, true, (before_KHW, after_KHW), strict=True
+        ):
+            top_HW = probability_KHW.argmax(axis=0).astype(np.uint8) + 1
+            ids_HW[part] = np.where(changed_HW, top_HW, 0)
+            best_HW = probability_KHW.max(axis=0)
+            confidence_HW = np.where(changed_HW, confidence_HW * best_HW, confidence_HW)
+            right_HW &= ids_HW[part] == true_HW[part]
+            known_HW = true_HW[part] > 0
+            diagnosis.land_cover.update(
+                best_HW[known_HW], top_HW[known_HW] == true_HW[part][known_HW]
+            )
+            picked = _pick(known_HW, random)
+            diagnosis._class_samples.append(
+                (probability_KHW[:, *picked].T, true_HW[part][picked] - 1)
+            )
+        diagnosis.change.update(probability_HW, change_HW[part])
+        diagnosis.answer.update(confidence_HW, right_HW)
+        picked = _pick(np.ones_like(changed_HW), random)
+        diagnosis._change_samples.append((probability_HW[picked], change_HW[part][picked]))
+    diagnosis.boundaries.update(predicted[0] > 0, change_HW)
+    for metric in diagnosis.protocols.values():
+        metric.update(*predicted, *true)
+    diagnosis.pairs += 1
+
+
+def _answer_tiles(
+    predictor: Predictor, sample: PairSample
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield a part of the map, and its probabilities: before, after (K, H, W), change (H, W)."""
+    height, width = sample.change_HW.shape
+    for tile in predictor.tiling.cut(height, width):
+        rows, columns = (
+            slice(int(start), int(start + length))
+            for start, length in (
+                (tile.read.row_off, tile.read.height),
+                (tile.read.col_off, tile.read.width),
+            )
+        )
+        answer = predictor(
+            sample.before_CHW[None, :, rows, columns], sample.after_CHW[None, :, rows, columns]
+        )
+        kept_rows, kept_columns = tile.kept
+        written = (
+            slice(rows.start + kept_rows.start, rows.start + kept_rows.stop),
+            slice(columns.start + kept_columns.start, columns.start + kept_columns.stop),
+        )
+        before_KHW, after_KHW, change_HW = (
+            part[0][..., kept_rows, kept_columns].float().cpu().numpy() for part in answer
+        )
+        yield written, before_KHW, after_KHW, change_HW
+
+
+def _pick(allowed_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return rows and columns of some allowed pixels, drawn without replacement."""
+    places = np.flatnonzero(allowed_HW)
+    if len(places) > SAMPLED_PIXELS_PER_PAIR:
+        places = random.choice(places, SAMPLED_PIXELS_PER_PAIR, replace=False)
+    return np.unravel_index(places, allowed_HW.shape)
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
