@@ -19,6 +19,7 @@ VERBS = (
     "evaluate",
     "compare",
     "doctor",
+    "pseudo-label",
     "export",
     "quantize",
     "score",
@@ -79,6 +80,8 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
         ("score", "missing", "missing"),
         ("score", "missing", "missing", "--against", "other"),
         ("compare", "missing", "missing"),
+        ("pseudo-label", "missing", "missing", "-o", "out"),
+        ("pseudo-label", "missing", "missing", "-o", "out", "--rounds", "2"),
         ("info", "missing"),
         ("no-such-verb",),
     ],
@@ -123,6 +126,8 @@ def test_the_main_job_from_the_command_line(tmp_path):
         ("evaluate", "run/last", "drawn", "--split", "all", "--against", "run/last", "--json"),
         ("score", "out", "drawn", "--bootstrap", 100, "--json"),
         ("score", "out", "drawn", "--against", "drawn", "--bootstrap", 100),
+        ("pseudo-label", "run/last", "drawn", "-o", "named", "--confidence", 0, "--json"),
+        ("train", "named/data.csv"),
     ]
     printed = []
     for step in steps:
@@ -146,6 +151,9 @@ def test_the_main_job_from_the_command_line(tmp_path):
     assert scored == json.loads(printed[4])
     assert intervals.keys() == scored.keys() - {"protocol", "pairs"}
     difference = next(line for line in printed[11].splitlines() if line.startswith("fscd"))
+    added = json.loads(printed[12])
+    assert added["added_px"] + added["disagreed_px"] == added["unlabelled_px"] > 0
+    assert "# 5 pairs to train on, 1 for validation" in printed[13]
     assert difference.split()[1:3] == [f"{scored['fscd'] or 0:.4f}", "1.0000"]
 
 

@@ -29,8 +29,10 @@ LOSSES = ("none", "ual", "ual-probability", "cosine", "mse", "agreement")
 ENCODERS = {"resnet18": None, "efficientnet_lite0": "imagenet"}
 """Encoders, and the weights they start from: ResNet's ImageNet weights cannot be had by pip."""
 MAIN_MODEL = ("fcn", "resnet18")
+WEIGHTED = (("ual-probability", 2.0),)
+"""Losses that the main network is trained with at another weight, too."""
 MAIN_SEEDS = 5
-OTHER_SEEDS = 2
+OTHER_SEEDS = 1
 EPOCHS = 6
 PROTOCOLS = ("second", "from-to", "ual")
 THREADS_PER_JOB = "1"
@@ -50,11 +52,16 @@ class Run:
     """Its encoder."""
     seed: int
     """Of weights, order and augmentation."""
+    weight: float = 0.5
+    """Of the consistency loss, in the change term."""
 
     @property
     def name(self) -> str:
         """A name for its folder."""
-        return "-".join(str(value) for value in asdict(self).values())
+        fields = asdict(self)
+        if self.weight == Run.weight:
+            del fields["weight"]
+        return "-".join(map(str, fields.values()))
 
 
 def plan(
@@ -66,18 +73,27 @@ def plan(
 
     Seed by seed, so that whenever time is up every loss has had as many runs as its rivals.
     """
-    others = [
-        (model, encoder)
-        for model in ("fcn", "pspnet")
-        for encoder in ENCODERS
-        if (model, encoder) != MAIN_MODEL
-    ]
-    for networks, seeds in (((MAIN_MODEL,), main_seeds), (others, other_seeds)):
-        for seed in range(seeds):
-            for model, encoder in networks:
-                for benchmark in benchmarks:
-                    for loss in LOSSES:
-                        yield Run(benchmark, loss, model, encoder, seed)
+    losses = [(loss, Run.weight) for loss in LOSSES]
+    yield from _cross((MAIN_MODEL,), losses, benchmarks, main_seeds)
+    losses = [(loss, Run.weight) for loss in LOSSES]
+    yield from _cross((MAIN_MODEL,), losses, benchmarks, main_seeds)
+    yield from _cross((MAIN_MODEL,), WEIGHTED, benchmarks, main_seeds)
+    others = [(model, encoder) for encoder in ENCODERS for model in ("fcn", "pspnet")]
+    others.remove(MAIN_MODEL)
+    yield from _cross(others, losses, benchmarks, other_seeds)
+
+
+def _cross(
+    networks: Sequence[tuple[str, str]],
+    losses: Sequence[tuple[str, float]],
+    benchmarks: Sequence[str],
+    seeds: int,
+) -> Iterator[Run]:
+    for seed in range(seeds):
+        for model, encoder in networks:
+            for benchmark in benchmarks:
+                for loss, weight in losses:
+                    yield Run(benchmark, loss, model, encoder, seed, weight)
 
 
 def train_and_score(run: Run, data: Path, work: Path, epochs: int) -> dict:
@@ -92,6 +108,7 @@ def train_and_score(run: Run, data: Path, work: Path, epochs: int) -> dict:
         encoder=run.encoder,
         encoder_weights=ENCODERS[run.encoder],
         loss=run.loss,  # pyright: ignore[reportArgumentType]
+        consistency_weight=run.weight,
         epochs=epochs,
         batch_size=8,
         learning_rate=3e-4,
@@ -137,7 +154,9 @@ def read_runs(path: Path = RUNS) -> dict[Run, dict]:
     if not path.exists():
         return {}
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {Run(**{key: line[key] for key in Run.__dataclass_fields__}): line for line in lines}
+    # Lines from before there were weights have none.
+    known = Run.__dataclass_fields__
+    return {Run(**{key: line[key] for key in known if key in line}): line for line in lines}
 
 
 def work_off(options: argparse.Namespace):

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from terradelta.train.comparison import compare_runs as compare_runs
     from terradelta.train.config import TrainConfig as TrainConfig
     from terradelta.train.loop import train as train
+    from terradelta.train.pseudo_labels import label_unchanged as label_unchanged
+    from terradelta.train.rounds import pseudo_label as pseudo_label
 
 __version__ = version("terradelta")
 
@@ -55,11 +57,13 @@ _HOMES = {
     "draw_pair": "terradelta.data.synthetic",
     "evaluate": "terradelta.evaluate.scoring",
     "export": "terradelta.export",
+    "label_unchanged": "terradelta.train.pseudo_labels",
     "list_encoders": "terradelta.models.registry",
     "list_models": "terradelta.models.registry",
     "load_model": "terradelta.models.bundle",
     "merge": "terradelta.predict.run",
     "predict": "terradelta.predict.run",
+    "pseudo_label": "terradelta.train.rounds",
     "quantize": "terradelta.predict.backends.quantization",
     "save_model": "terradelta.models.bundle",
     "score": "terradelta.evaluate.scoring",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from terradelta.cli.application import (
     Json,
+    Output,
     Overwrite,
     Precision,
     Protocol,
@@ -19,6 +21,7 @@ from terradelta.cli.application import (
 )
 from terradelta.report.summary import (
     print_comparison,
+    print_pseudo_labels,
     print_run,
     print_run_comparison,
     print_scores,
@@ -191,6 +194,85 @@ def compare(first: str, second: str, /, *, protocol: Protocol = "second", as_jso
     from terradelta.train.comparison import compare_runs
 
     print_run_comparison(compare_runs(first.split(","), second.split(","), protocol), as_json)
+
+
+@app.command
+def pseudo_label(
+    models: str,
+    data: str,
+    /,
+    *,
+    output: Output,
+    confidence: float = 0.9,
+    agreement: Literal["dates", "models"] = "dates",
+    views: Views = "seed6",
+    recipe: Path | None = None,
+    rounds: int = 1,
+    models_per_round: int = 1,
+    device: str = "auto",
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+):
+    """Label the land cover of unchanged ground by a vote of models, and train on it.
+
+    Without a recipe OUTPUT is a data set, OUTPUT/data.csv. With one, OUTPUT/round-1/labels is, and
+    OUTPUT/round-1/run-SEED a run on it, whose model votes in the next round.
+
+    Args:
+        models: Model folders that vote: M1,M2.
+        data: Labelled pairs: a folder in a known layout, or a CSV; training pairs get labels.
+        output: Folder to make.
+        confidence: Least mean probability of the class, at each date.
+        agreement: Who has to name one class: the vote at both dates, or every single model, too.
+        views: Flips and turns whose answers each model averages.
+        recipe: YAML recipe to train with, for instance a run's config.yaml.
+        rounds: How often to label and train.
+        models_per_round: Models to train in each round, with seeds one apart.
+        device: auto, cpu, cuda or cuda:N; of labelling alone, training has the recipe's.
+        resume: Go on in an OUTPUT that was left unfinished.
+        overwrite: Replace an OUTPUT that is there.
+        as_json: Print one JSON object for each round.
+    """
+    from terradelta.train.pseudo_labels import VotingRule, label_unchanged
+
+    rule = VotingRule(confidence, agreement, views)
+    voters = models.split(",")
+    if recipe is None:
+        _require_recipe(rounds, models_per_round, resume)
+        report = label_unchanged(voters, data, output, rule, device=device, overwrite=overwrite)
+        print(json.dumps(report.to_dict())) if as_json else print_pseudo_labels(report.to_dict())
+        return
+    from terradelta.train import rounds as training
+
+    done = training.pseudo_label(
+        voters,
+        data,
+        output,
+        TrainConfig.read_yaml(recipe),
+        rule,
+        rounds=rounds,
+        models_per_round=models_per_round,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    for one in done:
+        if as_json:
+            print(json.dumps(one.to_dict()))
+            continue
+        print_pseudo_labels(one.report)
+        for result in one.results:
+            print_run(result)
+
+
+def _require_recipe(rounds: int, models_per_round: int, resume: bool):
+    from terradelta.errors import ArgumentError
+
+    if rounds != 1 or models_per_round != 1 or resume:
+        raise ArgumentError(
+            "rounds, models per round and resuming are about training, and no recipe was given",
+            fix="add --recipe runs/a/config.yaml",
+        )
 
 
 def is_recipe(source: str) -> bool:

@@ -6,7 +6,7 @@ Legend of the array names: C bands, H rows, W columns, K classes, N pixels, I id
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from terradelta.evaluate.scoring import prepare
 from terradelta.models.bundle import ModelCard, Temperatures, load_card, replace_card
 from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
 from terradelta.predict.engine import Predictor
+from terradelta.predict.folders import find_probabilities
 
 SAMPLED_PIXELS_PER_PAIR = 4096
 """Of change, and again of classes: what temperatures are fitted on."""
@@ -238,68 +239,35 @@ def calibrate_card(card: ModelCard, fitted: Temperatures) -> ModelCard:
 def _examine_pair(
     predictor: Predictor, sample: PairSample, diagnosis: Diagnosis, random: np.random.Generator
 ):
-    true = tuple(
-        labels_HW.numpy() for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
-    )
     change_HW = sample.change_HW.numpy() > 0
     # Land cover that is labelled where nothing changed is not part of the answer.
-    true = tuple(np.where(change_HW, labels_HW, 0) for labels_HW in true)
-    predicted = tuple(np.zeros(change_HW.shape, np.uint8) for _ in true)
-    for part, before_KHW, after_KHW, probability_HW in _answer_tiles(predictor, sample):
-        changed_HW = probability_HW >= predictor.threshold
-        confidence_HW = np.where(changed_HW, probability_HW, 1 - probability_HW)
-        right_HW = changed_HW == change_HW[part]
-        for ids_HW, true_HW, probability_KHW in zip(
-            predicted, true, (before_KHW, after_KHW), strict=True
-        ):
-            top_HW = probability_KHW.argmax(axis=0).astype(np.uint8) + 1
-            ids_HW[part] = np.where(changed_HW, top_HW, 0)
-            best_HW = probability_KHW.max(axis=0)
-            confidence_HW = np.where(changed_HW, confidence_HW * best_HW, confidence_HW)
-            right_HW &= ids_HW[part] == true_HW[part]
-            known_HW = true_HW[part] > 0
-            diagnosis.land_cover.update(
-                best_HW[known_HW], top_HW[known_HW] == true_HW[part][known_HW]
-            )
-            picked = _pick(known_HW, random)
-            diagnosis._class_samples.append(
-                (probability_KHW[:, *picked].T, true_HW[part][picked] - 1)
-            )
-        diagnosis.change.update(probability_HW, change_HW[part])
-        diagnosis.answer.update(confidence_HW, right_HW)
-        picked = _pick(np.ones_like(changed_HW), random)
-        diagnosis._change_samples.append((probability_HW[picked], change_HW[part][picked]))
-    diagnosis.boundaries.update(predicted[0] > 0, change_HW)
+    true = tuple(
+        np.where(change_HW, labels_HW.numpy(), 0)
+        for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
+    )
+    answer = find_probabilities(predictor, sample.before_CHW, sample.after_CHW)
+    changed_HW = answer.change_HW >= predictor.threshold
+    confidence_HW = np.where(changed_HW, answer.change_HW, 1 - answer.change_HW)
+    right_HW = changed_HW == change_HW
+    predicted = []
+    for true_HW, probability_KHW in zip(true, (answer.before_KHW, answer.after_KHW), strict=True):
+        top_HW = probability_KHW.argmax(axis=0) + 1
+        best_HW = probability_KHW.max(axis=0)
+        predicted.append(np.where(changed_HW, top_HW, 0))
+        confidence_HW = np.where(changed_HW, confidence_HW * best_HW, confidence_HW)
+        right_HW &= predicted[-1] == true_HW
+        known_HW = true_HW > 0
+        diagnosis.land_cover.update(best_HW[known_HW], top_HW[known_HW] == true_HW[known_HW])
+        picked = _pick(known_HW, random)
+        diagnosis._class_samples.append((probability_KHW[:, *picked].T, true_HW[picked] - 1))
+    diagnosis.change.update(answer.change_HW, change_HW)
+    diagnosis.answer.update(confidence_HW, right_HW)
+    picked = _pick(np.ones_like(changed_HW), random)
+    diagnosis._change_samples.append((answer.change_HW[picked], change_HW[picked]))
+    diagnosis.boundaries.update(changed_HW, change_HW)
     for metric in diagnosis.protocols.values():
         metric.update(*predicted, *true)
     diagnosis.pairs += 1
-
-
-def _answer_tiles(
-    predictor: Predictor, sample: PairSample
-) -> Iterator[tuple[tuple[slice, slice], np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield a part of the map, and its probabilities: before, after (K, H, W), change (H, W)."""
-    height, width = sample.change_HW.shape
-    for tile in predictor.tiling.cut(height, width):
-        rows, columns = (
-            slice(int(start), int(start + length))
-            for start, length in (
-                (tile.read.row_off, tile.read.height),
-                (tile.read.col_off, tile.read.width),
-            )
-        )
-        answer = predictor(
-            sample.before_CHW[None, :, rows, columns], sample.after_CHW[None, :, rows, columns]
-        )
-        kept_rows, kept_columns = tile.kept
-        written = (
-            slice(rows.start + kept_rows.start, rows.start + kept_rows.stop),
-            slice(columns.start + kept_columns.start, columns.start + kept_columns.stop),
-        )
-        before_KHW, after_KHW, change_HW = (
-            part[0][..., kept_rows, kept_columns].float().cpu().numpy() for part in answer
-        )
-        yield written, before_KHW, after_KHW, change_HW
 
 
 def _pick(allowed_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:

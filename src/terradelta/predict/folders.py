@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from torch import Tensor
 from tqdm import tqdm
 
 from terradelta.classes import ClassTable
@@ -144,6 +145,48 @@ def predict_images(
     tiles = list(predictor.tiling.cut(height, width))
     maps = predictor.map_window(images, whole, tiles, whole, num_views)
     return maps.before_HW, maps.after_HW
+
+
+class ImageProbabilities(NamedTuple):
+    """What a predictor states of one picture pair, float32."""
+
+    before_KHW: np.ndarray
+    """Probability of each class at the before date."""
+    after_KHW: np.ndarray
+    change_HW: np.ndarray
+
+
+def find_probabilities(
+    predictor: Predictor, before_CHW: Tensor, after_CHW: Tensor
+) -> ImageProbabilities:
+    """Return the probabilities of one picture pair, tile by tile as `predict_images` maps it.
+
+    They stay in memory whole: 4 * (2 * K + 1) bytes a pixel.
+
+    Args:
+        predictor: The models.
+        before_CHW: Bands of the before image, in the models' scale.
+        after_CHW: Bands of the after image, of the same shape.
+    """
+    height, width = before_CHW.shape[1:]
+    num_classes = predictor.classes.num_classes
+    whole = ImageProbabilities(
+        np.empty((num_classes, height, width), np.float32),
+        np.empty((num_classes, height, width), np.float32),
+        np.empty((height, width), np.float32),
+    )
+    for tile in predictor.tiling.cut(height, width):
+        top, left = int(tile.read.row_off), int(tile.read.col_off)
+        read = slice(top, top + int(tile.read.height)), slice(left, left + int(tile.read.width))
+        answer = predictor(before_CHW[None, :, *read], after_CHW[None, :, *read])
+        rows, columns = tile.kept
+        written = (
+            slice(top + rows.start, top + rows.stop),
+            slice(left + columns.start, left + columns.stop),
+        )
+        for part, answer_B in zip(whole, answer, strict=True):
+            part[..., *written] = answer_B[0][..., rows, columns].float().cpu().numpy()
+    return whole
 
 
 def _write_change(path: Path, change_HW: np.ndarray, classes: ClassTable):

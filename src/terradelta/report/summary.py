@@ -113,3 +113,24 @@ def print_run(result: TrainResult):
         print(f"\ntest, protocol {protocol}")
         print_numbers(numbers)
     print(f"\nmodel in {result.folder / 'best'}")
+
+
+def print_pseudo_labels(report: dict[str, Any]):
+    """Print how many pixels of unchanged ground got a label, and how right they are."""
+    unlabelled = max(1, report["unlabelled_px"])
+    print(f"{report['pairs']} training pairs, {report['unlabelled_px']:,} unchanged px unlabelled")
+    for name, what in (
+        ("added_px", "got a label"),
+        ("disagreed_px", "dates or models disagree"),
+        ("doubted_px", "below the confidence floor"),
+    ):
+        print(f"{report[name]:>12,} px {100 * report[name] / unlabelled:6.2f} %  {what}")
+    for name, pixels in report["added_by_class_px"].items():
+        print(f"{pixels:>12,} px {100 * pixels / unlabelled:6.2f} %  {name}")
+    if report["accuracy"] is not None:
+        print(f"right: {100 * report['accuracy']:.2f} % of {report['known_px']:,} px in full1/")
+    if report["held_out_accuracy"] is not None:
+        print(
+            f"right where validation pairs changed: {100 * report['held_out_accuracy']:.2f} % of"
+            f" {report['held_out_px']:,} sure answers"
+        )

@@ -1,0 +1,131 @@
+"""Rounds of pseudo-labels: models label the unchanged ground, new models learn from it, and so on.
+
+Source: the idea is that of self-training with agreement, as in the winning solution of the
+SenseEarth 2020 contest (README names it).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from terradelta.errors import ArgumentError
+from terradelta.outputs import null_undefined, refuse_existing
+from terradelta.train.config import TrainConfig
+from terradelta.train.loop import TrainResult, train
+from terradelta.train.processes import count_processes
+from terradelta.train.pseudo_labels import (
+    DATA_FILE,
+    REPORT_FILE,
+    VotingRule,
+    label_unchanged,
+)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's folders and numbers."""
+
+    labels: Path
+    """The labelled data set, as `label_unchanged` leaves it."""
+    report: dict[str, Any]
+    """Content of its pseudo_labels.json."""
+    results: tuple[TrainResult, ...]
+    """The models that learned from it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form; what is undefined becomes None."""
+        runs = [
+            {"folder": str(result.folder), "val": result.scores, "test": result.test_scores}
+            for result in self.results
+        ]
+        return null_undefined({"labels": self.report, "runs": runs})
+
+
+def pseudo_label(
+    models: Sequence[str | Path],
+    data: str | Path,
+    output: str | Path,
+    recipe: TrainConfig,
+    rule: VotingRule | None = None,
+    *,
+    rounds: int = 1,
+    models_per_round: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> list[Round]:
+    """Label unchanged ground, train on it, and let the new models vote in the next round.
+
+    OUTPUT/round-N/labels is the data set of round N, OUTPUT/round-N/run-S a run on it with seed S.
+    Every round trains from the start and on the original images; only the labels of unchanged
+    ground are new.
+
+    Args:
+        models: Model folders that vote in the first round.
+        data: A data set folder in a known layout, or a CSV.
+        output: Folder of the rounds.
+        recipe: How to train; its data set is replaced, its seed is that of the first model.
+        rule: Which answers become labels; None for the defaults.
+        rounds: How many.
+        models_per_round: How many models to train in each, with seeds one apart; all of them vote
+            in the next.
+        resume: Go on in an OUTPUT that was left unfinished.
+        overwrite: Start anew in an OUTPUT that holds rounds.
+
+    Raises:
+        ArgumentError: If a number is out of range, an unfinished OUTPUT was made otherwise, or
+            several processes run this.
+        TerradeltaError: As of `label_unchanged` and `train`.
+    """
+    rule = rule or VotingRule()
+    folder = Path(output)
+    for name, number in (("rounds", rounds), ("models_per_round", models_per_round)):
+        if number < 1:
+            raise ArgumentError(f"{name} is {number}", fix="give 1 or more")
+    per_node, nodes = count_processes()
+    if per_node * nodes > 1:
+        raise ArgumentError(
+            f"{per_node * nodes} processes would write the same labels",
+            fix="label in one process (terradelta pseudo-label without a recipe), then train",
+        )
+    if not resume:
+        refuse_existing(folder, overwrite)
+        for old in folder.glob("round-*"):
+            shutil.rmtree(old)
+    done = []
+    voters = list(models)
+    for number in range(1, rounds + 1):
+        here = folder / f"round-{number}"
+        labels = here / "labels"
+        if labels.exists():
+            _require_same_vote(labels, voters, rule)
+        else:
+            label_unchanged(voters, data, labels, rule, device=recipe.device)
+        results = tuple(
+            _train(replace(recipe, data=str(labels / DATA_FILE), seed=recipe.seed + index), here)
+            for index in range(models_per_round)
+        )
+        report = json.loads((labels / REPORT_FILE).read_text(encoding="utf-8"))
+        done.append(Round(labels, report, results))
+        voters = [result.folder / "best" for result in results]
+    return done
+
+
+def _train(config: TrainConfig, folder: Path) -> TrainResult:
+    run = folder / f"run-{config.seed}"
+    return train(config, run, resume=run.exists())
+
+
+def _require_same_vote(labels: Path, voters: Sequence[str | Path], rule: VotingRule):
+    written = json.loads((labels / REPORT_FILE).read_text(encoding="utf-8"))
+    asked = {"models": [str(voter) for voter in voters], "rule": asdict(rule)}
+    there = {name: written[name] for name in asked}
+    if there != asked:
+        raise ArgumentError(
+            f"{labels} was made with {there}, and now {asked} was asked for",
+            fix="resume with the same options, or use --overwrite",
+        )
