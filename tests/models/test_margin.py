@@ -20,13 +20,15 @@ TILE_SIZE_PX = 1024
 WIDTH_PX = 128
 
 
-def build(name: str, pool_window_px: int | None = None) -> SiameseNetwork:
-    """A network over ResNet-18 of random weights, with the batch statistics of drawn scenes."""
+def build(
+    name: str, pool_window_px: int | None = None, encoder: str = "resnet18"
+) -> SiameseNetwork:
+    """A network of random weights, with the batch statistics of drawn scenes."""
     torch.manual_seed(0)
-    network = create_model(name).train()
+    network = create_model(name, encoder).train()
     with torch.no_grad():
         for seed in range(6):
-            pairs = [draw_images(2 * seed + i, (96, 96), "resnet18") for i in range(2)]
+            pairs = [draw_images(2 * seed + i, (96, 96), encoder) for i in range(2)]
             network(*(torch.cat(images) for images in zip(*pairs, strict=True)))
     network.pool_window_px = pool_window_px
     return network.eval()
@@ -68,8 +70,11 @@ def sum_over_tile(share_by_distance: np.ndarray, margin_px: int) -> float:
     return float((pixels * shares)[margin_px:].sum() / pixels[margin_px:].sum())
 
 
-def test_beyond_the_margin_a_tile_answers_like_the_image():
-    network = build("fcn")
+@pytest.mark.parametrize(
+    ("name", "encoder"), [("fcn", "resnet18"), ("fpn", "aerial_resnet18_slim")]
+)
+def test_beyond_the_margin_a_tile_answers_like_the_image(name, encoder):
+    network = build(name, encoder=encoder)
     share = measure_disagreement(network, cut_px=256, depth_px=400)
     assert sum_over_tile(share, network.margin_px) < TILING_TOLERANCE
     # Half of it would not do, or tiles would be larger than they need be.
@@ -102,6 +107,8 @@ def test_a_window_makes_pooling_converge():
         ("fcn", "resnet101", None, 256),
         ("fcn", "efficientnet_lite2", None, 352),
         ("fcn", "hrnet_w18", None, 256),
+        ("fpn", "aerial_resnet18_slim", None, 112),
+        ("fpn", "efficientnet_lite0", None, 256),
         ("unet", "efficientnet_lite0", None, 128),
         ("unet", "efficientnet_lite0", 256, 160),
         ("unet", "efficientnet_lite0", 500, 288),

@@ -12,6 +12,7 @@ SMALL_ENCODERS = ("resnet18", "hrnet_w18", "efficientnet_lite0")
 PAIRS = [
     *((name, encoder) for name in list_models() for encoder in SMALL_ENCODERS),
     ("fcn", "resnext50_32x4d"),
+    ("fpn", "aerial_resnet18_slim"),
 ]
 
 
@@ -87,7 +88,8 @@ def test_any_number_of_bands(encoder, bands):
     ("name", "encoder"),
     [
         *(("fcn", encoder) for encoder in list_encoders()),
-        *(("unet", encoder) for encoder in list_encoders()),
+        *(("unet", encoder) for encoder in list_encoders() if "aerial" not in encoder),
+        *(("fpn", encoder) for encoder in list_encoders()),
         *((name, "resnet50") for name in ("pspnet", "deeplabv3plus")),
     ],
 )
@@ -158,6 +160,8 @@ def test_fresh_network_is_undecided_but_not_indifferent(name, encoder):
         ("unet", "resnet18", 8, True),
         ("unet", "efficientnet_lite0", 32, True),
         ("fcn", "hrnet_w18", 32, False),
+        ("fpn", "resnet18", 8, False),
+        ("fpn", "aerial_resnet18", 16, False),
     ],
 )
 def test_stride_and_pooling(name, encoder, stride, pools):

@@ -29,6 +29,7 @@ FAMILIES = [
     ("unet", "efficientnet_lite0", False),
     ("fcn", "efficientnet_lite0", False),
     ("fcn", "hrnet_w18", False),
+    ("fpn", "aerial_resnet18_slim", False),
 ]
 SLOW_TO_EXPORT = (("fcn", "hrnet_w18"), ("unet", "efficientnet_lite0"))
 WINDOW_PX = 64

@@ -142,6 +142,7 @@ def test_rounds_train_on_the_labels_and_the_new_model_votes_next(data, tmp_path)
     assert rounds[1].report["models"] == [str(run / "best") for run in runs]
     card = load_model(runs[1] / "last").card
     assert card.training["data"].endswith("data.csv")
+    assert card.training["class_weight_rule"] == "equal"
     assert rounds[1].results[0].test_scores is not None
     scores = rounds[1].results[1].test_scores
     shutil.rmtree(output / "round-2" / "run-1")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from terradelta.classes import SENSEEARTH, ClassTable
 from terradelta.errors import DataError, ModelError, TerradeltaError
-from terradelta.models import efficientnet_lite
+from terradelta.models import aerial_resnet, efficientnet_lite
 from terradelta.models.published import convert_published, load_strictly, read_checkpoint
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
@@ -71,7 +71,7 @@ class Scaling:
     @classmethod
     def for_encoder(cls, encoder: str, bands: int = 3) -> Scaling:
         """Return what an encoder's published weights want of 8-bit images; else `imagenet`."""
-        if encoder in efficientnet_lite.VARIANTS:
+        if encoder in efficientnet_lite.VARIANTS or encoder in aerial_resnet.VARIANTS:
             return cls(255.0, (0.5,) * bands, (0.5,) * bands)
         return cls.imagenet(bands)
 

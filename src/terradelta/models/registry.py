@@ -7,17 +7,22 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from terradelta.errors import ModelError
-from terradelta.models import efficientnet_lite, hrnet, resnet
+from terradelta.models import aerial_resnet, efficientnet_lite, hrnet, resnet
+from terradelta.models.aerial_resnet import AerialResNet
 from terradelta.models.efficientnet_lite import EfficientNetLite
 from terradelta.models.encoder import Encoder
 from terradelta.models.heads import DeepLabHead, FCNHead, Head, PyramidPoolingHead
 from terradelta.models.hrnet import HRNet
+from terradelta.models.pyramid import FeaturePyramid, PyramidHead
 from terradelta.models.resnet import ResNet
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.models.timm_encoder import TimmEncoder
 from terradelta.models.unet import UNetHead
 
-_ARCHITECTURES = ("fcn", "pspnet", "deeplabv3plus", "unet")
+_ARCHITECTURES = ("fcn", "pspnet", "deeplabv3plus", "unet", "fpn")
+_COARSE = ("unet", "fpn")
+"""Architectures that read an encoder's maps as they are, not made fine by dilation."""
+_PYRAMID_CHANNELS = 96
 _TIMM_PREFIX = "timm:"
 
 
@@ -28,7 +33,12 @@ def list_models() -> list[str]:
 
 def list_encoders() -> list[str]:
     """Return the names of the encoders; `timm:NAME` takes any of timm's besides."""
-    return [*resnet.VARIANTS, *hrnet.WIDTHS, *efficientnet_lite.VARIANTS]
+    return [
+        *resnet.VARIANTS,
+        *aerial_resnet.VARIANTS,
+        *hrnet.WIDTHS,
+        *efficientnet_lite.VARIANTS,
+    ]
 
 
 def create_model(
@@ -58,9 +68,12 @@ def create_model(
     for argument, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if count < 1:
             raise ModelError(f"{argument} is {count}", fix="give at least 1")
-    built = _build_encoder(encoder, in_channels, dense=name != "unet")
+    built = _build_encoder(encoder, in_channels, dense=name not in _COARSE)
+    pyramid = FeaturePyramid(built, _PYRAMID_CHANNELS) if name == "fpn" else None
     semantic_head, change_head = (
         _build_head(part, built, channels, lightweight)
+        if pyramid is None
+        else PyramidHead(_PYRAMID_CHANNELS, channels, reach=pyramid.reach, lightweight=lightweight)
         for part, channels in ((_semantic_part(name), num_classes), (name, 1))
     )
     if encoder_weights is not None:
@@ -75,11 +88,11 @@ def create_model(
         "lightweight": lightweight,
         "in_channels": in_channels,
     }
-    return SiameseNetwork(built, semantic_head, change_head, config)
+    return SiameseNetwork(built, semantic_head, change_head, config, pyramid)
 
 
 def _semantic_part(name: str) -> str:
-    """Return whose head tells the classes: only the U-Net has one of its own."""
+    """Return whose head tells the classes: of these only the U-Net has one of its own."""
     return "unet" if name == "unet" else "fcn"
 
 
@@ -113,6 +126,8 @@ def _build_encoder(name: str, in_channels: int, *, dense: bool) -> Encoder:
     """
     if name in resnet.VARIANTS:
         return ResNet(name, in_channels)
+    if name in aerial_resnet.VARIANTS:
+        return AerialResNet(name, in_channels)
     if name in hrnet.WIDTHS:
         return HRNet(name, in_channels, joined=dense)
     if name in efficientnet_lite.VARIANTS:

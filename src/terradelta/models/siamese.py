@@ -20,6 +20,7 @@ from terradelta.models.encoder import Encoder
 from terradelta.models.heads import Head
 from terradelta.models.layers import resize
 from terradelta.models.pooling import WINDOW_MARGIN_PX, PoolWindow
+from terradelta.models.pyramid import FeaturePyramid
 
 
 class ChangeOutput(NamedTuple):
@@ -41,13 +42,21 @@ class SiameseNetwork(nn.Module):
         semantic_head: Answers K logits.
         change_head: Answers one logit.
         config: The arguments of `create_model` that build this network.
+        pyramid: Makes one map of the encoder's, which the heads then read; None has them read the
+            encoder's own.
     """
 
     def __init__(
-        self, encoder: Encoder, semantic_head: Head, change_head: Head, config: dict[str, Any]
+        self,
+        encoder: Encoder,
+        semantic_head: Head,
+        change_head: Head,
+        config: dict[str, Any],
+        pyramid: FeaturePyramid | None = None,
     ):
         super().__init__()
         self.encoder = encoder
+        self.pyramid = pyramid
         self.semantic_head = semantic_head
         self.change_head = change_head
         self.config = config
@@ -110,8 +119,9 @@ class SiameseNetwork(nn.Module):
         return self.encoder.parameters()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over both heads' parameters."""
-        return chain(self.semantic_head.parameters(), self.change_head.parameters())
+        """Iterate over the parameters of both heads and of the pyramid before them."""
+        parts = (self.pyramid, self.semantic_head, self.change_head)
+        return chain.from_iterable(part.parameters() for part in parts if part is not None)
 
     def forward(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
         """Return logits of a batch of scaled image pairs at the images' size.
@@ -143,6 +153,8 @@ class SiameseNetwork(nn.Module):
         size = (before_BCHW.shape[-2], before_BCHW.shape[-1])
         window = self._locate_window(size[0])
         features = self.encoder(torch.cat([before_BCHW, after_BCHW]))
+        if self.pyramid is not None:
+            features = [self.pyramid(features)]
         semantic_BKHW = self.semantic_head(
             [features[level] for level in self.semantic_head.levels], size, window
         )

@@ -30,11 +30,11 @@ class TrainConfig:
     data: str | None = None
     """Data set: a folder in a known layout, or a CSV of paths."""
     model: str = "fcn"
-    """Architecture: fcn, pspnet, deeplabv3plus or unet."""
+    """Architecture: fcn, pspnet, deeplabv3plus, unet or fpn."""
     encoder: str = "resnet18"
     """Encoder; `terradelta models` lists them."""
     encoder_weights: str | None = None
-    """Weights the encoder starts from: a file, or "imagenet" where pip installs them."""
+    """Weights the encoder starts from: a file, or where pip installs them "imagenet", "aerial"."""
     lightweight: bool = False
     """Replace the heads' 3 x 3 convolutions by depthwise separable ones."""
     loss: Loss = "ual"

@@ -62,7 +62,8 @@ def pseudo_label(
 
     OUTPUT/round-N/labels is the data set of round N, OUTPUT/round-N/run-S a run on it with seed S.
     Every round trains from the start and on the original images; only the labels of unchanged
-    ground are new.
+    ground are new. With them the classes weigh alike where the recipe leaves the reference's
+    weights, as in the contest's winning solution: those were chosen for changed ground.
 
     Args:
         models: Model folders that vote in the first round.
@@ -96,6 +97,8 @@ def pseudo_label(
         refuse_existing(folder, overwrite)
         for old in folder.glob("round-*"):
             shutil.rmtree(old)
+    if recipe.class_weights is None and recipe.class_weight_rule == "reference":
+        recipe = replace(recipe, class_weight_rule="equal")
     done = []
     voters = list(models)
     for number in range(1, rounds + 1):
