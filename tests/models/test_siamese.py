@@ -19,9 +19,7 @@ def test_shift_by_the_stride_shifts_the_answer(network):
     part = network(*images[..., 8:, :])
     # Beyond 192 px from the cut border nothing of it is seen.
     for actual, expected in zip(part, whole, strict=True):
-        torch.testing.assert_close(
-            actual[..., 192:, :], expected[..., 200:, :], rtol=1e-4, atol=1e-5
-        )
+        _assert_alike(actual[..., 192:, :], expected[..., 200:, :])
     other = network(*images[..., 3:, :])
     assert not torch.allclose(
         other.change_logits[..., 192:, :], whole.change_logits[..., 195:, :], atol=1e-3
@@ -34,7 +32,7 @@ def test_size_off_the_stride_changes_nothing_far_away(network):
     whole = network(*images)
     cut = network(*images[..., :256, :])
     for actual, expected in zip(whole, cut, strict=True):
-        torch.testing.assert_close(actual[..., :64, :], expected[..., :64, :], rtol=1e-4, atol=1e-5)
+        _assert_alike(actual[..., :64, :], expected[..., :64, :])
 
 
 @torch.inference_mode()
@@ -52,3 +50,8 @@ def test_encoder_sees_both_dates_at_once(network):
     network.encoder.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
     network(torch.randn(3, 3, 16, 16), torch.randn(3, 3, 16, 16))
     assert batches == [6]
+
+
+def _assert_alike(actual: torch.Tensor, expected: torch.Tensor):
+    """Assert equality up to the order in which a processor sums, which changes with the size."""
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)

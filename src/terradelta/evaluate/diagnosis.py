@@ -209,7 +209,14 @@ def diagnose_model(
         )
     if output is not None:
         refuse_existing(output, overwrite)
-    diagnosis = diagnose(*prepare(model, data, split, **runtime))
+    predictor, dataset = prepare(model, data, split, **runtime)
+    if dataset.pairs.classes != predictor.classes:
+        raise ArgumentError(
+            f"{data} has change masks, and the model names {predictor.classes.num_classes} classes",
+            fix="look closely at pairs that label the model's classes; without --output and"
+            " --calibrate change masks do",
+        )
+    diagnosis = diagnose(predictor, dataset)
     done = []
     if output is not None:
         with stage_folder(output, overwrite=overwrite) as staged:

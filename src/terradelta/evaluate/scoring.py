@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from terradelta.classes import SENSEEARTH, ClassTable
+from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import read_classes
 from terradelta.data.images import read_mask
 from terradelta.data.layouts import find_masks
@@ -30,7 +30,7 @@ from terradelta.evaluate.bootstrap import compare as compare_images
 from terradelta.evaluate.protocols import create_protocol
 
 if TYPE_CHECKING:
-    from terradelta.data.dataset import ChangeDataset
+    from terradelta.data.dataset import ChangeDataset, PairSample
     from terradelta.data.layouts import Split
     from terradelta.predict.engine import Predictor
 
@@ -151,7 +151,7 @@ def prepare(
     pairs = find_pairs(data, split=split)
     predictor.start(count_pixels_per_size(pairs.pairs))
     dataset = ChangeDataset(pairs)
-    if dataset.pairs.classes != predictor.classes:
+    if dataset.pairs.classes not in (predictor.classes, BINARY):
         raise ArgumentError(
             f"the model knows the classes {', '.join(predictor.classes.names[1:])} and {data} "
             f"has {', '.join(dataset.pairs.classes.names[1:])}",
@@ -172,15 +172,13 @@ def count_dataset(
 ) -> ImageCounts:
     """Return the counts of a predictor's maps, pair by pair if they are to be kept apart.
 
-    Only changed pixels have classes in the truth, whatever else is labelled.
+    Only changed pixels have classes in the truth, whatever else is labelled. Where the truth are
+    change masks, classes do not count in the answer either.
     """
-    from terradelta.predict.folders import ImagePair, predict_images
-
-    counts = ImageCounts(create_protocol(protocol, predictor.classes.num_classes), apart)
+    counts = ImageCounts(create_protocol(protocol, dataset.pairs.classes.num_classes), apart)
     for index in tqdm(range(len(dataset)), "evaluating", unit="pair", disable=None, leave=False):
         sample = dataset[index]
-        images = ImagePair(sample.before_CHW.numpy(), sample.after_CHW.numpy())
-        predicted = predict_images(predictor, images)
+        predicted = answer_pair(predictor, dataset, sample)
         change_HW = sample.change_HW.numpy() > 0
         true = (
             np.where(change_HW, labels_HW.numpy(), 0)
@@ -188,6 +186,28 @@ def count_dataset(
         )
         counts.add(*predicted, *true)
     return counts
+
+
+def answer_pair(
+    predictor: Predictor, dataset: ChangeDataset, sample: PairSample
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of both dates that a predictor answers, in the data set's class table.
+
+    Args:
+        predictor: The models.
+        dataset: Pairs of their classes, or with change masks alone.
+        sample: One of its pairs.
+
+    Returns:
+        Two (H, W) uint8 arrays, 0 where unchanged; 1 where changed if the data set has no classes.
+    """
+    from terradelta.predict.folders import ImagePair, predict_images
+
+    images = ImagePair(sample.before_CHW.numpy(), sample.after_CHW.numpy())
+    before_HW, after_HW = predict_images(predictor, images)
+    if dataset.pairs.classes == BINARY:
+        before_HW, after_HW = (np.minimum(ids_HW, 1) for ids_HW in (before_HW, after_HW))
+    return before_HW, after_HW
 
 
 def score(

@@ -5,14 +5,16 @@ Legend of the array names: C bands, H rows, W columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from terradelta.classes import BINARY, ClassTable
 from terradelta.data.augment import Augmentation
 from terradelta.data.dataset import ChangeDataset, PairSample
 from terradelta.data.layouts import find_pairs
+from terradelta.data.pairs import PairFolder
 from terradelta.data.sampler import PairBatchSampler
 from terradelta.errors import ArgumentError, DataError, TerradeltaError
 from terradelta.train.config import TrainConfig
@@ -35,8 +37,17 @@ class TrainingData:
         self.sampler.epoch = self.training.epoch = epoch
 
 
-def load_data(config: TrainConfig, rank: int = 0, processes: int = 1) -> TrainingData:
+def load_data(
+    config: TrainConfig, rank: int = 0, processes: int = 1, classes: ClassTable | None = None
+) -> TrainingData:
     """Find the splits and prepare this process's share of the batches.
+
+    Args:
+        config: The recipe, which names the data.
+        rank: Number of this process.
+        processes: How many there are.
+        classes: What a network that is trained further tells apart: change masks teach it what
+            changed, and say nothing of its classes.
 
     Raises:
         ArgumentError: If no data set is named, or there are fewer batches than processes.
@@ -44,7 +55,7 @@ def load_data(config: TrainConfig, rank: int = 0, processes: int = 1) -> Trainin
     """
     if config.data is None:
         raise ArgumentError("no data set was named", fix="give its folder or its CSV file")
-    pairs = find_pairs(config.data, split="train", val_every=config.val_every)
+    pairs = find_training_pairs(config.data, config.val_every, classes)
     held_out = find_pairs(config.data, split="val", val_every=config.val_every)
     augmentation = Augmentation(
         views=config.views,
@@ -71,6 +82,25 @@ def load_data(config: TrainConfig, rank: int = 0, processes: int = 1) -> Trainin
         pin_memory=torch.cuda.is_available(),
     )
     return TrainingData(training, ChangeDataset(held_out), batches, sampler)
+
+
+def find_training_pairs(data: str, val_every: int, classes: ClassTable | None) -> PairFolder:
+    """Return the pairs to learn from.
+
+    Args:
+        data: The data set.
+        val_every: As of the recipe.
+        classes: Of a network that is trained further; pairs of change masks become pairs of these
+            classes whose land cover nobody labelled. None for a new network.
+    """
+    pairs = find_pairs(data, split="train", val_every=val_every)
+    if classes is None or pairs.classes != BINARY:
+        return pairs
+    unnamed = (
+        replace(pair, before_label=None, after_label=None, change_label=pair.before_label)
+        for pair in pairs.pairs
+    )
+    return replace(pairs, pairs=tuple(unnamed), classes=classes)
 
 
 class _Reporting(Dataset):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from cyclopts import Parameter
 
 from terradelta.errors import ArgumentError
 from terradelta.outputs import stage_file
@@ -33,6 +34,10 @@ class TrainConfig:
     """Architecture: fcn, pspnet, deeplabv3plus, unet or fpn."""
     encoder: str = "resnet18"
     """Encoder; `terradelta models` lists them."""
+    start_from: Annotated[str | None, Parameter(name="--from")] = None
+    """Model folder whose network is trained further, or "default" for the embedded one. It brings
+    its architecture, bands and scaling; data of other classes get a new classifier, and change
+    masks teach what changed and leave the classes as they are."""
     encoder_weights: str | None = None
     """Weights the encoder starts from: a file, or where pip installs them "imagenet", "aerial"."""
     lightweight: bool = False

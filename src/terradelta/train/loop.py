@@ -29,16 +29,16 @@ from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluate.protocols import PROTOCOLS
 from terradelta.evaluate.scoring import evaluate_dataset
 from terradelta.losses.objective import ChangeObjective
-from terradelta.models.bundle import Model, ModelCard, Scaling, load_model
+from terradelta.models.bundle import Model, Scaling, load_model
 from terradelta.models.precision import choose_device, choose_precision
-from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import refuse_existing
 from terradelta.predict.engine import Predictor
-from terradelta.train.batches import TrainingData, load_data
+from terradelta.train.batches import load_data
 from terradelta.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from terradelta.train.class_weights import choose_class_weights
 from terradelta.train.config import TrainConfig
+from terradelta.train.network import adopt_architecture, build_network, load_start
 from terradelta.train.optimization import (
     average_weights,
     build_optimizer,
@@ -124,8 +124,12 @@ class _Learner:
 
 def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> TrainResult:
     torch.manual_seed(config.seed)
-    data = load_data(config, fabric.global_rank, fabric.world_size)
-    network, card = _build(config, data)
+    start = load_start(config)
+    config = adopt_architecture(config, start)
+    data = load_data(
+        config, fabric.global_rank, fabric.world_size, None if start is None else start.card.classes
+    )
+    network, card = build_network(config, data, start)
     average = average_weights(network.to(fabric.device), config.ema_decay)
     wrapped, optimizer = fabric.setup(network, build_optimizer(config, network))
     batches = cast(
@@ -223,34 +227,6 @@ def _train_epoch(
         bar.update()
     means = cast(torch.Tensor, fabric.all_reduce(torch.stack(list(sums.values())) / len(batches)))
     return dict(zip(sums, means.tolist(), strict=True))
-
-
-def _build(config: TrainConfig, data: TrainingData) -> tuple[SiameseNetwork, ModelCard]:
-    sample = data.training[0]
-    num_bands = len(sample.before_CHW)
-    classes = data.training.pairs.classes
-    network = create_model(
-        config.model,
-        encoder=config.encoder,
-        num_classes=classes.num_classes,
-        lightweight=config.lightweight,
-        in_channels=num_bands,
-        encoder_weights=config.encoder_weights,
-    )
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    # A pooled answer depends on how much is pooled, so predict as it was trained.
-    trained_size_px = max(sample.before_CHW.shape[-2:])
-    tile_size_px = config.tile_size_px or trained_size_px if network.has_global_pooling else None
-    card = ModelCard(
-        architecture=network.config,
-        bands=("red", "green", "blue")
-        if num_bands == 3
-        else tuple(f"band {number}" for number in range(1, num_bands + 1)),
-        scaling=Scaling.for_encoder(config.encoder, num_bands),
-        classes=classes,
-        tile_size_px=tile_size_px,
-    )
-    return network, card
 
 
 def _place_in_step(batch: int, batches: int, wanted: int) -> tuple[int, int]:

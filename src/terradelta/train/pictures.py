@@ -12,9 +12,9 @@ from PIL import Image
 
 from terradelta.classes import ClassTable
 from terradelta.data.dataset import ChangeDataset
+from terradelta.evaluate.scoring import answer_pair
 from terradelta.outputs import stage_file
 from terradelta.predict.engine import Predictor
-from terradelta.predict.folders import ImagePair, predict_images
 
 SIDE_PX = 256
 GAP_PX = 4
@@ -48,7 +48,7 @@ def draw_pairs(predictor: Predictor, dataset: ChangeDataset, number: int, path: 
 def _draw_row(predictor: Predictor, dataset: ChangeDataset, index: int) -> np.ndarray:
     sample = dataset[index]
     images = sample.before_CHW.numpy(), sample.after_CHW.numpy()
-    predicted = predict_images(predictor, ImagePair(*images))
+    predicted = answer_pair(predictor, dataset, sample)
     true = sample.before_labels_HW.numpy(), sample.after_labels_HW.numpy()
     panels = [
         *map(_stretch, images),

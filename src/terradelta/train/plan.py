@@ -20,8 +20,10 @@ from terradelta.errors import ArgumentError
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.precision import choose_device, choose_precision
 from terradelta.models.registry import create_model
+from terradelta.train.batches import find_training_pairs
 from terradelta.train.class_weights import choose_class_weights, weigh_by_count
 from terradelta.train.config import TrainConfig
+from terradelta.train.network import adopt_architecture, load_start
 
 LARGEST_CROP_PX = 512
 CROP_STEP_PX = 32
@@ -56,9 +58,11 @@ def infer_plan(config: TrainConfig) -> TrainPlan:
         ArgumentError: If not even two pairs fit into memory.
         DataError: If the data set cannot be used.
     """
+    start = load_start(config)
+    config = adopt_architecture(config, start)
     if config.data is None:
         raise ArgumentError("no data set was named", fix="give its folder or its CSV file")
-    pairs = find_pairs(config.data, split="train", val_every=config.val_every)
+    pairs = find_training_pairs(config.data, config.val_every, start and start.card.classes)
     counts = count_labels(pairs)
     crop_size_px = config.crop_size_px or _choose_crop(counts)
     side = max(max(size) for size in counts.sizes) if crop_size_px is None else crop_size_px

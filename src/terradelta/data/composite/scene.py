@@ -1,10 +1,11 @@
 """Two dates of a place, composed from labelled images of one date.
 
-A crop of a scene is both dates; pieces of another place are pasted into one of them, drawn by
-chance, where their class is another one. So a thing appears as often as it vanishes. Pasting into
-both dates, and relighting within an outline, make seams where nothing changed. In the end each date
-gets its own light, season and sensor. The idea is that of copy-paste augmentation (Ghiasi et al.,
-2021) and of change pairs from single dates (Zheng et al., "Change is Everywhere", 2021).
+A crop of a scene is both dates, unless there is an image of another date. Pieces of another place
+are pasted into one of them, drawn by chance, where their class is another one. So a thing appears
+as often as it vanishes. Pasting into both dates, and relighting within an outline, make seams where
+nothing changed. In the end each date gets its own light, season and sensor. The idea is that of
+copy-paste augmentation (Ghiasi et al., 2021) and of change pairs from single dates (Zheng et al.,
+"Change is Everywhere", 2021).
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -37,6 +38,9 @@ class LabelledScene(NamedTuple):
     """(3, H, W) uint8."""
     classes_HW: np.ndarray
     """(H, W) uint8 class ids, 0 = not labelled."""
+    other_date_CHW: np.ndarray | None = None
+    """(3, H, W) uint8: the same ground, unchanged, in other light or another season, if there is
+    such an image."""
 
 
 class ComposedPair(NamedTuple):
@@ -88,7 +92,7 @@ def compose_pair(
 
     Where the land cover differs, and only there, a piece of another class was pasted. Pixels that
     are not labelled are neither pasted nor pasted over. Outside of `pasted_HW` the dates differ by
-    light, season, blur, noise and shift alone.
+    light, season, blur, noise and shift alone, and by what a scene's real other date differs in.
 
     Args:
         rng: Everything random; the same state composes the same bytes.
@@ -106,7 +110,10 @@ def compose_pair(
     canvas_px = size_px + 2 * margin_px
     for source in (scene, other):
         check_scene(source, canvas_px)
-    canvas = _Canvas(_crop(rng, scene, canvas_px), options)
+    place = _crop(rng, scene, canvas_px)
+    if place.other_date_CHW is not None and rng.random() < 0.5:
+        place = LabelledScene(place.other_date_CHW, place.classes_HW, place.image_CHW)
+    canvas = _Canvas(place, options)
     donors = [_Donor(rng, source, canvas) for source in (other, other, scene)]
     if rng.random() >= options.unchanged:
         # Objects last: a region would bury them.
@@ -145,6 +152,12 @@ def check_scene(scene: LabelledScene, least_px: int, name: str = "the scene"):
             " images of uint8",
             fix="choose three bands and scale them to 0 to 255, for example with gdal_translate",
         )
+    if scene.other_date_CHW is not None and scene.other_date_CHW.shape != scene.image_CHW.shape:
+        raise DataError(
+            f"{name} is {height} x {width} pixels of {bands} bands, and its other date"
+            f" {scene.other_date_CHW.shape}",
+            fix="bring both dates onto one grid first",
+        )
     if scene.classes_HW.shape != (height, width):
         raise DataError(
             f"{name} is {height} x {width} pixels, but its mask is"
@@ -164,7 +177,9 @@ class _Canvas:
     def __init__(self, scene: LabelledScene, options: Composition):
         self.options = options
         self.scene = scene
-        self.images = [scene.image_CHW.astype(np.float32) for _ in BOTH]
+        later_CHW = scene.image_CHW if scene.other_date_CHW is None else scene.other_date_CHW
+        self.originals = (scene.image_CHW, later_CHW)
+        self.images = [image_CHW.astype(np.float32) for image_CHW in self.originals]
         self.classes = [scene.classes_HW.copy() for _ in BOTH]
         self.pasted_HW = np.zeros_like(scene.classes_HW, bool)
 
@@ -205,7 +220,8 @@ class _Donor:
         crop = _crop(rng, source, canvas.size[0])
         turns, flip = int(rng.integers(4)), rng.random() < 0.5
         image_CHW, self.classes_HW = (
-            np.rot90(layer[..., ::-1] if flip else layer, turns, (-2, -1)) for layer in crop
+            np.rot90(layer[..., ::-1] if flip else layer, turns, (-2, -1))
+            for layer in (crop.image_CHW, crop.classes_HW)
         )
         offset_C = _match_colours(image_CHW, self.classes_HW, canvas.scene)
         corrected_CHW = image_CHW + canvas.options.harmony * offset_C[:, None, None]
@@ -251,9 +267,11 @@ def _paste_decoy(rng: np.random.Generator, canvas: _Canvas, donors: list[_Donor]
     if kind == 1:
         canvas.paste_decoy(_Piece(donor.image_CHW, donor.classes_HW, mask_HW, whole), BOTH)
         return
-    relit_CHW = canvas.scene.image_CHW * draw_gain(len(canvas.scene.image_CHW), 0.3, rng)
+    date = int(rng.integers(2))
+    original_CHW = canvas.originals[date]
+    relit_CHW = original_CHW * draw_gain(len(original_CHW), 0.3, rng)
     relit = _Piece(relit_CHW.clip(0, 255), canvas.scene.classes_HW, mask_HW, whole)
-    canvas.paste_decoy(relit, (int(rng.integers(2)),))
+    canvas.paste_decoy(relit, (date,))
 
 
 def _draw_number(rng: np.random.Generator, most: int) -> int:
@@ -281,7 +299,12 @@ def _crop(rng: np.random.Generator, scene: LabelledScene, size_px: int) -> Label
         if share >= _LEAST_LABELLED:
             break
     assert best is not None
-    return LabelledScene(scene.image_CHW[:, *best], scene.classes_HW[best])
+    other_date_CHW = scene.other_date_CHW
+    return LabelledScene(
+        scene.image_CHW[:, *best],
+        scene.classes_HW[best],
+        None if other_date_CHW is None else other_date_CHW[:, *best],
+    )
 
 
 def _match_colours(
