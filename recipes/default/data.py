@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -49,9 +50,9 @@ SIZE_PX = 192
 SPLITS = ("train", "val", "test")
 SHARES = (0.25, 0.15, 0.45, 0.15)
 """Chance of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16."""
-COMPOSED_PAIRS = {"train": 2400, "val": 120, "test": 200}
+COMPOSED_PAIRS = {"train": 2800, "val": 120, "test": 200}
 DRAWN_PAIRS = {"train": 400, "val": 40, "test": 0}
-CROPS = {"train": 3, "val": 1, "test": 1}
+CROPS = {"train": 4, "val": 1, "test": 1}
 """Of each couple of dates of each real site."""
 SEEDS = {"train": 10, "val": 11, "test": 12}
 OPTIONS = Composition(
@@ -108,18 +109,28 @@ def main():
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--labels", type=Path, help="masks of naip_urbantree that name more")
-    parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
-    with stage_folder(options.output, overwrite=options.overwrite) as staged:
+    write_pairs(options.shared, options.output, options.labels)
+
+
+def write_pairs(shared: Path, output: Path, labels: Path | None = None):
+    """Write all pairs and their CSV, `output`/pairs.csv.
+
+    Args:
+        shared: The folder of `dubai72` and its neighbours.
+        output: Folder to make; it appears whole or not at all.
+        labels: Masks of naip_urbantree that name more (labels.py).
+    """
+    with stage_folder(output) as staged:
         rows = []
         for split in SPLITS:
-            rows += compose(options.shared, staged, split, options.labels)
-            rows += cut_real(options.shared, staged, split, options.labels)
+            rows += compose(shared, staged, split, labels)
+            rows += cut_real(shared, staged, split, labels)
             rows += draw(staged, split)
         with (staged / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            labels = ("before_label", "after_label", "label")
-            writer.writerow(["before", "after", *labels, "split", "name"])
+            columns = ("before_label", "after_label", "label")
+            writer.writerow(["before", "after", *columns, "split", "name"])
             writer.writerows(rows)
 
 
@@ -127,17 +138,21 @@ def compose(shared: Path, output: Path, split: str, labels: Path | None) -> list
     """Write composed pairs of a split and return their lines."""
     # All scenes in memory: reading them again for each pair takes longer than composing it.
     sources = [list(scenes) for scenes in read_scenes(shared, split, labels)]
-    rows = []
     folder = output / f"composed-{split}"
-    for number in tqdm(range(COMPOSED_PAIRS[split]), desc="composing", unit="pair", disable=None):
+
+    def compose_one(number: int) -> list[str]:
         rng = np.random.default_rng((SEEDS[split], number))
         scene, other = (draw_scene(rng, sources) for _ in range(2))
         pair = compose_pair(rng, scene, other, SIZE_PX, OPTIONS)
         images = (pair.before_CHW, pair.after_CHW)
         classes = (pair.before_class_HW, pair.after_class_HW)
         change_HW = pair.change_HW.astype(np.uint8)
-        rows.append(write_pair(folder, f"{number:05d}", split, images, classes, change_HW))
-    return rows
+        return write_pair(folder, f"{number:05d}", split, images, classes, change_HW)
+
+    count = COMPOSED_PAIRS[split]
+    with ThreadPoolExecutor() as threads:
+        done = threads.map(compose_one, range(count))
+        return list(tqdm(done, desc="composing", total=count, unit="pair", disable=None))
 
 
 def draw_scene(rng: np.random.Generator, sources: list[list[LabelledScene]]) -> LabelledScene:

@@ -1,0 +1,146 @@
+"""Make the default model: pairs, a teacher, labels by it, pairs again, the model, its threshold.
+
+Each step leaves a folder in the work folder and is skipped where that is there; a training that was
+stopped goes on. Run: `make default-model SHARED=../shared/data`, about two hours on two cores.
+
+Legend of the array names: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from labels import write_labels
+from tqdm import tqdm
+
+import terradelta as td
+from data import write_pairs
+from terradelta.data.dataset import ChangeDataset
+from terradelta.data.layouts import find_pairs
+from terradelta.evaluate.diagnosis import diagnose_model
+from terradelta.models.bundle import Model, load_card, load_model, replace_card, save_model
+from terradelta.predict.engine import Predictor
+from terradelta.predict.folders import find_probabilities
+from terradelta.predict.run import DEFAULT_MODEL
+from terradelta.train.config import TrainConfig
+
+HERE = Path(__file__).parent
+MOST_FALSE_SHARE = 0.01
+"""Of unchanged ground, that may count as changed: a false alarm costs an analyst more trust than
+a missed shed."""
+LEAST_THRESHOLD = 0.5
+LICENCE = (
+    "MIT. Learned from: EfficientNet-lite0 on ImageNet (weights Apache-2.0); NAIP imagery (public "
+    "domain); tree points of Ventura et al. 2024 (CC BY 4.0); dubai72, Humans in the Loop (CC0 by "
+    "its publishers, the copy states none); OpenAerialMap imagery of Kampala (CC BY) with "
+    "OpenStreetMap buildings (ODbL), presumed, as the copy states none"
+)
+
+
+def main():
+    """Run the steps that are not done."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/default"))
+    parser.add_argument("--output", type=Path, default=DEFAULT_MODEL)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    shared, work = options.shared, options.work
+
+    first, named, labels = work / "data", work / "data-named", work / "labels"
+    run_once(first, lambda: write_pairs(shared, first))
+    teacher = train(HERE / "teacher.yaml", work / "teacher", data=str(first / "pairs.csv"))
+    run_once(labels, lambda: write_labels(shared, teacher, labels))
+    run_once(named, lambda: write_pairs(shared, named, labels))
+    student = train(
+        HERE / "default.yaml",
+        work / "student",
+        data=str(named / "pairs.csv"),
+        start_from=str(teacher),
+    )
+    finish(student, named / "pairs.csv", options.output)
+
+
+def run_once(folder: Path, make: Callable[[], None]):
+    """Make a folder if it is not there."""
+    if not folder.exists():
+        make()
+
+
+def train(recipe: Path, run: Path, **changes: str) -> Path:
+    """Train by a recipe, or go on, and return the model's folder."""
+    config = replace(TrainConfig.read_yaml(recipe), **changes)
+    return td.train(config, run, resume=(run / "checkpoints").exists()).folder / "last"
+
+
+def finish(folder: Path, pairs: Path, output: Path):
+    """Choose the threshold and the temperatures on validation pairs, score, and store as float16.
+
+    Args:
+        folder: The trained model.
+        pairs: The CSV of the pairs it was trained on, with its validation and test splits.
+        output: Where the model goes.
+    """
+    model = load_model(folder)
+    threshold, share = choose_threshold(Predictor([model]), pairs)
+    card = replace(model.card, change_threshold=threshold)
+    save_model(Model(model.network, card), output, dtype=torch.float16, overwrite=True)
+    done = diagnose_model([output], str(pairs), None, "val", calibrate=True)
+    logging.info("threshold %.3f: %.2f %% of unchanged ground; %s", threshold, 100 * share, done)
+    scores = {
+        f"held-out composed pairs and unchanged ground, protocol {protocol}": td.evaluate(
+            output, str(pairs), split="test", protocol=protocol
+        ).numbers
+        for protocol in ("second", "from-to", "ual")
+    }
+    # The recipe and its commit say what the work folder's names did.
+    unsaid = ("data", "start_from", "device")
+    recipe = {key: value for key, value in card.training.items() if key not in unsaid}
+    training = {
+        **recipe,
+        "data": "recipes/default/data.py, seeds 10 to 12",
+        "recipe": "recipes/default",
+        "commit": describe_commit(),
+    }
+    card = replace(load_card(output), training=training, scores=scores, licence=LICENCE)
+    replace_card(output, card)
+    print(json.dumps(scores, indent=2))
+
+
+def choose_threshold(predictor: Predictor, pairs: Path) -> tuple[float, float]:
+    """Return the least threshold that keeps false alarms on real validation ground rare.
+
+    Returns:
+        The threshold, one half or more, and the share of the ground that it calls changed.
+    """
+    found = find_pairs(pairs, split="val")
+    real = tuple(pair for pair in found.pairs if pair.name.startswith("real-"))
+    dataset = ChangeDataset(replace(found, pairs=real))
+    change = []
+    for index in tqdm(range(len(dataset)), desc="unchanged ground", unit="pair", disable=None):
+        sample = dataset[index]
+        answer = find_probabilities(predictor, sample.before_CHW, sample.after_CHW)
+        change.append(answer.change_HW.ravel())
+    probabilities = np.concatenate(change)
+    threshold = max(LEAST_THRESHOLD, float(np.quantile(probabilities, 1 - MOST_FALSE_SHARE)))
+    threshold = round(threshold, 3)
+    return threshold, float((probabilities >= threshold).mean())
+
+
+def describe_commit() -> str:
+    """Return the commit that the recipe is of."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
