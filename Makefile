@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+SHARED ?= ../shared/data
 # The pinned torch has a CPU build; see constraints.txt.
 
-.PHONY: demo test test-slow check format bench weights docs clean hooks
+.PHONY: demo test test-slow check format bench weights real-pairs docs clean hooks
 
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
@@ -27,8 +28,11 @@ format: .venv/installed-dev
 bench: .venv/installed-dev       ## speed ratios, measured side by side on this machine
 	$(BIN)/python benchmarks/bench.py
 
-weights: .venv/installed-dev   ## train the embedded model again, about 15 minutes
-	$(BIN)/python recipes/drawn_scenes.py
+weights: .venv/installed-dev   ## train the default model again on the folders in SHARED, two hours
+	$(BIN)/python recipes/default/train.py --shared $(SHARED)
+
+real-pairs: .venv/installed-dev ## the default model and its rivals on real pairs of SHARED
+	$(BIN)/python benchmarks/real/table.py --shared $(SHARED)
 
 docs: .venv/installed-dev      ## the documentation as a site in site/
 	$(BIN)/zensical build

@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +28,8 @@ from terradelta.evaluate.protocols import create_protocol
 from terradelta.models.bundle import Model, ModelCard, Scaling
 from terradelta.models.registry import create_model
 
-EMBEDDED = Path(str(files("terradelta") / "weights" / "drawn"))
+EMBEDDED = Path(__file__).parents[1] / "tests/weights/drawn"
+"""The U-Net of recipes/drawn_scenes.py."""
 SCENE_SEED, STRIP_SEED, CALIBRATION_SEED = 7, 8, 9
 TILE_SIZE_PX = 1024
 BAND_PX = 32

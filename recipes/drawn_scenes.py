@@ -1,6 +1,6 @@
-"""Train the embedded model: draw scenes, train on them, score it on seeds it never saw, store it.
+"""Train on drawn scenes alone, score on seeds never seen, store what tests use as a trained model.
 
-One command makes it again: `make weights`. About 15 minutes on two cores, ten of them training.
+About 15 minutes on two cores, ten of them training.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 import terradelta as td
 from terradelta.data.synthetic import write_folders
 from terradelta.models.bundle import Model
-from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.train.config import TrainConfig
 
 RECIPE = Path(__file__).with_suffix(".yaml")
@@ -30,7 +29,7 @@ def main():
     """Draw, train, score and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/drawn_scenes"))
-    parser.add_argument("--output", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--output", type=Path, default=Path("tests/weights/drawn"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     work = arguments.work

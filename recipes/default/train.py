@@ -1,7 +1,7 @@
 """Make the default model: pairs, a teacher, labels by it, pairs again, the model, its threshold.
 
 Each step leaves a folder in the work folder and is skipped where that is there; a training that was
-stopped goes on. Run: `make default-model SHARED=../shared/data`, about two hours on two cores.
+stopped goes on. Run: `make weights SHARED=../shared/data`, about two hours on two cores.
 
 Legend of the array names: H rows, W columns.
 """

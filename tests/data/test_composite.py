@@ -120,6 +120,35 @@ def test_what_is_not_labelled_is_neither_pasted_nor_pasted_over():
             assert (image_CHW[1, image_CHW[0] == 30] == 41).all()  # of the scene itself
 
 
+def test_a_real_other_date_lies_below_what_is_pasted_in_either_order():
+    """Of the other date the third band is the negative, so a sum tells which dates are which."""
+    scene = make_scene(1)
+    negative_CHW = scene.image_CHW.copy()
+    negative_CHW[2] = 255 - negative_CHW[2]
+    negative_CHW[1] = 200
+    scene = scene._replace(other_date_CHW=negative_CHW)
+    firsts = set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        pair = compose_pair(rng, scene, make_scene(2), 96, replace(PLAIN, decoys=0))
+        assert pair.change_HW.any()
+        below_HW = ~pair.pasted_HW
+        assert (pair.before_CHW[0] == pair.after_CHW[0])[below_HW].all()
+        sums_HW = pair.before_CHW[2].astype(int) + pair.after_CHW[2]
+        assert (sums_HW[below_HW] == 255).all()
+        firsts |= set(np.unique(pair.before_CHW[1][below_HW]).tolist())
+        assert ((pair.before_class_HW != pair.after_class_HW) == pair.change_HW).all()
+    assert firsts == {41, 200}
+    with pytest.raises(DataError, match="other date"):
+        compose_pair(
+            np.random.default_rng(0),
+            scene._replace(other_date_CHW=negative_CHW[:, :-1]),
+            make_scene(2),
+            96,
+            PLAIN,
+        )
+
+
 def test_objects_keep_their_own_outline_and_come_at_either_date():
     """Crosses on plain ground: what changes are whole crosses, half of them at each date."""
     classes_HW = np.ones((64, 64), np.uint8)

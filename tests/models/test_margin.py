@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from tests.weights import DRAWN_MODEL
 
 from terradelta.data.synthetic import draw_pair
 from terradelta.models.bundle import Scaling, load_model
@@ -15,7 +13,6 @@ from terradelta.models.encoder import TILING_TOLERANCE
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
 
-EMBEDDED = Path(str(files("terradelta") / "weights" / "drawn"))
 TILE_SIZE_PX = 1024
 WIDTH_PX = 128
 
@@ -82,7 +79,7 @@ def test_beyond_the_margin_a_tile_answers_like_the_image(name, encoder):
 
 
 def test_tiles_of_the_embedded_model_answer_like_the_image():
-    network = load_model(EMBEDDED).network.eval()
+    network = load_model(DRAWN_MODEL).network.eval()
     network.pool_window_px = 256
     share = measure_disagreement(network, cut_px=384, depth_px=512)
     assert sum_over_tile(share, network.margin_px) < TILING_TOLERANCE

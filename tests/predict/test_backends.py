@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from tests.weights import DRAWN_MODEL
 from torch import nn
 
 from terradelta.data.synthetic import draw_pair, write_folders
@@ -18,7 +19,6 @@ from terradelta.models.siamese import SiameseNetwork
 from terradelta.predict.backends import Choice, Request, choose_backend, make_backend
 from terradelta.predict.backends.choice import COMPILE_FROM_PIXELS
 from terradelta.predict.engine import Predictor
-from terradelta.predict.run import DEFAULT_MODEL
 
 from ..conftest import make_model
 
@@ -140,7 +140,7 @@ def test_float16_answers_nearly_like_float32(model):
 def test_bfloat16_hardly_changes_the_labels_of_a_trained_model(backend):
     scene = draw_pair(702, 512)
     pair = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
-    model = load_model(DEFAULT_MODEL)
+    model = load_model(DRAWN_MODEL)
     exact, rounded = (
         Predictor([model], backend=backend, precision=precision).classify(*pair)[0]
         for precision in ("fp32", "bf16")
@@ -229,13 +229,13 @@ def test_the_runtime_is_chosen_by_the_pixels_of_all_views(model):
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory):
-    """The embedded model with an int8 graph, and the images it was made from."""
+    """A trained model with an int8 graph, and the images it was made from."""
     pytest.importorskip("nncf", reason="pip install terradelta[int8]")
     from terradelta.predict.backends.quantization import quantize
 
     root = tmp_path_factory.mktemp("int8")
     write_folders(root / "images", 6, 3)
-    shutil.copytree(DEFAULT_MODEL, root / "model")
+    shutil.copytree(DRAWN_MODEL, root / "model")
     result = quantize(root / "model", root / "images", pairs=4)
     assert result.path == root / "model" / INT8_FILE
     assert (result.calibration_pairs, result.checked_pairs) == (4, 2)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.weights import DRAWN_MODEL
 
 import terradelta as td
 from terradelta.data.dataset import ChangeDataset
@@ -17,13 +18,12 @@ from terradelta.errors import ArgumentError, OutputExistsError
 from terradelta.models.bundle import load_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import ImagePair, find_probabilities, predict_images
-from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.train.pseudo_labels import VotingRule, label_unchanged, vote
 from terradelta.train.rounds import pseudo_label
 
 RULE = VotingRule(confidence=0.6, views="none")
 GROUND = td.SENSEEARTH.names.index("ground")
-EMBEDDED = str(DEFAULT_MODEL)
+TRAINED = str(DRAWN_MODEL)
 RECIPE = td.TrainConfig(epochs=1, batch_size=2, workers=0, picture_pairs=0)
 
 
@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def labelled(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("labels") / "out"
-    return output, label_unchanged([EMBEDDED], data, output, RULE)
+    return output, label_unchanged([TRAINED], data, output, RULE)
 
 
 def test_a_vote_is_what_a_loop_over_pixels_finds():
@@ -114,14 +114,14 @@ def test_the_report_counts_what_was_written(labelled, data):
 
 def test_a_higher_floor_and_a_stricter_rule_add_less(labelled, data, tmp_path):
     _, report = labelled
-    strict = label_unchanged([EMBEDDED], data, tmp_path / "floor", replace(RULE, confidence=0.95))
+    strict = label_unchanged([TRAINED], data, tmp_path / "floor", replace(RULE, confidence=0.95))
     assert strict.added_px < report.added_px
     assert strict.disagreed_px == report.disagreed_px
 
 
 def test_probabilities_of_an_image_are_those_its_map_is_made_of():
     options = {"backend": "torch", "precision": "fp32", "tile_size_px": 384}
-    predictor = Predictor([load_model(EMBEDDED)], **options)
+    predictor = Predictor([load_model(TRAINED)], **options)
     pair = td.draw_pair(seed=1, size_px=(400, 450))
     images = [torch.from_numpy(image_CHW) for image_CHW in (pair.before_CHW, pair.after_CHW)]
     answer = find_probabilities(predictor, *images)
@@ -136,8 +136,8 @@ def test_probabilities_of_an_image_are_those_its_map_is_made_of():
 def test_rounds_train_on_the_labels_and_the_new_model_votes_next(data, tmp_path):
     output = tmp_path / "out"
     options = {"rounds": 2, "models_per_round": 2}
-    rounds = pseudo_label([EMBEDDED], data, output, RECIPE, RULE, **options)
-    assert rounds[0].report["models"] == [EMBEDDED]
+    rounds = pseudo_label([TRAINED], data, output, RECIPE, RULE, **options)
+    assert rounds[0].report["models"] == [TRAINED]
     runs = [output / "round-1" / f"run-{seed}" for seed in (0, 1)]
     assert rounds[1].report["models"] == [str(run / "best") for run in runs]
     card = load_model(runs[1] / "last").card
@@ -147,14 +147,14 @@ def test_rounds_train_on_the_labels_and_the_new_model_votes_next(data, tmp_path)
     scores = rounds[1].results[1].test_scores
     shutil.rmtree(output / "round-2" / "run-1")
     (output / "round-2" / "labels" / "kept.txt").touch()
-    again = pseudo_label([EMBEDDED], data, output, RECIPE, RULE, **options, resume=True)
+    again = pseudo_label([TRAINED], data, output, RECIPE, RULE, **options, resume=True)
     assert again[1].results[1].test_scores["second"] == pytest.approx(scores["second"])
     assert (output / "round-2" / "labels" / "kept.txt").exists()
     other = replace(RULE, confidence=0.7)
     with pytest.raises(ArgumentError, match=r"resume with the same options"):
-        pseudo_label([EMBEDDED], data, output, RECIPE, other, **options, resume=True)
+        pseudo_label([TRAINED], data, output, RECIPE, other, **options, resume=True)
     with pytest.raises(OutputExistsError):
-        pseudo_label([EMBEDDED], data, output, RECIPE, RULE, **options)
+        pseudo_label([TRAINED], data, output, RECIPE, RULE, **options)
 
 
 def test_what_cannot_be_labelled_is_refused_before_anything_is_written(data, tmp_path):
@@ -164,11 +164,11 @@ def test_what_cannot_be_labelled_is_refused_before_anything_is_written(data, tmp
     for path in (binary / "label").iterdir():
         write_change_mask(path, (read_mask(path, td.SENSEEARTH) > 0).astype(np.uint8))
     with pytest.raises(ArgumentError, match="one class"):
-        label_unchanged([EMBEDDED], binary, tmp_path / "out", RULE)
+        label_unchanged([TRAINED], binary, tmp_path / "out", RULE)
     with pytest.raises(ArgumentError, match="confidence floor is 1"):
         VotingRule(confidence=1.5)
     with pytest.raises(ArgumentError, match="'everyone' is not known"):
         VotingRule(agreement="everyone")
     with pytest.raises(ArgumentError, match="rounds is 0"):
-        pseudo_label([EMBEDDED], data, tmp_path / "out", RECIPE, RULE, rounds=0)
+        pseudo_label([TRAINED], data, tmp_path / "out", RECIPE, RULE, rounds=0)
     assert not (tmp_path / "out").exists()

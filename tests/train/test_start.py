@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
+from terradelta.cli import main
 from terradelta.data.images import read_mask, write_change_mask
 from terradelta.data.synthetic import write_folders
 from terradelta.errors import ArgumentError
@@ -117,6 +119,15 @@ def test_other_classes_get_a_new_classifier_and_keep_the_rest(drawn: Path):
         for key in own
         if not key.startswith("semantic_head.classifier.")
     )
+
+
+def test_the_recipe_may_name_the_model(drawn: Path, tmp_path: Path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    replace(QUICK, data=str(drawn)).write_yaml(recipe)
+    main(["train", str(recipe)])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["start_from"] == "default"
+    assert printed["encoder"] == load_model(DEFAULT_MODEL).card.architecture["encoder"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, parse_memory
 from terradelta.predict.pace import Pace
 from terradelta.predict.rasters import RasterOptions, answer_rasters
 
-DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "drawn"))
+DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "default"))
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class TrainConfig:
     """Architecture: fcn, pspnet, deeplabv3plus, unet or fpn."""
     encoder: str = "resnet18"
     """Encoder; `terradelta models` lists them."""
-    start_from: Annotated[str | None, Parameter(name="--from")] = None
+    start_from: Annotated[str | None, Parameter(name=["--from", "--start-from"])] = None
     """Model folder whose network is trained further, or "default" for the embedded one. It brings
     its architecture, bands and scaling; data of other classes get a new classifier, and change
     masks teach what changed and leave the classes as they are."""

@@ -1,0 +1,88 @@
+"""Pictures of the best, the median and the worst real pairs: before, after, answer, truth.
+
+LEVIR-CD may be shown for academic use only and OSCD's labels are not free either, so what this
+draws of them stays in the work folder; NAIP is in the public domain.
+
+Run: `python benchmarks/real/pictures.py --shared ../shared/data --output runs/real-pictures`.
+
+Legend of the array names: C bands, H rows, W columns, last 3 red, green, blue.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from pairs import RealPair, read_levir, read_oscd, read_unchanged
+from PIL import Image
+from table import Tally
+
+from terradelta.models.bundle import load_model
+from terradelta.outputs import stage_folder
+from terradelta.predict.engine import Predictor
+from terradelta.predict.folders import ImagePair, predict_images
+from terradelta.predict.run import DEFAULT_MODEL
+
+SIDE_PX = 384
+GAP_PX = 6
+TRUTH = (214, 39, 40)
+
+
+def main():
+    """Draw a sheet of each set of pairs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    predictor = Predictor([load_model(options.model)])
+    sets = {
+        "levir": (read_levir(options.shared), "F1"),
+        "unchanged": (read_unchanged(options.shared), "flagged"),
+        "oscd": (read_oscd(options.shared), "F1"),
+    }
+    with stage_folder(options.output, overwrite=True) as staged:
+        for name, (pairs, number) in sets.items():
+            draw_sheet(predictor, pairs, number, staged / f"{name}.png")
+
+
+def draw_sheet(predictor: Predictor, pairs: Iterable[RealPair], number: str, path: Path):
+    """Draw the pairs with the highest, the middle and the lowest number, one a row."""
+    found = []
+    for pair in pairs:
+        classes = predict_images(predictor, ImagePair(pair.before_CHW, pair.after_CHW))
+        counts = Tally()
+        counts.add(classes[1] > 0, pair.truth_HW)
+        found.append((counts.compute()[number], pair, classes[1]))
+    found.sort(key=lambda row: -row[0])
+    rows = []
+    for place in sorted({0, len(found) // 2, len(found) - 1}):
+        value, pair, after_HW = found[place]
+        print(f"{path.stem}: {pair.name}, {number} {value:.3f}")
+        rows.append(_draw_row(pair, after_HW, predictor.classes.colours))
+    gap = np.full((GAP_PX, rows[0].shape[1], 3), 255, np.uint8)
+    Image.fromarray(np.concatenate([part for row in rows for part in (row, gap)][:-1])).save(path)
+
+
+def _draw_row(pair: RealPair, after_HW: np.ndarray, colours: Iterable) -> np.ndarray:
+    before_HW3, after_HW3 = (np.moveaxis(i, 0, -1) for i in (pair.before_CHW, pair.after_CHW))
+    grey_HW3 = after_HW3.mean(axis=-1, keepdims=True).repeat(3, axis=-1) / 2 + 110
+    answer_HW3, truth_HW3 = grey_HW3.copy(), grey_HW3.copy()
+    changed_HW = after_HW > 0
+    answer_HW3[changed_HW] = np.array(tuple(colours))[after_HW[changed_HW]]
+    truth_HW3[pair.truth_HW] = TRUTH
+    panels = (before_HW3, after_HW3, answer_HW3, truth_HW3)
+    gap = np.full((SIDE_PX, GAP_PX, 3), 255, np.uint8)
+    parts = [part for panel in panels for part in (_shrink(panel), gap)]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def _shrink(panel_HW3: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(panel_HW3.clip(0, 255).astype(np.uint8))
+    return np.asarray(picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS))
+
+
+if __name__ == "__main__":
+    main()
