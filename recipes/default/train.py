@@ -37,6 +37,8 @@ MOST_FALSE_SHARE = 0.01
 """Of unchanged ground, that may count as changed: a false alarm costs an analyst more trust than
 a missed shed."""
 LEAST_THRESHOLD = 0.5
+RESOLUTION_M = (0.3, 0.8)
+"""Of the drawn pairs; NAIP has 0.6 m and half a metre where enlarged."""
 LICENCE = (
     "MIT. Learned from: EfficientNet-lite0 on ImageNet (weights Apache-2.0); NAIP imagery (public "
     "domain); tree points of Ventura et al. 2024 (CC BY 4.0); dubai72, Humans in the Loop (CC0 by "
@@ -91,7 +93,7 @@ def finish(folder: Path, pairs: Path, output: Path):
     """
     model = load_model(folder)
     threshold, share = choose_threshold(Predictor([model]), pairs)
-    card = replace(model.card, change_threshold=threshold)
+    card = replace(model.card, change_threshold=threshold, resolution_m=RESOLUTION_M)
     save_model(Model(model.network, card), output, dtype=torch.float16, overwrite=True)
     done = diagnose_model([output], str(pairs), None, "val", calibrate=True)
     logging.info("threshold %.3f: %.2f %% of unchanged ground; %s", threshold, 100 * share, done)

@@ -85,6 +85,7 @@ def check(
         band_names=card.bands,
         bands=split_list(bands),
         value_range=_parse_range(value_range) or (0.0, card.scaling.divisor),
+        resolution_m=card.resolution_m,
         grid=grid,
         aoi=aoi,
     )

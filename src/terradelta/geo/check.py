@@ -21,10 +21,10 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from terradelta.errors import TerradeltaError
-from terradelta.geo.area import measure_pixels
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.registration import measure_shift
+from terradelta.geo.scale import advise_scale, measure_pixel_size
 from terradelta.geo.source import Bands, describe_bands, has_false_alpha, open_raster, open_source
 
 LEVELS = ("OK", "WARN", "FAIL")
@@ -94,6 +94,7 @@ def check(
     band_names: Sequence[str] = ("red", "green", "blue"),
     bands: Bands | None = None,
     value_range: tuple[float, float] = (0.0, 255.0),
+    resolution_m: tuple[float, float] | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
 ) -> Report:
@@ -105,6 +106,7 @@ def check(
         band_names: What the model needs.
         bands: Band numbers (from 1) or names to read instead.
         value_range: The darkest and the brightest stored value that the model knows.
+        resolution_m: The least and the largest pixel that the model knows, in metres.
         grid: Whose pixels the map gets; see `RasterPair`.
         aoi: A vector file with polygons.
 
@@ -134,6 +136,7 @@ def check(
             findings.append(Finding("pair", "FAIL", error.problem, error.fix))
             return Report(tuple(findings))
         findings += [_check_overlap(pair), _check_resolution(pair), _check_grid(pair)]
+        findings += _check_scale(pair, resolution_m)
         findings.append(_check_bands(pair))
         findings += _check_pixels(pair, value_range)
     return Report(tuple(findings))
@@ -243,7 +246,7 @@ def _check_overlap(pair: RasterPair) -> Finding:
 
 
 def _check_resolution(pair: RasterPair) -> Finding:
-    sizes_m = [_measure_pixel(pair, dataset) for dataset in pair.datasets]
+    sizes_m = [measure_pixel_size(Grid.of(dataset)) or 1.0 for dataset in pair.datasets]
     unit = "m" if pair.grid.crs else "px"
     ratio = max(sizes_m) / min(sizes_m)
     message = f"pixels of {sizes_m[0]:.3g} {unit} and {sizes_m[1]:.3g} {unit}"
@@ -255,15 +258,6 @@ def _check_resolution(pair: RasterPair) -> Finding:
     return Finding("resolution", "WARN", f"{message}: a ratio of {ratio:.1f}", fix, values)
 
 
-def _measure_pixel(pair: RasterPair, dataset: DatasetReader) -> float:
-    """Return about how long a pixel's side is on the ground, in metres; in pixels without a CRS."""
-    grid = Grid.of(dataset)
-    if grid.crs is None:
-        return 1.0
-    area_m2 = measure_pixels(grid, cut_window(grid.width // 2, grid.height // 2, 1, 1))
-    return math.sqrt(abs(float(area_m2[0, 0])))
-
-
 def _check_grid(pair: RasterPair) -> Finding:
     resampled = [
         date for date, is_so in zip(("before", "after"), pair.is_resampled, strict=True) if is_so
@@ -272,6 +266,12 @@ def _check_grid(pair: RasterPair) -> Finding:
     values = {"width": pair.grid.width, "height": pair.grid.height, "resampled": resampled}
     how = f"{' and '.join(resampled)} resampled onto it" if resampled else "on the same pixels"
     return Finding("grid", "OK", f"the map has {size}, {how}", values=values)
+
+
+def _check_scale(pair: RasterPair, resolution_m: tuple[float, float] | None) -> Iterator[Finding]:
+    advice = advise_scale(pair.grid, resolution_m)
+    if advice is not None:
+        yield Finding("scale", "WARN", *advice, {"resolution_m": resolution_m})
 
 
 def _check_bands(pair: RasterPair) -> Finding:
@@ -319,9 +319,8 @@ def _check_shift(pair: RasterPair) -> Finding:
         "spread_px": shift.spread_px,
         "patches": shift.patches,
     }
-    if pair.grid.crs is not None:
-        window = cut_window(pair.grid.width // 2, pair.grid.height // 2, 1, 1)
-        pixel_m = math.sqrt(float(measure_pixels(pair.grid, window)[0, 0]))
+    pixel_m = measure_pixel_size(pair.grid)
+    if pixel_m is not None:
         values["shift_m"] = shift.length_px * pixel_m
         metres = f", {values['shift_m']:.2f} m"
     message = (

@@ -141,6 +141,8 @@ class ModelCard:
     """Probability of change from which a pixel counts as changed."""
     temperatures: Temperatures = field(default_factory=Temperatures)
     """As `evaluate --calibrate` has found them."""
+    resolution_m: tuple[float, float] | None = None
+    """Least and largest side of a pixel on the ground that it learned from, in metres."""
     tile_size_px: int | None = None
     """Side of the tiles the network must see; None where any size gives the same answer."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -204,6 +206,7 @@ class ModelCard:
                 "classes": ClassTable.from_dict(fields["classes"]),
                 # Folders of earlier versions have none.
                 "temperatures": Temperatures(**fields.get("temperatures", {})),
+                "resolution_m": _read_range(fields.get("resolution_m")),
             }
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -217,6 +220,9 @@ class ModelCard:
         architecture = self.architecture
         heads = "lightweight heads" if architecture.get("lightweight") else "full heads"
         tile = "any" if self.tile_size_px is None else f"{self.tile_size_px} px"
+        resolution = "not stated"
+        if self.resolution_m is not None:
+            resolution = "{:g} to {:g} m".format(*self.resolution_m)
         classes = "\n".join(
             f"| {index} | {name} | {', '.join(map(str, colour))} |"
             for index, (name, colour) in enumerate(
@@ -237,6 +243,7 @@ std {_list(self.scaling.std)} |
 | Counts as changed | probability of {self.change_threshold:g} or more |
 | Calibration | logits of change / {self.temperatures.change:.3g}, \
 of classes / {self.temperatures.classes:.3g} |
+| Pixels on the ground | {resolution} |
 | Tile size | {tile} |
 | Licence of the weights | {self.licence or "not stated"} |
 
@@ -459,6 +466,13 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
                 "`terradelta convert` makes one of a .pth",
             )
     return paths
+
+
+def _read_range(numbers: list[float] | None) -> tuple[float, float] | None:
+    if numbers is None:
+        return None
+    least, most = (float(number) for number in numbers)
+    return least, most
 
 
 def _list(numbers: tuple[float, ...]) -> str:

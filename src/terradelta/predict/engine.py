@@ -136,6 +136,15 @@ class Predictor:
         """The brightest stored value that the models know."""
         return max(model.card.scaling.divisor for model in self._models)
 
+    @property
+    def resolution_m(self) -> tuple[float, float] | None:
+        """The pixels on the ground that all the models know, in metres; None if one is silent."""
+        ranges = [model.card.resolution_m for model in self._models]
+        known = [span for span in ranges if span is not None]
+        if len(known) < len(ranges):
+            return None
+        return max(least for least, _ in known), min(most for _, most in known)
+
     def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
         stride_px = int(np.lcm.reduce([model.network.output_stride for model in self._models]))
         margin_px = max(

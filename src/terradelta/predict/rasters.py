@@ -21,6 +21,7 @@ from rasterio.windows import Window
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.pair import PairWindow, RasterPair
 from terradelta.geo.registration import measure_shift
+from terradelta.geo.scale import advise_scale
 from terradelta.geo.source import Bands
 from terradelta.predict.engine import Predictor
 from terradelta.predict.job import Job, describe_grid, describe_plan, describe_source
@@ -99,6 +100,9 @@ def answer_rasters(
         OutputExistsError: If an unfinished run that asked for something else is in the way.
     """
     with _open_pair(predictor, before, after, options) as (pair, shift_px):
+        advice = advise_scale(pair.grid, predictor.resolution_m)
+        if advice is not None:
+            logger.warning("%s\n  fix: %s", *advice)
         # The whole grid's, so that shards and areas of interest are answered by the same runtime.
         predictor.start(pair.grid.width * pair.grid.height)
         plan = _plan_blocks(predictor.tiling, pair)

@@ -1,0 +1,68 @@
+"""Pixels on the ground against those a model knows, in whatever units a CRS has."""
+
+import logging
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.crs import CRS
+
+from terradelta.geo.check import check
+from terradelta.geo.grid import Grid
+from terradelta.geo.scale import advise_scale, measure_pixel_size
+
+KNOWN_M = (0.3, 1.2)
+"""Whose middle is 0.6 m."""
+
+
+def place(crs: str | None, side: float, origin: tuple[float, float]) -> Grid:
+    transform = Affine(side, 0, origin[0], 0, -side, origin[1])
+    return Grid(None if crs is None else CRS.from_user_input(crs), transform, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("crs", "unit_m", "origin"),
+    [
+        ("EPSG:32632", 1.0, (500_000, 5_400_000)),
+        ("EPSG:2229", 0.3048, (6_500_000, 1_800_000)),  # California, US feet
+        ("EPSG:4326", 111_000, (11.0, 0.5)),
+        ("EPSG:3857", 0.5, (1_200_000, 8_399_000)),  # 60 degrees north, where it doubles lengths
+    ],
+)
+def test_the_advised_grid_has_pixels_in_the_middle_of_what_the_model_knows(crs, unit_m, origin):
+    grid = place(crs, 0.1 / unit_m, origin)
+    assert measure_pixel_size(grid) == pytest.approx(0.1, rel=0.02)
+    advice = advise_scale(grid, KNOWN_M)
+    assert advice is not None
+    side = float(advice[1].split()[1].rstrip(","))
+    assert measure_pixel_size(place(crs, side, origin)) == pytest.approx(0.6, rel=0.05)
+
+
+def test_what_fits_or_is_not_known_needs_no_advice():
+    fitting = place("EPSG:32632", 0.5, (500_000, 5_400_000))
+    assert advise_scale(fitting, KNOWN_M) is None
+    assert advise_scale(fitting, None) is None
+    assert advise_scale(place(None, 0.5, (0, 0)), KNOWN_M) is None
+
+
+def test_coarse_pixels_are_told_and_no_grid_is_advised_for_them():
+    advice = advise_scale(place("EPSG:32632", 10, (500_000, 5_400_000)), KNOWN_M)
+    assert advice is not None
+    assert "pixels of 10 m, and the model learned from 0.3 to 1.2 m" in advice[0]
+    assert "--grid" not in advice[1]
+
+
+def test_check_and_predict_say_so(write_raster, tmp_path, caplog):
+    from terradelta.predict.run import load_cards, predict
+
+    image_CHW = np.random.default_rng(0).integers(0, 255, (3, 64, 64), dtype=np.uint8)
+    ten_m = Affine(10, 0, 500_000, 0, -10, 5_400_000)
+    paths = [write_raster(name, image_CHW, transform=ten_m) for name in ("before", "after")]
+    resolution_m = load_cards(None)[0].resolution_m
+    assert resolution_m is not None
+    findings = check(*paths, resolution_m=resolution_m).findings
+    (found,) = [finding for finding in findings if finding.name == "scale"]
+    assert found.level == "WARN"
+    with caplog.at_level(logging.WARNING):
+        predict(*paths, tmp_path / "out")
+    assert "pixels of 10 m" in caplog.text
