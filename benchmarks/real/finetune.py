@@ -1,7 +1,9 @@
 """The default model trained further on five LEVIR pairs, measured on the other five.
 
 What it learns is measured and thrown away: LEVIR-CD is for academic use only, so no weights that
-come from it ship. Run: `python benchmarks/real/finetune.py --shared ../shared/data --work runs/five`.
+come from it ship.
+
+Run: `python benchmarks/real/finetune.py --shared ../shared/data --work runs/five`.
 """
 
 from __future__ import annotations

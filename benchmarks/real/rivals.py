@@ -5,6 +5,8 @@ Legend of the array names: C bands, H rows, W columns, N pixels, F features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.linalg import eigh
 from scipy.stats import chi2
@@ -55,20 +57,32 @@ def detect_multivariately(before_CHW: np.ndarray, after_CHW: np.ndarray) -> np.n
         for image_CHW in (before_CHW, after_CHW)
     )
     bands = before_NF.shape[1]
-    weight_N = np.ones(len(before_NF))
-    square_N = weight_N
+    sample = np.random.default_rng(0).choice(len(before_NF), FITTED_PIXELS, replace=False)
+    weight_N = np.ones(FITTED_PIXELS)
     for _ in range(ROUNDS):
-        joint = np.cov(np.hstack([before_NF, after_NF]).T, aweights=weight_N)
-        own, other = joint[:bands, :bands], joint[bands:, bands:]
-        between = joint[:bands, bands:]
-        squared, first = eigh(between @ np.linalg.solve(other, between.T), own)
-        correlation = np.sqrt(squared.clip(1e-9, 1 - 1e-9))
-        second = np.linalg.solve(other, between.T) @ first / correlation
-        variates_NF = (before_NF - np.average(before_NF, 0, weight_N)) @ first
-        variates_NF -= (after_NF - np.average(after_NF, 0, weight_N)) @ second
-        square_N = (variates_NF**2 / (2 * (1 - correlation))).sum(axis=1)
-        weight_N = chi2.sf(square_N, bands) + 1e-9
-    return _cut(np.sqrt(square_N).reshape(before_CHW.shape[1:]))
+        measure = _fit_variates(before_NF[sample], after_NF[sample], weight_N)
+        weight_N = chi2.sf(measure(before_NF[sample], after_NF[sample]), bands) + 1e-9
+    return _cut(np.sqrt(measure(before_NF, after_NF)).reshape(before_CHW.shape[1:]))
+
+
+def _fit_variates(
+    before_NF: np.ndarray, after_NF: np.ndarray, weight_N: np.ndarray
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return what measures each pixel's chi-square by variates that fit weighted pixels."""
+    bands = before_NF.shape[1]
+    joint = np.cov(np.hstack([before_NF, after_NF]).T, aweights=weight_N)
+    own, other, between = joint[:bands, :bands], joint[bands:, bands:], joint[:bands, bands:]
+    squared, first = eigh(between @ np.linalg.solve(other, between.T), own)
+    correlation = np.sqrt(squared.clip(1e-9, 1 - 1e-9))
+    second = np.linalg.solve(other, between.T) @ first / correlation
+    means = (np.average(pixels_NF, 0, weight_N) for pixels_NF in (before_NF, after_NF))
+    mean_before, mean_after = means
+
+    def measure(before_NF: np.ndarray, after_NF: np.ndarray) -> np.ndarray:
+        variates_NF = (before_NF - mean_before) @ first - (after_NF - mean_after) @ second
+        return (variates_NF**2 / (2 * (1 - correlation))).sum(axis=1)
+
+    return measure
 
 
 RIVALS = {
