@@ -2,7 +2,7 @@
 
 The reference way is eager float32 with contiguous tensors, then a softmax and an arg-max of every
 pixel. All ways of a network run in turn in one process, so that the ratios hold when the machine's
-speed drifts. Labels are compared on trained weights where there are some: the embedded model, and
+speed drifts. Labels are compared on trained weights where there are some: the default model, and
 an FCN-ResNet-18 that `trained.py` trains once. Run: `python benchmarks/inference.py`.
 """
 
@@ -79,7 +79,7 @@ def list_models() -> dict[str, tuple[Model, bool]]:
     """Return the models by name, and whether each is trained."""
     models = {
         "fcn, resnet18": (load_model(train_fcn(WORK)), True),
-        "unet, efficientnet_lite0 (embedded)": (load_model(DEFAULT_MODEL), True),
+        "fpn, efficientnet_lite0 (default)": (load_model(DEFAULT_MODEL), True),
     }
     for model, _ in models.values():
         # Heads with global pooling answer as in `predict`, or the labels would not compare.
