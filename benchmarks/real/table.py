@@ -28,6 +28,7 @@ BUILDING = SENSEEARTH.names.index("building") - 1
 SMALLEST_OBJECT_PX = 40
 """10 m2 at LEVIR's half a metre: a shed."""
 FOUND_SHARE = 0.5
+SURE = 0.9
 REPLICATES = 2000
 
 
@@ -100,6 +101,12 @@ def change_head(answer: ImageProbabilities, threshold: float) -> np.ndarray:
     return answer.change_HW >= threshold
 
 
+def to_building_if_sure(answer: ImageProbabilities, threshold: float) -> np.ndarray:
+    """Return what is changed with a probability of 90 % and a building afterwards."""
+    del threshold
+    return to_building(answer, SURE)
+
+
 def two_maps_building(answer: ImageProbabilities, threshold: float) -> np.ndarray:
     """Return what the maps of the two dates, each by itself, call no building and then one."""
     del threshold
@@ -116,6 +123,7 @@ def two_maps(answer: ImageProbabilities, threshold: float) -> np.ndarray:
 Way = Callable[[ImageProbabilities, float], np.ndarray]
 BUILDING_WAYS: dict[str, Way] = {
     "changed to building": to_building,
+    f"changed to building, p >= {SURE}": to_building_if_sure,
     "change head alone": change_head,
     "two maps, to building": two_maps_building,
 }
