@@ -9,6 +9,7 @@ Legend of the array names: H rows, W columns.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import logging
 import subprocess
@@ -68,7 +69,7 @@ def main():
         data=str(named / "pairs.csv"),
         start_from=str(teacher),
     )
-    finish(student, named / "pairs.csv", options.output)
+    finish(student, named / "pairs.csv", options.output, [teacher.parent, student.parent])
 
 
 def run_once(folder: Path, make: Callable[[], None]):
@@ -83,14 +84,17 @@ def train(recipe: Path, run: Path, **changes: str) -> Path:
     return td.train(config, run, resume=(run / "checkpoints").exists()).folder / "last"
 
 
-def finish(folder: Path, pairs: Path, output: Path):
+def finish(folder: Path, pairs: Path, output: Path, runs: list[Path]):
     """Choose the threshold and the temperatures on validation pairs, score, and store as float16.
 
     Args:
         folder: The trained model.
         pairs: The CSV of the pairs it was trained on, with its validation and test splits.
         output: Where the model goes.
+        runs: The runs that led to it, whose time the card tells.
     """
+    # Before the weights are written, which would make the tree another than the commit's.
+    commit = describe_commit()
     model = load_model(folder)
     threshold, share = choose_threshold(Predictor([model]), pairs)
     card = replace(model.card, change_threshold=threshold, resolution_m=RESOLUTION_M)
@@ -110,11 +114,18 @@ def finish(folder: Path, pairs: Path, output: Path):
         **recipe,
         "data": "recipes/default/data.py, seeds 10 to 12",
         "recipe": "recipes/default",
-        "commit": describe_commit(),
+        "commit": commit,
+        "minutes": {run.name: round(count_seconds(run) / 60, 1) for run in runs},
     }
     card = replace(load_card(output), training=training, scores=scores, licence=LICENCE)
     replace_card(output, card)
     print(json.dumps(scores, indent=2))
+
+
+def count_seconds(run: Path) -> float:
+    """Return how long a run's epochs took."""
+    with (run / "log.csv").open(newline="", encoding="utf-8") as file:
+        return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
 def choose_threshold(predictor: Predictor, pairs: Path) -> tuple[float, float]:
