@@ -124,7 +124,8 @@ def test_other_classes_get_a_new_classifier_and_keep_the_rest(drawn: Path):
 def test_the_recipe_may_name_the_model(drawn: Path, tmp_path: Path, capsys):
     recipe = tmp_path / "recipe.yaml"
     replace(QUICK, data=str(drawn)).write_yaml(recipe)
-    main(["train", str(recipe)])
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", str(recipe)])
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["start_from"] == "default"
     assert printed["encoder"] == load_model(DEFAULT_MODEL).card.architecture["encoder"]
