@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
+from rasterio.warp import transform
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
 from tqdm import tqdm
@@ -105,6 +106,30 @@ class ChangeMap:
             codes_HW[(distance_px_HW <= margin) & (codes_HW == 0)] = self.near_code
         rows = slice(window.row_off - top, window.row_off - top + window.height)
         return codes_HW[rows, window.col_off - left : window.col_off - left + window.width]
+
+    def look_up(self, grid: Grid, row_N: np.ndarray, column_N: np.ndarray) -> np.ndarray:
+        """Return the codes, (N,), where the centres of another grid's pixels lie; -1 outside.
+
+        Args:
+            grid: The other grid.
+            row_N: Rows on it.
+            column_N: Columns on it.
+        """
+        x_N, y_N = grid.transform @ (column_N + 0.5, row_N + 0.5)  # pyright: ignore[reportOperatorIssue]
+        if grid.crs != self.grid.crs:
+            x_N, y_N = map(np.array, transform(grid.crs, self.grid.crs, x_N, y_N))
+        places = ~self.grid.transform @ (x_N, y_N)  # pyright: ignore[reportOperatorIssue]
+        columns, rows = (np.floor(part).astype(int) for part in places)
+        is_inside_N = (rows >= 0) & (rows < self.grid.height)
+        is_inside_N &= (columns >= 0) & (columns < self.grid.width)
+        return np.array(
+            [
+                self.read(cut_window(column, row, 1, 1))[0, 0] if is_inside else NODATA_CODE
+                for row, column, is_inside in zip(
+                    rows.tolist(), columns.tolist(), is_inside_N, strict=True
+                )
+            ]
+        )
 
     def _read_values(self, window: Window) -> np.ndarray:
         try:

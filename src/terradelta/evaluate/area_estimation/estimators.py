@@ -46,15 +46,18 @@ class Estimate(NamedTuple):
         """What is to be added and subtracted for the 95 % interval."""
         return Z_95 * self.standard_error
 
-    def to_dict(self, factor: float = 1.0, top: float = math.inf) -> dict[str, Any]:
+    def to_dict(
+        self, factor: float = 1.0, bottom: float = 0.0, top: float = math.inf
+    ) -> dict[str, Any]:
         """Return a JSON-ready form: value, standard error and the ends of the 95 % interval.
 
         Args:
             factor: What to multiply the numbers with, for another unit.
-            top: The interval is cut off at 0 and here.
+            bottom: Least possible value, where the interval is cut off.
+            top: Largest possible value, likewise.
         """
         value, error = self.value * factor, self.standard_error * factor
-        low, high = max(0.0, value - Z_95 * error), min(top, value + Z_95 * error)
+        low, high = max(bottom, value - Z_95 * error), min(top, value + Z_95 * error)
         ends = [math.nan, math.nan] if math.isnan(value) else [low, high]
         return {"value": value, "standard_error": error, "interval_95_percent": ends}
 

@@ -79,6 +79,7 @@ def sample(
 
     survey = Survey(
         classes,
+        grid,
         stratification.strata,
         pixels._replace(code_N=np.where(pixels.code_N == near_code, 0, pixels.code_N)),
         fold(census.pixels_C),
@@ -97,7 +98,7 @@ def sample(
                 chips = _draw_chips(pair, survey, staged_chips, chips_folder.name, chip_size_px)
         staged = exits.enter_context(stage_file(output))
         staged.unlink(missing_ok=True)
-        write_survey(staged, survey, grid, chips)
+        write_survey(staged, survey, chips)
     return survey
 
 

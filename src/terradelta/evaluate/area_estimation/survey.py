@@ -19,7 +19,9 @@ import geopandas
 import numpy as np
 import pandas
 import pyogrio
+from affine import Affine
 from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError
@@ -41,6 +43,8 @@ class Survey:
 
     classes: ClassTable
     """Classes of the map."""
+    grid: Grid
+    """Pixels of the map."""
     strata: Strata
     """What the points were drawn from."""
     pixels: DrawnPixels
@@ -56,21 +60,24 @@ class Survey:
         return len(self.pixels.stratum_N)
 
 
-def write_survey(
-    path: Path, survey: Survey, grid: Grid, chips: list[tuple[str, str]] | None
-) -> None:
+def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None) -> None:
     """Write the file of points, unlabelled, with the form that QGIS shows.
 
     Args:
         path: A GeoPackage that does not exist yet.
         survey: The sample.
-        grid: The map's pixels.
         chips: Pictures of each point at both dates, as paths from the file's folder on.
 
     Raises:
         OutputError: If it cannot be written.
     """
-    pixels, strata, classes = survey.pixels, survey.strata, survey.classes
+    pixels, strata, classes, grid = survey.pixels, survey.strata, survey.classes, survey.grid
+    assert grid.crs is not None
+    facts = {
+        "classes": classes.to_dict(),
+        "grid": [grid.crs.to_wkt(), list(grid.transform)[:6], grid.width, grid.height],
+        **survey.facts,
+    }
     number_N = np.arange(1, len(survey) + 1)
     x_N, y_N = grid.transform @ (pixels.column_N + 0.5, pixels.row_N + 0.5)  # pyright: ignore[reportOperatorIssue]
     fields = _list_fields(classes, chips is not None)
@@ -82,7 +89,7 @@ def write_survey(
     points = geopandas.GeoDataFrame(
         {"point": number_N, **columns},
         geometry=geopandas.points_from_xy(x_N, y_N),
-        crs=grid.crs and grid.crs.to_wkt(),
+        crs=grid.crs.to_wkt(),
     )
     occurring = np.flatnonzero(survey.mapped_pixels_T)
     before, after = classes.decode_transition(occurring)
@@ -117,10 +124,7 @@ def write_survey(
             }
         ),
         "survey": pandas.DataFrame(
-            {
-                "key": ["classes", *survey.facts],
-                "value": [json.dumps(v) for v in (classes.to_dict(), *survey.facts.values())],
-            }
+            {"key": list(facts), "value": [json.dumps(fact) for fact in facts.values()]}
         ),
     }
     write_tables(path, tables)
@@ -137,6 +141,7 @@ def read_survey(path: Path) -> Survey:
     tables = {name: read_table(path, name) for name in TABLES}
     facts = {key: json.loads(value) for key, value in tables["survey"].itertuples(index=False)}
     classes = ClassTable.from_dict(facts.pop("classes"))
+    wkt, transform, width, height = facts.pop("grid")
     design, strata, mapped = (
         tables["design"].sort_values("point"),
         tables["strata"],
@@ -149,6 +154,7 @@ def read_survey(path: Path) -> Survey:
     columns = ("stratum", "transition", "row", "column", "area_m2")
     return Survey(
         classes,
+        Grid(CRS.from_wkt(wkt), Affine(*transform), width, height),
         Strata(tuple(strata["name"]), strata["pixels"].to_numpy(), strata["area_m2"].to_numpy()),
         DrawnPixels(*(design[name].to_numpy() for name in columns)),
         mapped_pixels_T,
