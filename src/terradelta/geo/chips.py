@@ -117,6 +117,6 @@ def _draw(
     edge = size_px // 2 * zoom
     # Around the pixel and not on it.
     ImageDraw.Draw(picture).rectangle(
-        (edge - 2, edge - 2, edge + zoom + 1, edge + zoom + 1), None, FRAME
+        (edge - 2, edge - 2, edge + zoom + 1, edge + zoom + 1), None, FRAME, width=2
     )
     return picture

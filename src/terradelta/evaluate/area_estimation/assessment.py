@@ -17,7 +17,12 @@ import numpy as np
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError
-from terradelta.evaluate.area_estimation.census import NODATA_CODE, ChangeMap, take_census
+from terradelta.evaluate.area_estimation.census import (
+    NODATA_CODE,
+    ChangeMap,
+    identify,
+    take_census,
+)
 from terradelta.evaluate.area_estimation.estimators import (
     M2_PER_HECTARE,
     AccuracyReport,
@@ -122,11 +127,13 @@ def assess(
 
 def _find_folder(path: Path, survey: Survey, asked: str | Path | None) -> Path:
     folder = path.parent / survey.facts["folder"] if asked is None else Path(asked)
-    if asked is None and not folder.is_dir():
-        raise DataError(
-            f"{path} was drawn from {folder}, which is not there",
-            fix="say where to put the results: -o FOLDER",
-        )
+    if asked is None:
+        change_path = folder / "change.tif"
+        if not change_path.exists() or identify(change_path) != survey.facts["map_sha256"]:
+            raise DataError(
+                f"{path} was drawn from {change_path}, which is not there or another map by now",
+                fix="say where to put the results: -o FOLDER",
+            )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -256,16 +263,25 @@ def _list_notes(
 ) -> list[str]:
     """Return what the intervals do not say."""
     notes = []
-    for index, name in enumerate(sample.strata.names):
-        answers = reference_N[sample.stratum_N == index]
-        is_whole = sample.points_H[index] == sample.strata.pixels_H[index]
-        if len(answers) and len(set(answers.tolist())) == 1 and not is_whole:
-            area_ha = 3 / len(answers) * sample.strata.area_m2_H[index] / M2_PER_HECTARE
-            notes.append(
-                f"All {len(answers)} points of the stratum {name!r} got one answer. It adds "
-                f"nothing to the standard errors, yet up to 3/{len(answers)} of it, "
-                f"{area_ha:,.4g} ha, could be something else (rule of three)."
+    of_one_answer = [
+        f"{name!r} ({points} points: {3 / points * area_m2 / M2_PER_HECTARE:,.4g} ha)"
+        for index, (name, points, pixels, area_m2) in enumerate(
+            zip(
+                sample.strata.names,
+                sample.points_H,
+                sample.strata.pixels_H,
+                sample.strata.area_m2_H,
+                strict=True,
             )
+        )
+        if points < pixels and len(set(reference_N[sample.stratum_N == index].tolist())) == 1
+    ]
+    if of_one_answer:
+        notes.append(
+            f"All points got one answer in: {', '.join(of_one_answer)}. Such a stratum adds "
+            "nothing to the standard errors, yet up to 3/n of it, the hectares given, could be "
+            "something else (rule of three)."
+        )
     report = reports["transitions"]
     points_K = report.counts_KK.sum(axis=0)
     few = [

@@ -5,6 +5,7 @@ Legend of the array names: H rows, W columns, C codes, B blocks, S strata, N poi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,6 +28,15 @@ from terradelta.geo.grid import Grid, allow_no_place, cut_window
 BLOCK_SIZE_PX = 2048
 """Pixels are numbered block by block, so points that a seed has drawn depend on it."""
 NODATA_CODE = -1
+HEADER_BYTES = 65_536
+
+
+def identify(path: Path) -> str:
+    """Return a hash that tells a map from others: of its first 64 KiB and its size."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(HEADER_BYTES))
+    digest.update(str(path.stat().st_size).encode())
+    return digest.hexdigest()
 
 
 class ChangeMap:

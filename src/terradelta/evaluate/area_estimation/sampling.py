@@ -21,7 +21,12 @@ from terradelta.evaluate.area_estimation.allocation import (
     allocate_points,
     find_sample_size,
 )
-from terradelta.evaluate.area_estimation.census import ChangeMap, draw_pixels, take_census
+from terradelta.evaluate.area_estimation.census import (
+    ChangeMap,
+    draw_pixels,
+    identify,
+    take_census,
+)
 from terradelta.evaluate.area_estimation.design import SampleDesign
 from terradelta.evaluate.area_estimation.stratification import Stratification, stratify
 from terradelta.evaluate.area_estimation.survey import Survey, write_survey
@@ -86,6 +91,7 @@ def sample(
         fold(census.area_m2_C),
         {
             "folder": os.path.relpath(folder, output.parent),
+            "map_sha256": identify(folder / "change.tif"),
             "design": design.to_dict(),
             "version": version("terradelta"),
         },

@@ -54,7 +54,8 @@ class Survey:
     mapped_area_m2_T: np.ndarray
     """Their ground area."""
     facts: Mapping[str, Any]
-    """How it was drawn, JSON-ready: `folder` (from the file's own on), `design`, `version`."""
+    """How it was drawn, JSON-ready: `folder` (from the file's own on), `map_sha256`, `design`,
+    `version`."""
 
     def __len__(self) -> int:
         return len(self.pixels.stratum_N)
