@@ -74,7 +74,7 @@ def sample(
     with ChangeMap(folder, design.buffer_px) as change_map:
         census = take_census(change_map)
         stratification = stratify(census, change_map.classes, design)
-        points_H = _allocate(stratification, design)
+        points_H = allocate(stratification, design)
         pixels = draw_pixels(change_map, census, stratification.stratum_C, points_H, design.seed)
         grid, classes, near_code = change_map.grid, change_map.classes, change_map.near_code
 
@@ -108,7 +108,7 @@ def sample(
     return survey
 
 
-def _allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray:
+def allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray:
     """Return how many points each stratum gets.
 
     Where their number follows from the standard error, strata below the floor get additional ones,
