@@ -154,15 +154,19 @@ def print_survey(survey: Survey):
 def print_assessment(assessment: Assessment):
     """Print areas on the map and as estimated, accuracies, and what to keep in mind."""
     content = assessment.content
-    print(f"{'ha':<36}{'mapped':>14}{'estimated':>14}{'±':>12}   user's  producer's")
-    total = content["change"]["classes"][-1]
-    for row in (total, *content["transitions"]["classes"]):
+    print(f"{'ha':<36}{'mapped':>14}{'estimated':>14}{'±':>12}   user's  producer's  points")
+    total, rows = content["change"]["classes"][-1], content["transitions"]["classes"]
+    shown = [row for row in rows if row["points"]] or rows[:1]
+    for row in (total, *shown):
         area = row["area_ha"]
         print(
             f"{row['class']:<36}{row['mapped_ha']:>14,.3f}{area['value']:>14,.3f}"
-            f"{1.96 * area['standard_error']:>12,.3f}   "
-            f"{_format_share(row['users_accuracy'])}    {_format_share(row['producers_accuracy'])}"
+            f"{1.96 * area['standard_error']:>12,.3f}   {_format_share(row['users_accuracy'])}"
+            f"      {_format_share(row['producers_accuracy'])}{row['points']:>8,}"
         )
+    left = [row["mapped_ha"] for row in rows if row not in shown]
+    if left:
+        print(f"{f'{len(left)} that no point was labelled as':<36}{sum(left):>14,.3f}")
     for legend, what in (("change", "changed or not"), ("transitions", "transitions")):
         overall = content[legend]["overall_accuracy"]
         half_width = 1.96 * overall["standard_error"]

@@ -283,16 +283,18 @@ def _list_notes(
             "something else (rule of three)."
         )
     report = reports["transitions"]
-    points_K = report.counts_KK.sum(axis=0)
-    few = [
-        f"{name} ({count})"
-        for name, count in zip(report.classes, points_K, strict=True)
-        if count < FEW_POINTS
-    ]
+    points_K = dict(zip(report.classes, report.counts_KK.sum(axis=0).tolist(), strict=True))
+    few = [f"{name} ({points})" for name, points in points_K.items() if 0 < points < FEW_POINTS]
     if few:
         notes.append(
             f"Fewer than {FEW_POINTS} points were labelled as: {', '.join(few)}. Their intervals "
-            "are rough, and cover the truth less often than 95 % of the time."
+            "are rough, and hold the truth less often than 95 % of the time."
+        )
+    none = sum(points == 0 for points in points_K.values())
+    if none:
+        notes.append(
+            f"No point was labelled as any of {none} transitions that are on the map. That their "
+            "estimate is 0 says that they cover little, and not that they do not occur."
         )
     return notes
 
@@ -320,13 +322,13 @@ def _write_table(path: Path, content: dict[str, Any]):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = [f"{measure}_{number}" for measure in measures for number in numbers]
-        writer.writerow(["legend", "class", "mapped_ha", *columns])
+        writer.writerow(["legend", "class", "points", "mapped_ha", *columns])
         for legend in ("change", "transitions", "from", "to"):
             for row in content.get(legend, {}).get("classes", ()):
                 cells = [cell for measure in measures for cell in _flatten(row[measure])]
-                writer.writerow([legend, row["class"], row["mapped_ha"], *cells])
+                writer.writerow([legend, row["class"], row["points"], row["mapped_ha"], *cells])
         for row in content["net"]:
-            writer.writerow(["net", row["class"], None, *_flatten(row["area_ha"])])
+            writer.writerow(["net", row["class"], None, None, *_flatten(row["area_ha"])])
 
 
 def _flatten(estimate: dict[str, Any]) -> list[float | None]:

@@ -194,19 +194,26 @@ class AccuracyReport:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; areas in hectares."""
         rows = zip(
-            self.classes, self.mapped_area_m2, self.area_m2, self.user, self.producer, strict=True
+            self.classes,
+            self.counts_KK.sum(axis=0).tolist(),
+            self.mapped_area_m2.tolist(),
+            self.area_m2,
+            self.user,
+            self.producer,
+            strict=True,
         )
         return {
             "overall_accuracy": self.overall.to_dict(top=1),
             "classes": [
                 {
                     "class": name,
-                    "mapped_ha": float(mapped_m2) / M2_PER_HECTARE,
+                    "points": points,
+                    "mapped_ha": mapped_m2 / M2_PER_HECTARE,
                     "area_ha": area.to_dict(1 / M2_PER_HECTARE),
                     "users_accuracy": user.to_dict(top=1),
                     "producers_accuracy": producer.to_dict(top=1),
                 }
-                for name, mapped_m2, area, user, producer in rows
+                for name, points, mapped_m2, area, user, producer in rows
             ],
             "error_matrix": {
                 "rows": "map",
