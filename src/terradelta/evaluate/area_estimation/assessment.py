@@ -24,7 +24,6 @@ from terradelta.evaluate.area_estimation.census import (
     take_census,
 )
 from terradelta.evaluate.area_estimation.estimators import (
-    M2_PER_HECTARE,
     AccuracyReport,
     Estimate,
     StratifiedSample,
@@ -41,6 +40,7 @@ from terradelta.evaluate.area_estimation.labels import (
 from terradelta.evaluate.area_estimation.methods import write_methods
 from terradelta.evaluate.area_estimation.survey import Survey
 from terradelta.outputs import null_undefined, refuse_existing, stage_file, write_json
+from terradelta.predict.transitions import M2_PER_HECTARE
 
 FORMAT = 1
 """Of area_estimates.json."""

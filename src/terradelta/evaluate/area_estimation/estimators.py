@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from terradelta.errors import DataError
+from terradelta.predict.transitions import M2_PER_HECTARE
 
 Z_95 = 1.96
 """Standard errors on either side of an estimate that make its 95 % interval."""
-M2_PER_HECTARE = 10_000
 
 
 class Estimate(NamedTuple):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from terradelta.evaluate.area_estimation.estimators import M2_PER_HECTARE, AccuracyReport
+from terradelta.evaluate.area_estimation.estimators import AccuracyReport
+from terradelta.predict.transitions import M2_PER_HECTARE
 
 MAX_ROWS = 15
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from terradelta.evaluate.area_estimation.estimators import Z_95
+
 
 def write_methods(content: dict[str, Any]) -> str:
     """Return how the areas were estimated and what came out, in sentences.
@@ -91,7 +93,7 @@ def _tell_results(content: dict[str, Any]) -> str:
         "Areas are sums over strata of stratum area times the sample's share, weighted by the "
         "pixels' ground areas on the ellipsoid; standard errors are those of Stehman (2014), which "
         "for strata that are the map's classes are those of Olofsson et al. (2014), with the "
-        "finite population correction; intervals are 1.96 standard errors on either side. "
+        f"finite population correction; intervals are {Z_95:g} standard errors on either side. "
         f"The overall accuracy of changed against unchanged was {_interval(overall, 3)}, that of "
         f"the transitions {_interval(full, 3)}. Mapped change covers "
         f"{_hectares(changed['mapped_ha'])} ha; the error-adjusted estimate is "
@@ -105,7 +107,7 @@ def _tell_results(content: dict[str, Any]) -> str:
 def _interval(estimate: dict[str, Any], digits: int) -> str:
     if estimate["value"] is None:
         return "not known"
-    half_width = 1.96 * estimate["standard_error"]
+    half_width = Z_95 * estimate["standard_error"]
     return f"{estimate['value']:,.{digits}f} ± {half_width:,.{digits}f}"
 
 

@@ -18,12 +18,12 @@ from tqdm import tqdm
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.evaluate.area_estimation.census import ChangeMap
-from terradelta.evaluate.area_estimation.estimators import M2_PER_HECTARE
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.coverage import Coverage
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.vector import write_tables
 from terradelta.outputs import stage_folder
+from terradelta.predict.transitions import M2_PER_HECTARE
 
 LAYER = "zones"
 
