@@ -70,7 +70,6 @@ def sample(
     if output.suffix != ".gpkg":
         raise ArgumentError(f"{output} is no GeoPackage", fix="write the points to a .gpkg")
     refuse_existing(output, overwrite)
-    output.parent.mkdir(parents=True, exist_ok=True)
     with ChangeMap(folder, design.buffer_px) as change_map:
         census = take_census(change_map)
         stratification = stratify(census, change_map.classes, design)
@@ -96,6 +95,7 @@ def sample(
             "version": version("terradelta"),
         },
     )
+    output.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as exits:
         chips = None
         if chip_size_px:

@@ -70,7 +70,7 @@ def stats(
         OutputExistsError: If the output exists and `overwrite` is False.
     """
     output = Path(folder) / "zones" if output is None else Path(output)
-    with stage_folder(output, overwrite=overwrite) as staged, ChangeMap(folder) as change_map:
+    with ChangeMap(folder) as change_map, stage_folder(output, overwrite=overwrite) as staged:
         polygons = read_polygons(zones, change_map.grid, "--zones")
         names = _name_zones(polygons, zones, name)
         sums_m2_ZC = _add_up(change_map, polygons.geometry)
