@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 SHARED ?= ../shared/data
 # The pinned torch has a CPU build; see constraints.txt.
 
-.PHONY: demo test test-slow check format bench weights real-pairs docs clean hooks
+.PHONY: demo test test-slow browser qgis check format bench weights real-pairs assets docs clean hooks
 
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
@@ -13,8 +13,15 @@ demo: .venv/installed          ## draw a scene, run the embedded model, show wha
 test: .venv/installed-dev      ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: .venv/installed-dev ## the tests that take minutes
+test-slow: .venv/installed-dev qgis ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+qgis:                          ## Debian's QGIS, which some slow tests ask; they skip without it
+	@if /usr/bin/python3 -c "import qgis.core" 2>/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-qgis; \
+	else echo "python3-qgis is not installed and apt-get is not at hand: its tests will skip"; fi
 
 check: .venv/installed-dev     ## style and types
 	$(BIN)/ruff check .

@@ -3,18 +3,25 @@ import re
 import subprocess
 import sys
 
+import geopandas
+import numpy as np
 import pytest
+import shapely
 import torch
 
 import terradelta as td
 from terradelta.models.published import list_published_keys
 from terradelta.train.config import TrainConfig
+from tests.evaluate.area_estimation.maps import UTM, draw_map, draw_truth, label, write_prediction
 
 VERBS = (
     "demo",
     "check",
     "predict",
     "merge",
+    "sample",
+    "assess",
+    "stats",
     "train",
     "evaluate",
     "compare",
@@ -76,6 +83,10 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
         ("predict", "missing.tif", "other.tif", "-o", "out", "--value-range", "0"),
         ("predict", ".", ".", "-o", "out", "--grid", "2"),
         ("merge", "out"),
+        ("sample", "missing", "-o", "points.gpkg"),
+        ("sample", "missing", "-o", "points.gpkg", "--buffer-px", "-1"),
+        ("assess", "missing.gpkg"),
+        ("stats", "missing", "--zones", "missing.gpkg"),
         ("train", "missing", "-o", "out"),
         ("score", "missing", "missing"),
         ("score", "missing", "missing", "--against", "other"),
@@ -203,3 +214,42 @@ def test_a_pair_is_checked_and_mapped_in_shards(tmp_path):
     assert maps[0] == maps[1]
     # What runs the network and why, and no progress bar.
     assert re.fullmatch(r"torch at (fp32|bf16): too few pixels .*\n", part.stderr)
+
+
+def test_areas_from_the_command_line(tmp_path):
+    """Points, labels, estimates and zones; the numbers printed are those in the files."""
+    truth_HW = draw_truth(UTM)
+    write_prediction(tmp_path / "out", draw_map(truth_HW), UTM)
+    design = ("--points", 200, "--floor", 20, "--buffer-px", 2, "--seed", 5, "--chip-size", 8)
+    drawn = run("sample", "out", "-o", "points.gpkg", *design, cwd=tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "200 points, seed 5" in drawn.stdout
+    assert len(list((tmp_path / "points_chips").iterdir())) == 400
+    refused = run("assess", "points.gpkg", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "200 of 200 points have no answer (200 unlabelled)" in refused.stderr
+
+    label(tmp_path / "points.gpkg", truth_HW)
+    assessed = run("assess", "points.gpkg", cwd=tmp_path)
+    assert assessed.returncode == 0, assessed.stderr
+    content = json.loads((tmp_path / "out" / "area_estimates.json").read_text())
+    changed = content["change"]["classes"][1]
+    assert re.search(
+        rf"changed +{changed['mapped_ha']:.3f} +{changed['area_ha']['value']:.3f}", assessed.stdout
+    )
+    again = run("assess", "points.gpkg", "-o", "elsewhere", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout) == content
+
+    left, bottom, right, top = UTM.bounds
+    halves = np.linspace(left, right, 3)
+    zones = [shapely.box(halves[i], bottom, halves[i + 1], top) for i in range(2)]
+    frame = geopandas.GeoDataFrame({"half": ["west", "east"]}, geometry=zones, crs=UTM.crs.to_wkt())
+    frame.to_file(tmp_path / "zones.gpkg")
+    summed = run("stats", "out", "--zones", "zones.gpkg", "--name", "half", cwd=tmp_path)
+    assert summed.returncode == 0, summed.stderr
+    table = geopandas.read_file(tmp_path / "out" / "zones" / "zones.gpkg")
+    for name, valid_ha, changed_ha in table[["zone", "valid_ha", "changed_ha"]].itertuples(
+        index=False
+    ):
+        assert re.search(rf"{name} +{valid_ha:.3f} +{changed_ha:.3f}", summed.stdout)
+    assert table["changed_ha"].sum() == pytest.approx(changed["mapped_ha"], rel=1e-6)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from terradelta.data.synthetic import draw_pair as draw_pair
     from terradelta.demo import demo as demo
     from terradelta.errors import TerradeltaError as TerradeltaError
+    from terradelta.evaluate.area_estimation.assessment import assess as assess
+    from terradelta.evaluate.area_estimation.design import SampleDesign as SampleDesign
+    from terradelta.evaluate.area_estimation.sampling import sample as sample
+    from terradelta.evaluate.area_estimation.zonal import stats as stats
     from terradelta.evaluate.scoring import compare as compare
     from terradelta.evaluate.scoring import evaluate as evaluate
     from terradelta.evaluate.scoring import score as score
@@ -45,8 +49,10 @@ _HOMES = {
     "BINARY": "terradelta.classes",
     "SENSEEARTH": "terradelta.classes",
     "ClassTable": "terradelta.classes",
+    "SampleDesign": "terradelta.evaluate.area_estimation.design",
     "TerradeltaError": "terradelta.errors",
     "TrainConfig": "terradelta.train.config",
+    "assess": "terradelta.evaluate.area_estimation.assessment",
     "check": "terradelta.geo.check",
     "compare": "terradelta.evaluate.scoring",
     "compare_runs": "terradelta.train.comparison",
@@ -65,8 +71,10 @@ _HOMES = {
     "predict": "terradelta.predict.run",
     "pseudo_label": "terradelta.train.rounds",
     "quantize": "terradelta.predict.backends.quantization",
+    "sample": "terradelta.evaluate.area_estimation.sampling",
     "save_model": "terradelta.models.bundle",
     "score": "terradelta.evaluate.scoring",
+    "stats": "terradelta.evaluate.area_estimation.zonal",
     "train": "terradelta.train.loop",
 }
 __all__ = [*_HOMES, "losses"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,12 +1,10 @@
 """Styles, read back by what reads them: GDAL and QGIS where they are installed, XML elsewhere."""
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
-from pathlib import Path
 from xml.etree import ElementTree
 
 import geopandas
@@ -31,23 +29,17 @@ from terradelta.geo.style import (
 )
 from terradelta.geo.vector import PolygonWriter
 
+from ..qgis import ask_qgis
+
 GRID = Grid(CRS.from_epsg(32632), Affine(2, 0, 500_000, 0, -2, 5_000_000), 60, 40)
 TREE_TO_BUILDING, GROUND_TO_WATER = 33, 15
 NODATA = 255
-SYSTEM_PYTHON = Path("/usr/bin/python3")
-"""Debian's QGIS belongs to Debian's Python."""
-
 QGIS_PROBE = """
-import json, os, sys
-from qgis.core import (
-    QgsApplication, QgsMapRendererParallelJob, QgsMapSettings, QgsRasterLayer, QgsVectorLayer,
-)
+from qgis.core import QgsMapRendererParallelJob, QgsMapSettings, QgsRasterLayer, QgsVectorLayer
 from qgis.PyQt.QtCore import QSize
 from qgis.PyQt.QtGui import QColor
 
 folder = sys.argv[1]
-application = QgsApplication([], False)
-application.initQgis()
 change = QgsRasterLayer(folder + "/change.tif")
 confidence = QgsRasterLayer(folder + "/confidence.tif")
 polygons = QgsVectorLayer(folder + "/changes.gpkg|layername=changes", "changes", "ogr")
@@ -64,7 +56,7 @@ for name, layer in layers.items():
     job.waitForFinished()
     assert job.renderedImage().save(folder + "/" + name + ".png")
 shader = confidence.renderer().shader().rasterShaderFunction()
-print(json.dumps({
+answer = {
     "types": {name: layer.renderer().type() for name, layer in layers.items()},
     "change": [
         [entry.value, entry.label, entry.color.getRgb()] for entry in change.renderer().classes()
@@ -74,9 +66,7 @@ print(json.dumps({
         [category.value(), category.label(), category.symbol().color().getRgb()]
         for category in polygons.renderer().categories()
     ],
-}), flush=True)
-# Taking the layers down one by one, as Python does at its end, crashes QGIS.
-os._exit(0)
+}
 """
 
 
@@ -245,21 +235,7 @@ def test_a_geopackage_that_cannot_be_styled_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_qgis_opens_everything_styled(folder):
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    # What a virtual environment says of its own Python and PROJ does not hold for Debian's.
-    for name in ("PYTHONPATH", "PYTHONHOME", "PROJ_LIB", "PROJ_DATA", "GDAL_DATA"):
-        environment.pop(name, None)
-
-    def ask(*arguments):
-        return subprocess.run(
-            [SYSTEM_PYTHON, *arguments], env=environment, capture_output=True, text=True
-        )
-
-    if not SYSTEM_PYTHON.exists() or ask("-c", "import qgis.core").returncode:
-        pytest.skip(f"{SYSTEM_PYTHON} cannot import qgis.core: apt-get install python3-qgis")
-    answer = ask("-c", QGIS_PROBE, folder)
-    assert answer.returncode == 0, answer.stderr
-    legend = json.loads(answer.stdout)
+    legend = ask_qgis(QGIS_PROBE, folder)
     assert legend["types"] == {
         "change": "paletted",
         "confidence": "singlebandpseudocolor",

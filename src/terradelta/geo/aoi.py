@@ -9,19 +9,14 @@ import hashlib
 import math
 from pathlib import Path
 
-import geopandas
 import numpy as np
-import pyogrio
 import shapely
-from pyogrio.errors import DataSourceError
 from rasterio import features
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, cut_window
-
-DENSIFY_PARTS = 64
-"""A polygon's extent over this is the longest edge that is reprojected as it is."""
+from terradelta.geo.polygons import read_polygons
 
 
 class AreaOfInterest:
@@ -36,7 +31,7 @@ class AreaOfInterest:
     """
 
     def __init__(self, path: str | Path, grid: Grid):
-        polygons = _read_polygons(path, grid)
+        polygons = read_polygons(path, grid, "--aoi").union_all()
         self.sha256 = hashlib.sha256(shapely.to_wkb(polygons, byte_order=1)).hexdigest()
         self._grid = grid
         self._parts = shapely.get_parts(polygons)
@@ -74,33 +69,3 @@ class AreaOfInterest:
                 fix="give an --aoi that overlaps them",
             )
         return cut_window(left, top, right - left, bottom - top)
-
-
-def _read_polygons(path: str | Path, grid: Grid) -> shapely.Geometry:
-    if grid.crs is None:
-        raise RasterError(
-            f"{path} cannot be laid on rasters that have no coordinate reference system",
-            fix="georeference the rasters, or leave --aoi out",
-        )
-    try:
-        layers = pyogrio.list_layers(path)
-        # Others are tables, such as the styles that QGIS keeps.
-        spatial = [name for name, geometry in layers if geometry is not None]
-        frame = geopandas.read_file(path, layer=spatial[0] if spatial else None)
-    except DataSourceError as error:
-        raise RasterError(
-            f"{path} cannot be opened as a vector file: {error}",
-            fix="give an --aoi that GDAL reads, for example GeoPackage or GeoJSON",
-        ) from error
-    if frame.crs is None:
-        raise RasterError(
-            f"{path} has no coordinate reference system, the rasters have {grid.crs}",
-            fix="assign one, for example: ogr2ogr -a_srs EPSG:CODE out.gpkg FILE",
-        )
-    frame = frame[frame.geom_type.isin(("Polygon", "MultiPolygon"))]
-    if frame.empty:
-        raise RasterError(f"{path} holds no polygon", fix="give an --aoi with polygons")
-    left, bottom, right, top = frame.total_bounds
-    longest_edge = max(right - left, top - bottom) / DENSIFY_PARTS
-    dense = frame.geometry.make_valid().segmentize(longest_edge)
-    return dense.to_crs(grid.crs.to_wkt()).union_all()

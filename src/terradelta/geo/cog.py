@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from terradelta.errors import OutputError
-from terradelta.geo.grid import Grid
+from terradelta.classes import ClassTable
+from terradelta.errors import OutputError, RasterError
+from terradelta.geo.grid import Grid, allow_no_place
 
 BLOCK_SIZE_PX = 512
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16"}
@@ -78,6 +80,31 @@ def write_cog(
         ) from error
     finally:
         virtual.unlink()
+
+
+def read_classes(path: Path) -> ClassTable:
+    """Return the classes of a map of class ids, such as before_class.tif, from its own header.
+
+    Raises:
+        RasterError: If it is not there, or names no classes.
+    """
+    try:
+        with allow_no_place(), rasterio.open(path) as dataset:
+            tags, colours = dataset.tags(1), dataset.colormap(1)
+    except (RasterioError, ValueError) as error:
+        raise RasterError(
+            f"{path} cannot be read as a map of classes: {error}",
+            fix="give the folder that `terradelta predict` has made of two rasters",
+        ) from error
+    names: list[str] = []
+    while f"class_{len(names)}" in tags:
+        names.append(tags[f"class_{len(names)}"])
+    if len(names) < 2:
+        raise RasterError(
+            f"{path} names {len(names)} classes in its band's tags (class_0, class_1, ...)",
+            fix="give the folder that `terradelta predict` has made, its maps as they were written",
+        )
+    return ClassTable(tuple(names), tuple(colours[value][:3] for value in range(len(names))))
 
 
 def _write_virtual(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyproj
@@ -109,6 +109,34 @@ class RasterPair:
         except BaseException:
             self._exits.close()
             raise
+
+    @classmethod
+    def reopen(
+        cls,
+        run: Mapping[str, Any],
+        before: str | Path | None = None,
+        after: str | Path | None = None,
+    ) -> RasterPair:
+        """Open the pair of a prediction as it was read then.
+
+        Args:
+            run: The content of run.json.
+            before: Where the earlier raster lies now, if it was moved.
+            after: Where the later one lies now.
+
+        Raises:
+            RasterError: As the class itself does.
+        """
+        parameters = run["parameters"]
+        return cls(
+            before or run["before"]["path"],
+            after or run["after"]["path"],
+            run["band_names"],
+            parameters["bands"],
+            grid=parameters["grid"],
+            aoi=parameters["aoi"] and parameters["aoi"]["path"],
+            shift_px=run["shift_px"],
+        )
 
     def __enter__(self) -> RasterPair:
         return self

@@ -134,7 +134,7 @@ def write_layer_style(path: Path, classes: ClassTable, transitions: Iterable[int
     """
     style = _layer_style(classes, sorted(set(transitions) - {0}))
     if path.suffix == ".gpkg":
-        _store_default_style(path, _serialise(style).decode())
+        store_layer_style(path, LAYER, "a colour for each transition", _serialise(style).decode())
     else:
         _write_qml(path, style)
 
@@ -208,8 +208,18 @@ def _layer_style(classes: ClassTable, transitions: Iterable[int]) -> Element:
     return style
 
 
-def _store_default_style(path: Path, qml: str):
-    """Put a style into a GeoPackage as QGIS does: a table of attributes, one row a layer."""
+def store_layer_style(path: Path, layer: str, description: str, qml: str):
+    """Put a layer's style into a GeoPackage as QGIS does: a table of attributes, one row a layer.
+
+    Args:
+        path: The GeoPackage, which holds the layer and no styles yet.
+        layer: The layer, which QGIS will open with the style.
+        description: What the style shows.
+        qml: The style.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     connection = sqlite3.connect(path)
     try:
         with connection:
@@ -220,14 +230,13 @@ def _store_default_style(path: Path, qml: str):
                 (FIXED_DATE,),
             )
             (geometry_column,) = connection.execute(
-                "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (LAYER,)
+                "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
             ).fetchone()
             connection.execute(
                 "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
                 "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, "
-                "owner, update_time) VALUES ('', '', ?, ?, 'transitions', ?, '', 1, "
-                "'a colour for each transition', '', ?)",
-                (LAYER, geometry_column, qml, FIXED_DATE),
+                "owner, update_time) VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '', ?)",
+                (layer, geometry_column, layer, qml, description, FIXED_DATE),
             )
     except sqlite3.Error as error:
         raise OutputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,33 @@ GEOPACKAGE_VERSION = "1.2"
 GEOPARQUET_VERSION = "1.0.0"
 FIXED_DATE = "1970-01-01T00:00:00.000Z"
 """GDAL stamps a GeoPackage with the time of writing; the same map is to be the same bytes."""
+
+
+@contextmanager
+def fix_date() -> Iterator[None]:
+    """Have GDAL stamp what it writes with one date, so that equal content is equal bytes."""
+    dated = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": dated})
+
+
+def write_tables(path: Path, tables: Mapping[str, pandas.DataFrame]):
+    """Write a GeoPackage of layers, of those with geometry and those without.
+
+    Args:
+        path: A file that does not exist yet.
+        tables: By layer name; the first is the one that opens when none is named.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    with guard_writing(path), fix_date():
+        for index, (name, table) in enumerate(tables.items()):
+            options = {"VERSION": GEOPACKAGE_VERSION} if index == 0 else None
+            pyogrio.write_dataframe(table, path, layer=name, driver="GPKG", dataset_options=options)
 
 
 class PolygonWriter:
@@ -48,7 +75,7 @@ class PolygonWriter:
         self._path = path
         self._waiting: list[geopandas.GeoDataFrame] = []
         self._waiting_rows = 0
-        with _guard(path):
+        with guard_writing(path):
             self._file = _Parquet(path, crs) if path.suffix == ".parquet" else _GeoPackage(path)
 
     def __enter__(self) -> PolygonWriter:
@@ -57,7 +84,7 @@ class PolygonWriter:
     def __exit__(self, kind: type[BaseException] | None, *rest: object):
         if kind is None:
             self._flush()
-        with _guard(self._path):
+        with guard_writing(self._path):
             self._file.close()
 
     def write(self, frame: geopandas.GeoDataFrame):
@@ -77,13 +104,13 @@ class PolygonWriter:
         if filled:
             chunk = pandas.concat(filled, ignore_index=True)
             assert isinstance(chunk, geopandas.GeoDataFrame)
-            with _guard(self._path):
+            with guard_writing(self._path):
                 self._file.append(chunk)
         self._waiting, self._waiting_rows = [], 0
 
 
 @contextmanager
-def _guard(path: Path) -> Iterator[None]:
+def guard_writing(path: Path) -> Iterator[None]:
     """Turn what the libraries raise, the disk being full, for example, into an OutputError."""
     try:
         yield
@@ -105,23 +132,18 @@ class _GeoPackage:
         exists = self._path.exists()
         if exists and frame.empty:
             return
-        dated = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
-        try:
-            with warnings.catch_warnings():
-                # A picture without georeference gives polygons without, and that is no news.
-                warnings.filterwarnings("ignore", "'crs' was not provided")
-                pyogrio.write_dataframe(
-                    frame,
-                    self._path,
-                    layer=LAYER,
-                    driver="GPKG",
-                    geometry_type="Polygon",
-                    append=exists,
-                    dataset_options=None if exists else {"VERSION": GEOPACKAGE_VERSION},
-                )
-        finally:
-            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": dated})
+        with fix_date(), warnings.catch_warnings():
+            # A picture without georeference gives polygons without, and that is no news.
+            warnings.filterwarnings("ignore", "'crs' was not provided")
+            pyogrio.write_dataframe(
+                frame,
+                self._path,
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                append=exists,
+                dataset_options=None if exists else {"VERSION": GEOPACKAGE_VERSION},
+            )
 
     def close(self):
         """Nothing is open between two chunks."""

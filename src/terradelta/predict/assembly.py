@@ -273,16 +273,7 @@ def _draw_picture(job: Job, folder: Path, summary: dict[str, Any]):
     # matplotlib takes half a second to import.
     from terradelta.report.picture import draw_picture
 
-    request, parameters = job.request, job.request["parameters"]
-    with RasterPair(
-        request["before"]["path"],
-        request["after"]["path"],
-        request["band_names"],
-        parameters["bands"],
-        grid=parameters["grid"],
-        aoi=parameters["aoi"] and parameters["aoi"]["path"],
-        shift_px=request["shift_px"],
-    ) as pair:
+    with RasterPair.reopen(job.request) as pair:
         draw_picture(pair, folder, job.classes, summary)
 
 

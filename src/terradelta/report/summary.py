@@ -6,6 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from terradelta.evaluate.area_estimation.assessment import Assessment
+    from terradelta.evaluate.area_estimation.survey import Survey
+    from terradelta.evaluate.area_estimation.zonal import ZoneAreas
     from terradelta.evaluate.bootstrap import Difference, Interval
     from terradelta.evaluate.scoring import Comparison, Scores
     from terradelta.predict.run import Prediction
@@ -134,3 +137,58 @@ def print_pseudo_labels(report: dict[str, Any]):
             f"right where validation pairs changed: {100 * report['held_out_accuracy']:.2f} % of"
             f" {report['held_out_px']:,} sure answers"
         )
+
+
+def print_survey(survey: Survey):
+    """Print how many points each stratum got."""
+    points_H = [0] * len(survey.strata)
+    for stratum in survey.pixels.stratum_N.tolist():
+        points_H[stratum] += 1
+    print(f"{'stratum':<36}{'ha':>14}{'points':>8}")
+    areas_ha = (survey.strata.area_m2_H / 10_000).tolist()
+    for name, area_ha, points in zip(survey.strata.names, areas_ha, points_H, strict=True):
+        print(f"{name:<36}{area_ha:>14,.3f}{points:>8,}")
+    print(f"{len(survey)} points, seed {survey.facts['design']['seed']}")
+
+
+def print_assessment(assessment: Assessment):
+    """Print areas on the map and as estimated, accuracies, and what to keep in mind."""
+    content = assessment.content
+    print(f"{'ha':<36}{'mapped':>14}{'estimated':>14}{'±':>12}   user's  producer's  points")
+    total, rows = content["change"]["classes"][-1], content["transitions"]["classes"]
+    shown = [row for row in rows if row["points"]] or rows[:1]
+    for row in (total, *shown):
+        area = row["area_ha"]
+        print(
+            f"{row['class']:<36}{row['mapped_ha']:>14,.3f}{area['value']:>14,.3f}"
+            f"{1.96 * area['standard_error']:>12,.3f}   {_format_share(row['users_accuracy'])}"
+            f"      {_format_share(row['producers_accuracy'])}{row['points']:>8,}"
+        )
+    left = [row["mapped_ha"] for row in rows if row not in shown]
+    if left:
+        print(f"{f'{len(left)} that no point was labelled as':<36}{sum(left):>14,.3f}")
+    for legend, what in (("change", "changed or not"), ("transitions", "transitions")):
+        overall = content[legend]["overall_accuracy"]
+        half_width = 1.96 * overall["standard_error"]
+        print(f"overall accuracy, {what}: {overall['value']:.3f} ± {half_width:.3f}")
+    for pair in content["agreement"]:
+        alike = pair["transition"]
+        if alike["percent"] is not None:
+            print(f"{' and '.join(pair['interpreters'])} agree on {alike['percent']:.1f} %")
+    print("± is half of the 95 % interval, of what chance in drawing the points does")
+    for note in content["notes"]:
+        print(f"note: {note}")
+    print(f"\nwritten to {assessment.folder}")
+
+
+def _format_share(estimate: dict[str, Any]) -> str:
+    return "     -" if estimate["value"] is None else f"{estimate['value']:6.3f}"
+
+
+def print_zones(areas: ZoneAreas):
+    """Print how much of each zone changed."""
+    width = max(len("zone"), *map(len, areas.names))
+    print(f"{'zone':<{width}}{'valid ha':>16}{'changed ha':>14}")
+    for name, row_m2 in zip(areas.names, areas.area_m2_ZT, strict=True):
+        print(f"{name:<{width}}{row_m2.sum() / 1e4:>16,.3f}{row_m2[1:].sum() / 1e4:>14,.3f}")
+    print(f"\nwritten to {areas.folder}")
