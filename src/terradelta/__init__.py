@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from terradelta.predict.backends.quantization import quantize as quantize
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
+    from terradelta.report.page import report as report
     from terradelta.train.comparison import compare_runs as compare_runs
     from terradelta.train.config import TrainConfig as TrainConfig
     from terradelta.train.loop import train as train
@@ -65,6 +66,7 @@ _HOMES = {
     "predict": "terradelta.predict.run",
     "pseudo_label": "terradelta.train.rounds",
     "quantize": "terradelta.predict.backends.quantization",
+    "report": "terradelta.report.page",
     "save_model": "terradelta.models.bundle",
     "score": "terradelta.evaluate.scoring",
     "train": "terradelta.train.loop",

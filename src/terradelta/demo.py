@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 from terradelta.data.synthetic import write_geotiff_pair
-from terradelta.outputs import refuse_existing
+from terradelta.outputs import refuse_existing, write_json
 from terradelta.predict.run import Prediction, predict
 
 SEED = 2026
@@ -41,4 +42,14 @@ def demo(output: str | Path, *, overwrite: bool = False) -> Prediction:
             overwrite=overwrite,
         )
         scene.rename(output / "scene")
+        _follow_scene(output)
     return prediction
+
+
+def _follow_scene(output: Path):
+    """Say in run.json where the scene lies by now, so that the report can be made again."""
+    path = output / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    for date in ("before", "after"):
+        run[date]["path"] = str(output / "scene" / f"{date}.tif")
+    write_json(path, run)
