@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,24 @@ def write_page(path: Path, template: str, **content: Any):
 
 def render(template: str, **content: Any) -> str:
     """Return a page, or the part of a page that a template makes."""
+    script = _read_asset("page.js")
+    # The browser runs this script and no other, whatever a name that was not escaped may hold.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup(_read_asset("page.css")),
+            script=Markup(script),
+            script_digest=digest,
+            **content,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Return what holds the templates, each compiled when it is first used."""
     environment = Environment(
         loader=PackageLoader("terradelta.report"),
         autoescape=True,
@@ -55,15 +74,7 @@ def render(template: str, **content: Any) -> str:
         "percent": wording.say_percent,
         "count": wording.say_count,
     }
-    script = _read_asset("page.js")
-    # The browser runs this script and no other, whatever a name that was not escaped may hold.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        style=Markup(_read_asset("page.css")),
-        script=Markup(script),
-        script_digest=digest,
-        **content,
-    )
+    return environment
 
 
 def css_colour(colour: Colour) -> str:

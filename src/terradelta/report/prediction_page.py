@@ -46,6 +46,8 @@ from terradelta.report.patches import (
 from terradelta.report.provenance import describe_models, describe_run
 from terradelta.report.wording import Unit, say_m2, say_place
 
+CACHE_BYTES = 128 * 1024**2
+"""Of GDAL; each window is read once, and by default it takes a twentieth of the machine."""
 STRONGEST_SHADE = 30
 """Percent of the accent behind the largest amount of the matrix; text stays readable on it."""
 WHY_SHOWN = {
@@ -62,7 +64,7 @@ def write_prediction_page(folder: Path):
         OutputError: If the folder lacks a part, or the page cannot be written.
     """
     subject = _Subject.read(folder)
-    with ExitStack() as files:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as files:
         content = _gather(subject, files)
     write_page(folder / REPORT_FILE, "prediction.html.jinja", **content)
 
