@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from terradelta.models.registry import list_encoders as list_encoders
     from terradelta.models.registry import list_models as list_models
     from terradelta.predict.backends.quantization import quantize as quantize
+    from terradelta.predict.prediction import open_prediction as open_prediction
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
     from terradelta.report.page import report as report
@@ -63,6 +64,7 @@ _HOMES = {
     "list_models": "terradelta.models.registry",
     "load_model": "terradelta.models.bundle",
     "merge": "terradelta.predict.run",
+    "open_prediction": "terradelta.predict.prediction",
     "predict": "terradelta.predict.run",
     "pseudo_label": "terradelta.train.rounds",
     "quantize": "terradelta.predict.backends.quantization",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.outputs import refuse_existing, write_json
-from terradelta.predict.run import Prediction, predict
+from terradelta.predict.prediction import Prediction
+from terradelta.predict.run import predict
 
 SEED = 2026
 SIZE_PX = 768
