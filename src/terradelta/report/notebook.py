@@ -110,7 +110,7 @@ def _draw_thumbnail(prediction: Prediction) -> str:
     FigureCanvasAgg(figure)
     _draw_map(prediction, figure.subplots())
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
+    figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
     return b64encode(file.getvalue()).decode()
 
 

@@ -77,7 +77,7 @@ def say_percent(percent: float) -> str:
         return f"less than 0.01{NO_BREAK}%"
     if 99.95 <= percent < 100:
         return f"over 99.9{NO_BREAK}%"
-    decimals = 2 if 0 < percent < 1 else 1 if percent < 100 else 0
+    decimals = 0 if percent in (0, 100) else 2 if percent < 1 else 1
     return f"{percent:.{decimals}f}{NO_BREAK}%"
 
 
