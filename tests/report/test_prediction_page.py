@@ -1,4 +1,6 @@
+import base64
 import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -7,12 +9,16 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
+from PIL import Image
 
 import terradelta as td
 from terradelta.classes import BINARY, ClassTable
 from terradelta.errors import ArgumentError, OutputError, OutputExistsError
+from terradelta.geo.grid import Grid
 from terradelta.models.bundle import Model, save_model
 from terradelta.report import flow
+from terradelta.report.imagery import place_chip
 
 from .conftest import save_eager_model
 
@@ -73,6 +79,43 @@ def test_patches_shown_are_the_largest_and_the_distribution_counts_all(predictio
     assert len(page.pictures) == 2 + len(became) + 2 * 12
     assert all(picture.startswith("data:image/") for picture in page.pictures)
     assert (prediction.folder / "report.html").stat().st_size < MAX_BYTES
+
+
+def decode(uri):
+    content = base64.b64decode(uri.partition("base64,")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=np.float64)
+
+
+def test_pictures_show_the_ground_of_the_map_also_of_an_area_of_interest(
+    mapper, read_page, tmp_path
+):
+    with rasterio.open(mapper.scene / "before.tif") as dataset:
+        left, top = dataset.transform @ (30, 20)
+        right, bottom = dataset.transform @ (110, 90)
+        crs = dataset.crs
+    area = geopandas.GeoSeries([shapely.box(left, bottom, right, top)], crs=crs)
+    area.to_file(tmp_path / "area.gpkg")
+    result = mapper.predict(aoi=tmp_path / "area.gpkg")
+    page = read_page(result.folder / "report.html")
+    for date, uri in zip(("before", "after"), page.pictures[:2], strict=True):
+        with rasterio.open(mapper.folder / f"{date}.tif") as dataset:
+            expected = np.moveaxis(dataset.read()[:, 20:90, 30:110], 0, -1)
+        assert np.abs(decode(uri) - expected).mean() < 8, "apart from what compression takes"
+
+    # The first chip: the surroundings of the largest patch, before.
+    frame = geopandas.read_file(result.folder / "changes.gpkg", layer="changes")
+    patch = frame.sort_values("area_m2", ascending=False, kind="stable").geometry.iloc[0]
+    with rasterio.open(result.folder / "change.tif") as dataset:
+        grid = Grid.of(dataset)
+    window = place_chip(patch, grid).window
+    rows = slice(20 + window.row_off, 20 + window.row_off + window.height)
+    columns = slice(30 + window.col_off, 30 + window.col_off + window.width)
+    with rasterio.open(mapper.folder / "before.tif") as dataset:
+        expected = np.moveaxis(dataset.read()[:, rows, columns], 0, -1)
+    became = {row["to"] for row in result.summary["transitions"]}
+    chip = decode(page.pictures[2 + len(became)])
+    resized = Image.fromarray(expected).resize(chip.shape[1::-1], Image.Resampling.BICUBIC)
+    assert np.abs(chip - np.asarray(resized)).mean() < 8
 
 
 def test_the_check_and_the_provenance_are_there(prediction, read_page):

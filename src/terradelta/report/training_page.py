@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from terradelta.classes import ClassTable, Colour
+from terradelta.classes import Colour
 from terradelta.data.dataset import ChangeDataset
 from terradelta.data.layouts import find_pairs
 from terradelta.errors import ArgumentError, OutputError, TerradeltaError
@@ -242,10 +242,6 @@ def _describe(card: ModelCard) -> list[tuple[str, str]]:
     return [
         ("Network", f"{architecture.get('name')} on {architecture.get('encoder')}"),
         ("Bands", ", ".join(card.bands)),
-        ("Classes", ", ".join(_name_classes(card.classes))),
+        ("Classes", ", ".join(card.classes.names[1:])),
         ("Counts as changed from a probability of", f"{card.change_threshold:g}"),
     ]
-
-
-def _name_classes(classes: ClassTable) -> tuple[str, ...]:
-    return classes.names[1:]
