@@ -231,3 +231,7 @@ def test_what_is_no_prediction_of_rasters_is_refused(tmp_path):
     (tmp_path / "change.tif").touch()
     with pytest.raises(OutputError, match=r"summary\.json cannot be read"):
         td.report(tmp_path)
+    for name in ("summary.json", "run.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(OutputError, match=r"change\.tif cannot be read"):
+        td.report(tmp_path)

@@ -21,6 +21,7 @@ import pyproj
 import rasterio
 import shapely
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from scipy.ndimage import binary_erosion
 
 from terradelta.classes import ClassTable
@@ -86,11 +87,15 @@ class _Subject:
     @classmethod
     def read(cls, folder: Path) -> _Subject:
         summary, run = (_read_json(folder / name) for name in ("summary.json", "run.json"))
-        with allow_no_place(), rasterio.open(folder / "change.tif") as dataset:
-            grid = Grid.of(dataset)
-            shape = choose_shape(grid)
-            change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
-            change_HW[change_HW == dataset.nodata] = 0
+        path = folder / "change.tif"
+        try:
+            with allow_no_place(), rasterio.open(path) as dataset:
+                grid = Grid.of(dataset)
+                shape = choose_shape(grid)
+                change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
+                change_HW[change_HW == dataset.nodata] = 0
+        except RasterioError as error:
+            raise _complain(path, error) from error
         return cls(folder, summary, run, read_classes(folder), grid, shape, change_HW)
 
     @property
@@ -113,11 +118,15 @@ class _Subject:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be read: {error.strerror}",
-            fix="give the folder of a prediction of two rasters, as `terradelta predict` left it",
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _complain(path, error) from error
+
+
+def _complain(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"{path} cannot be read: {error}",
+        fix="give the folder of a prediction of two rasters, as `terradelta predict` left it",
+    )
 
 
 def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
@@ -160,9 +169,6 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
         "models": models,
         "facts": describe_run(subject.run, subject.grid),
         "versions": subject.run["versions"],
-        "versions_text": ", ".join(
-            f"{name} {text}" for name, text in subject.run["versions"].items()
-        ),
     }
 
 
