@@ -10,8 +10,14 @@ SHARED ?= ../shared/data
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
 
-test: .venv/installed-dev      ## all tests but the slow ones
+test: .venv/installed-dev browser ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
+
+# Pages are tested in Debian's Chromium; where it cannot be had, those tests skip and say so.
+browser:
+	@test -x /usr/bin/chromium || ! test -x /usr/bin/apt-get || ! test "$$(id -u)" = 0 || \
+	  (apt-get update -q && apt-get install -y -q --no-install-recommends chromium) >/dev/null || \
+	  echo "chromium could not be installed: tests of pages are skipped" >&2
 
 test-slow: .venv/installed-dev qgis ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

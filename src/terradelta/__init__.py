@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from terradelta.models.registry import list_encoders as list_encoders
     from terradelta.models.registry import list_models as list_models
     from terradelta.predict.backends.quantization import quantize as quantize
+    from terradelta.predict.prediction import open_prediction as open_prediction
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
+    from terradelta.report.page import report as report
     from terradelta.train.comparison import compare_runs as compare_runs
     from terradelta.train.config import TrainConfig as TrainConfig
     from terradelta.train.loop import train as train
@@ -68,9 +70,11 @@ _HOMES = {
     "list_models": "terradelta.models.registry",
     "load_model": "terradelta.models.bundle",
     "merge": "terradelta.predict.run",
+    "open_prediction": "terradelta.predict.prediction",
     "predict": "terradelta.predict.run",
     "pseudo_label": "terradelta.train.rounds",
     "quantize": "terradelta.predict.backends.quantization",
+    "report": "terradelta.report.page",
     "sample": "terradelta.evaluate.area_estimation.sampling",
     "save_model": "terradelta.models.bundle",
     "score": "terradelta.evaluate.scoring",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 from terradelta.data.synthetic import write_geotiff_pair
-from terradelta.outputs import refuse_existing
-from terradelta.predict.run import Prediction, predict
+from terradelta.outputs import refuse_existing, write_json
+from terradelta.predict.prediction import Prediction
+from terradelta.predict.run import predict
 
 SEED = 2026
 SIZE_PX = 768
@@ -41,4 +43,14 @@ def demo(output: str | Path, *, overwrite: bool = False) -> Prediction:
             overwrite=overwrite,
         )
         scene.rename(output / "scene")
+        _follow_scene(output)
     return prediction
+
+
+def _follow_scene(output: Path):
+    """Say in run.json where the scene lies by now, so that the report can be made again."""
+    path = output / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    for date in ("before", "after"):
+        run[date]["path"] = str(output / "scene" / f"{date}.tif")
+    write_json(path, run)

@@ -58,6 +58,7 @@ def test_the_folder_has_every_part_and_nothing_else(prediction):
         "confidence.qml",
         "confidence.tif",
         "picture.png",
+        "report.html",
         "run.json",
         "summary.json",
         "transitions.csv",

@@ -44,6 +44,7 @@ def demo(*, output: Output = Path("demo"), overwrite: Overwrite = False):
         print_map(result.folder / "change.tif")
     print(
         f"\nmaps and polygons  {result.folder}\npicture            {result.folder / 'picture.png'}"
+        f"\nreport             {result.folder / 'report.html'}"
     )
 
 
@@ -199,6 +200,21 @@ def merge(output: Path, /, *, overwrite: Overwrite = False):
     from terradelta.predict.run import merge as run_merge
 
     print_prediction(run_merge(output, overwrite=overwrite))
+
+
+@app.command
+def report(folder: Path, /, *, overwrite: Overwrite = False):
+    """Write report.html, one offline page, into the folder of a prediction or a training run.
+
+    Every prediction of two rasters has one already.
+
+    Args:
+        folder: What `predict` left behind, or what `train` did.
+        overwrite: Replace a report that is there.
+    """
+    from terradelta.report.page import report as run_report
+
+    print(f"written to {run_report(folder, overwrite=overwrite)}")
 
 
 def _parse_range(text: str | None) -> tuple[float, float] | None:

@@ -58,6 +58,8 @@ class Diagnosis:
     """Probability of the most probable class, where something changed, at both dates."""
     answer: Reliability = field(default_factory=Reliability)
     """Confidence that a whole answer is right, as confidence.tif has it."""
+    wrong_shares: list[float] = field(default_factory=list)
+    """Of each pair in the data set's order: the share of pixels whose answer is wrong."""
     _change_samples: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
     _class_samples: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
 
@@ -269,6 +271,7 @@ def _examine_pair(
         diagnosis._class_samples.append((probability_KHW[:, *picked].T, true_HW[picked] - 1))
     diagnosis.change.update(answer.change_HW, change_HW)
     diagnosis.answer.update(confidence_HW, right_HW)
+    diagnosis.wrong_shares.append(1 - float(right_HW.mean()))
     picked = _pick(np.ones_like(changed_HW), random)
     diagnosis._change_samples.append((answer.change_HW[picked], change_HW[picked]))
     diagnosis.boundaries.update(changed_HW, change_HW)

@@ -165,9 +165,9 @@ class RasterPair:
             return pair._replace(valid_HW=pair.valid_HW & self.aoi.mask(window))
         return pair
 
-    def read_overview(self, shape: tuple[int, int]) -> PairWindow:
-        """Read the whole area, reduced or enlarged to (rows, columns), for a picture."""
-        return self._read(self.area, shape)
+    def read_overview(self, shape: tuple[int, int], window: Window | None = None) -> PairWindow:
+        """Read a window, by default the whole area, as (rows, columns) pixels for a picture."""
+        return self._read(window or self.area, shape)
 
     def _read(self, window: Window, shape: tuple[int, int]) -> PairWindow:
         before_CHW, before_valid_HW = self._before.read(window, shape)

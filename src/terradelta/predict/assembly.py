@@ -68,6 +68,7 @@ def assemble(job: Job) -> dict[str, Any]:
     write_json(staged / "summary.json", summary)
     run = assembly.describe_run(summary, time.monotonic() - started)
     write_json(staged / "run.json", run)
+    _write_report(staged)
     _log_seconds(run["seconds"])
     return summary
 
@@ -267,6 +268,13 @@ def _log_seconds(seconds: dict[str, float]):
     }
     shares = (f"{part / seconds['total']:.0%} {name}" for name, part in parts.items())
     logger.info("%.1f s: %s", seconds["total"], ", ".join(shares))
+
+
+def _write_report(folder: Path):
+    # Reports lie above predictions, and a shard needs none.
+    from terradelta.report.prediction_page import write_prediction_page
+
+    write_prediction_page(folder)
 
 
 def _draw_picture(job: Job, folder: Path, summary: dict[str, Any]):

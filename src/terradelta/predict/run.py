@@ -6,11 +6,9 @@ import platform
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
 from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
@@ -24,20 +22,10 @@ from terradelta.predict.folders import map_folder
 from terradelta.predict.job import Job
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, parse_memory
 from terradelta.predict.pace import Pace
+from terradelta.predict.prediction import Prediction
 from terradelta.predict.rasters import RasterOptions, answer_rasters
 
 DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "default"))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A prediction folder; of a shard, the folder where it is under way."""
-
-    folder: Path
-    """Where the maps lie."""
-    summary: dict[str, Any]
-    """The content of summary.json: areas, shares and transitions. Of a shard: `blocks`, how many
-    the map has, and `blocks_done`, how many are answered by now."""
 
 
 def predict(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from terradelta.evaluate.area_estimation.zonal import ZoneAreas
     from terradelta.evaluate.bootstrap import Difference, Interval
     from terradelta.evaluate.scoring import Comparison, Scores
-    from terradelta.predict.run import Prediction
+    from terradelta.predict.prediction import Prediction
     from terradelta.train.comparison import RunComparison
     from terradelta.train.loop import TrainResult
 

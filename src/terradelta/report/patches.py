@@ -1,0 +1,183 @@
+"""The changed patches of a prediction folder: which to look at, how large and how sure they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pyogrio
+import shapely
+
+from terradelta.errors import OutputError
+from terradelta.geo.vector import LAYER
+from terradelta.report.wording import M2_PER_HECTARE, Unit
+
+COLUMNS = ["transition", "pixels", "area_m2", "confidence"]
+LARGEST = 6
+MOST_CERTAIN = LEAST_CERTAIN = 3
+SMALLEST_PX = 25
+"""Smaller patches are not shown as the most or least certain, if there are others."""
+CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def find_changes(folder: Path) -> Path:
+    """Return the file of the polygons of a prediction folder.
+
+    Raises:
+        OutputError: If there is none.
+    """
+    for suffix in ("gpkg", "parquet"):
+        path = folder / f"changes.{suffix}"
+        if path.is_file():
+            return path
+    raise OutputError(
+        f"{folder} has neither changes.gpkg nor changes.parquet",
+        fix="give the folder of a prediction of two rasters, whole",
+    )
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """Return transition, pixels, area_m2 and confidence of every patch, by its id in the file.
+
+    Geometries, which may be large, are left where they are.
+    """
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path, columns=COLUMNS).to_pandas()
+    return pyogrio.read_dataframe(
+        path, layer=LAYER, columns=COLUMNS, read_geometry=False, fid_as_index=True
+    )
+
+
+def read_outlines(path: Path, ids: list[int]) -> dict[int, shapely.Polygon]:
+    """Return the polygons of some patches, by id, in the map's CRS."""
+    if path.suffix == ".parquet":
+        return _read_parquet_outlines(path, ids)
+    # One by one, as an answer to several does not come in the order asked for.
+    return {
+        index: pyogrio.read_dataframe(path, layer=LAYER, columns=[], fids=[index]).geometry.iloc[0]
+        for index in ids
+    }
+
+
+def _read_parquet_outlines(path: Path, ids: list[int]) -> dict[int, shapely.Polygon]:
+    """Read only the row groups that hold the patches."""
+    import pyarrow.parquet
+
+    outlines = {}
+    with pyarrow.parquet.ParquetFile(path) as file:
+        start = 0
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            wanted = [index for index in ids if start <= index < end]
+            if wanted:
+                column = file.read_row_group(group, columns=["geometry"])["geometry"]
+                outlines |= {
+                    index: shapely.from_wkb(column[index - start].as_py()) for index in wanted
+                }
+            start = end
+    return outlines
+
+
+def choose_patches(table: pandas.DataFrame, has_area: bool) -> dict[str, list[int]]:
+    """Return the ids of the patches that a reader should see, by why."""
+    size = "area_m2" if has_area else "pixels"
+    by_size = table.sort_values(by=size, ascending=False, kind="stable")
+    notable = by_size.loc[by_size.pixels >= SMALLEST_PX]
+    if len(notable) < MOST_CERTAIN + LEAST_CERTAIN:
+        notable = by_size
+    certain = notable.sort_values(by="confidence", ascending=False, kind="stable")
+    return {
+        "largest": by_size.index[:LARGEST].tolist(),
+        "most certain": certain.index[:MOST_CERTAIN].tolist(),
+        "least certain": certain.index[::-1][:LEAST_CERTAIN].tolist(),
+    }
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One row of a distribution."""
+
+    label: str
+    patches: int
+    amount: float
+    """What they cover."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How many patches there are of each kind, and what they cover."""
+
+    bins: list[Bin]
+    unit: str
+    """Of the amounts: "ha", "m²" or "px"."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The amounts, of as many decimals each."""
+        return Unit(self.unit == "ha").say_column([part.amount for part in self.bins])
+
+    @classmethod
+    def count(
+        cls, labels: list[str], place: np.ndarray, size: np.ndarray, has_area: bool
+    ) -> Distribution:
+        """Sort patches into bins.
+
+        Args:
+            labels: One for each bin.
+            place: Number of each patch's bin.
+            size: Of each patch, in m2, or in pixels where areas are unknown.
+            has_area: Whether they are known.
+        """
+        patches = np.bincount(place, minlength=len(labels)).tolist()
+        amounts = np.bincount(place, weights=size, minlength=len(labels))
+        unit = "px"
+        if has_area:
+            unit = "ha" if amounts.max() >= M2_PER_HECTARE else "m²"
+        if unit == "ha":
+            amounts = amounts / M2_PER_HECTARE
+        return cls(list(map(Bin, labels, patches, amounts.tolist())), unit)
+
+
+def sort_by_size(table: pandas.DataFrame, has_area: bool) -> Distribution:
+    """Return the distribution of the patches' orders of magnitude."""
+    size = _sizes(table, has_area)
+    # Rounding keeps 100 m2 made of 0.01 m2 pixels among the hundreds.
+    decade = np.floor(np.log10(np.maximum(size, 0.1)) + 1e-9).astype(int)
+    powers = range(decade.min(), decade.max() + 1)
+    labels = [_label_decade(power, has_area) for power in powers]
+    return Distribution.count(labels, decade - powers.start, size, has_area)
+
+
+def sort_by_confidence(table: pandas.DataFrame, has_area: bool) -> Distribution:
+    """Return the distribution of the patches' mean confidence."""
+    place = np.searchsorted(CONFIDENCE_EDGES[1:-1], table.confidence.to_numpy(), side="right")
+    labels = [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in pairwise(CONFIDENCE_EDGES)]
+    return Distribution.count(labels, place, _sizes(table, has_area), has_area)
+
+
+def find_share_of_largest(table: pandas.DataFrame, has_area: bool, share: float = 0.1) -> float:
+    """Return what part of the changed area the largest patches cover, those of a share of all."""
+    size = np.sort(_sizes(table, has_area))[::-1]
+    return float(size[: max(1, round(share * len(size)))].sum() / size.sum())
+
+
+def _sizes(table: pandas.DataFrame, has_area: bool) -> np.ndarray:
+    return (table.area_m2 if has_area else table.pixels).to_numpy(np.float64)
+
+
+def _label_decade(power: int, has_area: bool) -> str:
+    low, high = 10**power, 10 ** (power + 1)
+    if not has_area:
+        return f"{low:,} to {high - 1:,} px"
+    if power < 0:
+        return "under 1 m²"
+    if high < M2_PER_HECTARE:
+        return f"{low:,} to {high:,} m²"
+    if high == M2_PER_HECTARE:
+        return f"{low:,} m² to 1 ha"
+    return f"{low // M2_PER_HECTARE:,} to {high // M2_PER_HECTARE:,} ha"

@@ -1,0 +1,304 @@
+"""The page of a prediction folder: what changed, where, how sure it is and how it was found.
+
+It is made from the folder itself, and from the two rasters where they still are. Of large rasters
+it reads overviews and a few windows.
+
+Legend of the array names: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pyproj
+import rasterio
+import shapely
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from scipy.ndimage import binary_erosion
+
+from terradelta.classes import ClassTable
+from terradelta.errors import OutputError, TerradeltaError
+from terradelta.geo.check import Finding, check
+from terradelta.geo.grid import Grid, allow_no_place
+from terradelta.geo.pair import RasterPair
+from terradelta.predict.maps import read_classes
+from terradelta.report.document import embed_overlay, embed_photograph, write_page
+from terradelta.report.flow import FlowChart, FlowTable
+from terradelta.report.headline import find_unit, list_largest, sum_compared, write_headline
+from terradelta.report.imagery import CHIP_SIZE_PX, Imagery, choose_shape, place_chip
+from terradelta.report.page import REPORT_FILE
+from terradelta.report.patches import (
+    choose_patches,
+    find_changes,
+    find_share_of_largest,
+    read_outlines,
+    read_table,
+    sort_by_confidence,
+    sort_by_size,
+)
+from terradelta.report.provenance import describe_models, describe_run
+from terradelta.report.wording import Unit, say_m2, say_place
+
+CACHE_BYTES = 128 * 1024**2
+"""Of GDAL; each window is read once, and by default it takes a twentieth of the machine."""
+STRONGEST_SHADE = 30
+"""Percent of the accent behind the largest amount of the matrix; text stays readable on it."""
+WHY_SHOWN = {
+    "largest": "The largest",
+    "most certain": "The most certain",
+    "least certain": "The least certain",
+}
+
+
+def write_prediction_page(folder: Path):
+    """Write report.html into the folder of a prediction of two rasters.
+
+    Raises:
+        OutputError: If the folder lacks a part, or the page cannot be written.
+    """
+    subject = _Subject.read(folder)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as files:
+        content = _gather(subject, files)
+    write_page(folder / REPORT_FILE, "prediction.html.jinja", **content)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A prediction folder, as far as it fits on one page."""
+
+    folder: Path
+    summary: dict[str, Any]
+    run: dict[str, Any]
+    classes: ClassTable
+    grid: Grid
+    shape: tuple[int, int]
+    """Rows and columns of a picture of the map."""
+    change_HW: np.ndarray
+    """The from-to map, reduced to that."""
+
+    @classmethod
+    def read(cls, folder: Path) -> _Subject:
+        summary, run = (_read_json(folder / name) for name in ("summary.json", "run.json"))
+        path = folder / "change.tif"
+        try:
+            with allow_no_place(), rasterio.open(path) as dataset:
+                grid = Grid.of(dataset)
+                shape = choose_shape(grid)
+                change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
+                change_HW[change_HW == dataset.nodata] = 0
+        except RasterioError as error:
+            raise _complain(path, error) from error
+        return cls(folder, summary, run, read_classes(folder), grid, shape, change_HW)
+
+    @property
+    def unit(self) -> Unit:
+        return find_unit(self.summary)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where and how the rasters were read."""
+        parameters = self.run["parameters"]
+        return {
+            "before": self.run["before"]["path"],
+            "after": self.run["after"]["path"],
+            "bands": parameters["bands"],
+            "grid": parameters["grid"],
+            "aoi": parameters["aoi"] and parameters["aoi"]["path"],
+        }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _complain(path, error) from error
+
+
+def _complain(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"{path} cannot be read: {error}",
+        fix="give the folder of a prediction of two rasters, as `terradelta predict` left it",
+    )
+
+
+def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
+    """Return all that the template shows."""
+    summary, unit = subject.summary, subject.unit
+    flow = FlowTable.of(summary["transitions"], subject.classes, unit)
+    models = describe_models(subject.run["models"])
+    imagery, missing = _open_imagery(subject, files)
+    table = read_table(find_changes(subject.folder))
+    return {
+        "names": [Path(subject.run[date]["path"]).name for date in ("before", "after")],
+        "summary": summary,
+        "unit": unit,
+        "headline": write_headline(summary),
+        "compared": unit.say(sum_compared(summary)),
+        "told": list_largest(summary),
+        "nodata_percent": _find_nodata(summary),
+        "confidence": _weigh_confidence(table),
+        "binary": subject.classes.num_classes == 1,
+        "flow": flow,
+        "chart": FlowChart.of(flow) if summary["transitions"] else None,
+        "matrix": _tabulate(flow, unit),
+        "pictures": imagery
+        and {
+            "before": embed_photograph(imagery.before),
+            "after": embed_photograph(imagery.after),
+            "height": subject.shape[0],
+            "width": subject.shape[1],
+            "scale": subject.grid.width / subject.shape[1],
+        },
+        "missing": missing,
+        "layers": _draw_layers(subject, flow),
+        "shown": _show_patches(subject, table, imagery),
+        "why_shown": WHY_SHOWN,
+        "chip_size": CHIP_SIZE_PX,
+        "sizes": len(table) and sort_by_size(table, unit.has_area),
+        "certainties": len(table) and sort_by_confidence(table, unit.has_area),
+        "share_of_largest": len(table) and find_share_of_largest(table, unit.has_area),
+        "findings": None if missing else list(_check_pair(subject, models)),
+        "models": models,
+        "facts": describe_run(subject.run, subject.grid),
+        "versions": subject.run["versions"],
+    }
+
+
+def _find_nodata(summary: dict[str, Any]) -> float:
+    everything = summary["valid_pixels"] + summary["nodata_pixels"]
+    return 100 * summary["nodata_pixels"] / everything
+
+
+def _weigh_confidence(table: pandas.DataFrame) -> float | None:
+    """Return the mean confidence of the changed pixels in percent."""
+    pixels = table.pixels.sum()
+    return 100 * float((table.confidence * table.pixels).sum() / pixels) if pixels else None
+
+
+def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, str | None]:
+    """Return the pictures, or why there are none."""
+    place = dict(subject.place)
+    try:
+        pair = files.enter_context(
+            RasterPair(
+                place.pop("before"),
+                place.pop("after"),
+                subject.run["band_names"],
+                shift_px=subject.run["shift_px"],
+                **place,
+            )
+        )
+        cut = (pair.area.width, pair.area.height)
+        if cut != (subject.grid.width, subject.grid.height):
+            return None, f"{subject.place['before']} has other pixels now than when it was mapped"
+        return Imagery(pair, subject.shape), None
+    except TerradeltaError as error:
+        return None, error.problem
+
+
+def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Look the pair over again, and say where a flag of the run has mended what is found."""
+    divisors = [model["card"].scaling.divisor for model in models if model["card"]]
+    darkest, brightest = subject.run["parameters"]["value_range"] or (
+        0.0,
+        max(divisors, default=255.0),
+    )
+    place = dict(subject.place)
+    report = check(
+        place.pop("before"),
+        place.pop("after"),
+        band_names=subject.run["band_names"],
+        value_range=(darkest, brightest),
+        **place,
+    )
+    for finding in report.findings:
+        if finding.name == "shift" and subject.run["parameters"]["register"]:
+            columns, rows = subject.run["shift_px"]
+            undone = f"; {columns:+.2f} columns and {rows:+.2f} rows were undone before mapping"
+            yield Finding("shift", "OK", finding.message + undone)
+        else:
+            yield finding
+
+
+def _tabulate(flow: FlowTable, unit: Unit) -> dict[str, Any]:
+    """Return the matrix with its sums as texts of as many decimals each, and its shades."""
+    amounts_FT = flow.amounts_FT
+    with_sums = np.block(
+        [
+            [amounts_FT, amounts_FT.sum(axis=1, keepdims=True)],
+            [amounts_FT.sum(axis=0, keepdims=True), amounts_FT.sum(keepdims=True)],
+        ]
+    )
+    texts = np.reshape(unit.say_column(with_sums.ravel().tolist()), with_sums.shape).tolist()
+    shades = np.ceil(STRONGEST_SHADE * amounts_FT / max(amounts_FT.max(initial=0), 1e-12))
+    return {"texts": texts, "shades": shades.astype(int).tolist()}
+
+
+def _draw_layers(subject: _Subject, flow: FlowTable) -> list[dict[str, Any]]:
+    """Return an overlay and what it amounts to for each class that something became."""
+    _, to_HW = subject.classes.decode_transition(subject.change_HW)
+    group_HW = np.where(subject.change_HW == 0, -1, np.array(flow.groups)[to_HW])
+    amounts = flow.amounts_FT.sum(axis=0)
+    texts = subject.unit.say_column(amounts)
+    layers = []
+    for index in np.flatnonzero(amounts).tolist():
+        fill_HW = np.equal(group_HW, index)
+        edge_HW = fill_HW & np.logical_not(binary_erosion(fill_HW, border_value=1))
+        layers.append(
+            {
+                "name": flow.names[index],
+                "colour": flow.colours[index],
+                "amount": texts[index],
+                "picture": embed_overlay(fill_HW, edge_HW, flow.colours[index]),
+            }
+        )
+    return layers
+
+
+def _show_patches(
+    subject: _Subject, table: pandas.DataFrame, imagery: Imagery | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the patches to look at, by why, with their surroundings."""
+    chosen = choose_patches(table, subject.unit.has_area) if len(table) else {}
+    ids = sorted({index for group in chosen.values() for index in group})
+    outlines = read_outlines(find_changes(subject.folder), ids)
+    shown = {
+        index: _show_patch(subject, table.loc[index], outlines[index], imagery) for index in ids
+    }
+    return {why: [shown[index] for index in group] for why, group in chosen.items()}
+
+
+def _show_patch(
+    subject: _Subject, patch: pandas.Series, outline: shapely.Polygon, imagery: Imagery | None
+) -> dict[str, Any]:
+    from_id, to_id = subject.classes.decode_transition(int(patch.transition))
+    chip = place_chip(outline, subject.grid)
+    pictures = None if imagery is None else [embed_photograph(part) for part in imagery.cut(chip)]
+    has_area = subject.unit.has_area
+    return {
+        "from": (subject.classes.names[from_id], subject.classes.colours[from_id]),
+        "to": (subject.classes.names[to_id], subject.classes.colours[to_id]),
+        "size": say_m2(patch.area_m2) if has_area else subject.unit.say(patch.pixels),
+        "confidence": 100 * patch.confidence,
+        "place": _locate(outline, subject.grid),
+        "pictures": pictures,
+        "outline": chip.outline,
+    }
+
+
+def _locate(outline: shapely.Polygon, grid: Grid) -> str:
+    """Return where a patch lies: a point of it, in degrees or in pixels."""
+    point = outline.representative_point()
+    if grid.crs is None:
+        column, row = ~grid.transform @ (point.x, point.y)
+        return f"column {int(column):,}, row {int(row):,}"
+    transformer = pyproj.Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True)
+    return say_place(*transformer.transform(point.x, point.y))

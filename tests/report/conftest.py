@@ -1,0 +1,117 @@
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+import terradelta as td
+from terradelta.classes import ClassTable
+from terradelta.data.synthetic import write_geotiff_pair
+from terradelta.geo.grid import allow_no_place
+from terradelta.models.bundle import Model, ModelCard, save_model
+from terradelta.models.registry import create_model
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn") / "scene"
+    write_geotiff_pair(folder, 11, (240, 320))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prediction(scene, tmp_path_factory):
+    """What the embedded model finds in a small drawn pair."""
+    out = tmp_path_factory.mktemp("predicted") / "out"
+    return td.predict(scene / "before.tif", scene / "after.tif", out)
+
+
+@dataclass(frozen=True)
+class Mapper:
+    """Predicts a small pair with an untrained model, whose answers need not make sense."""
+
+    scene: Path
+    folder: Path
+    model: Path
+
+    def predict(self, *, names=("before.tif", "after.tif"), **options):
+        """Map the upper left of the scene, or the files of these names where they are there."""
+        files = [self.folder / name for name in names]
+        for source, path in zip(("before.tif", "after.tif"), files, strict=True):
+            if not path.exists():
+                self.copy(self.scene / source, path)
+        return td.predict(*files, self.folder / "out", **{"model": self.model, **options})
+
+    def copy(self, source: Path, path: Path, **changes):
+        """Copy 128 x 160 px of a raster, with another profile if wanted."""
+        with rasterio.open(source) as dataset:
+            image = dataset.read()[:, :128, :160]
+            profile = {**dataset.profile, "width": 160, "height": 128, **changes}
+        profile = {key: value for key, value in profile.items() if value is not None}
+        with allow_no_place(), rasterio.open(path, "w", **profile) as dataset:
+            dataset.write(np.ascontiguousarray(image).astype(profile["dtype"]))
+
+
+@pytest.fixture
+def mapper(scene, model_folder, tmp_path) -> Mapper:
+    return Mapper(scene, tmp_path, model_folder)
+
+
+def save_eager_model(classes: ClassTable, folder: Path) -> Path:
+    """Save an untrained model of these classes, which finds change everywhere."""
+    network = create_model("fcn", encoder="resnet18", num_classes=classes.num_classes)
+    card = ModelCard(architecture=network.config, classes=classes, change_threshold=1e-6)
+    save_model(Model(network.eval(), card), folder)
+    return folder
+
+
+class _Tables(HTMLParser):
+    """Collects the text of a page, and of its tables cell by cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.text = ""
+        self.pictures: list[str] = []
+        self._cell: list[str] | None = None
+        self._silent = False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self._cell = []
+        elif tag in ("style", "script"):
+            self._silent = True
+        elif tag == "img":
+            self.pictures.append(dict(attrs)["src"])
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th") and self._cell is not None:
+            self.tables[-1][-1].append(" ".join("".join(self._cell).split()))
+            self._cell = None
+        elif tag in ("style", "script"):
+            self._silent = False
+
+    def handle_data(self, data):
+        if not self._silent:
+            self.text += data
+            if self._cell is not None:
+                self._cell.append(data)
+
+
+@pytest.fixture(scope="session")
+def read_page():
+    """Return a function from a page's path to its text, tables and pictures."""
+
+    def read(path: Path) -> _Tables:
+        parser = _Tables()
+        parser.feed(path.read_text(encoding="utf-8"))
+        parser.text = " ".join(parser.text.split())
+        return parser
+
+    return read

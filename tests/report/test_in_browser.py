@@ -1,0 +1,208 @@
+"""The page as a reader meets it: in a browser, offline."""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from terradelta.classes import ClassTable
+
+from .conftest import save_eager_model
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+CHROMIUM = Path("/usr/bin/chromium")
+if not CHROMIUM.exists():
+    pytest.skip("Debian's chromium is not installed (make test does it)", allow_module_level=True)
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Return a function that opens a page without a network and fails on any complaint."""
+    contexts, complaints, requests = [], [], []
+
+    def open_page(path, size=DESKTOP, scheme="light"):
+        context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    outside = [url for url in requests if not re.match(r"data:|file:.*/report\.html$", url)]
+    assert outside == [], "the page asks for nothing but itself"
+
+
+@pytest.fixture
+def report(prediction):
+    return prediction.folder / "report.html"
+
+
+def clip_of(page):
+    return page.locator(".pane.after").evaluate("pane => getComputedStyle(pane).clipPath")
+
+
+def photograph(page):
+    """The swipe picture as it is seen, (H, W, 3)."""
+    picture = Image.open(io.BytesIO(page.locator("#swipe").screenshot()))
+    return np.asarray(picture.convert("RGB"), dtype=np.float64)
+
+
+def shrink(path, shape):
+    with rasterio.open(path) as dataset:
+        image = Image.fromarray(np.moveaxis(dataset.read(), 0, -1))
+    return np.asarray(image.resize((shape[1], shape[0])), dtype=np.float64)
+
+
+def test_dragging_shows_after_on_the_right_of_the_pointer_and_before_on_the_left(
+    visit, report, scene
+):
+    page = visit(report)
+    page.get_by_role("button", name="Hide all").click()
+    frame = page.locator("#swipe").bounding_box()
+    middle = frame["y"] + frame["height"] / 2
+    page.mouse.move(frame["x"] + 0.5 * frame["width"], middle)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 0.3 * frame["width"], middle)
+    page.mouse.up()
+    page.mouse.move(frame["x"] + 0.9 * frame["width"], middle)
+    assert clip_of(page) == "inset(0px 0px 0px 30%)"
+    seen = photograph(page)
+    dates = [shrink(scene / f"{date}.tif", seen.shape) for date in ("before", "after")]
+    differing = np.abs(dates[0] - dates[1]).max(axis=-1) > 40
+    columns = np.arange(seen.shape[1]) / seen.shape[1]
+    for side, expected, other in ((columns < 0.28, *dates), (columns > 0.32, *dates[::-1])):
+        # Where the dates differ, the picture is that of its side; the grip hides some of it.
+        chosen = differing & side
+        assert chosen.sum() > 200
+        errors = [np.abs(seen - date).max(axis=-1)[chosen] for date in (expected, other)]
+        assert (errors[0] < errors[1]).mean() > 0.85
+
+
+def test_the_swipe_goes_by_keyboard_and_says_where_it_is(visit, report):
+    page = visit(report)
+    slide = page.get_by_role("slider", name="Swipe between before and after")
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if slide.evaluate("slide => slide === document.activeElement"):
+            break
+    page.keyboard.press("ArrowRight")
+    assert clip_of(page) == "inset(0px 0px 0px 51%)"
+    assert slide.get_attribute("aria-valuetext") == "51 % before, 49 % after"
+    page.keyboard.press("Home")
+    assert clip_of(page) == "inset(0px 0px 0px 0%)"
+
+
+def test_classes_are_toggled_one_by_one_and_all_at_once(visit, report, prediction):
+    page = visit(report)
+    became = {row["to"] for row in prediction.summary["transitions"]}
+    boxes = page.locator("fieldset").get_by_role("checkbox")
+    layers = page.locator(".layer")
+    assert boxes.count() == layers.count() == len(became) > 1
+    boxes.first.focus()
+    page.keyboard.press("Space")
+    assert [layer.is_visible() for layer in layers.all()] == [False] + [True] * (len(became) - 1)
+    page.get_by_role("button", name="Hide all").click()
+    assert not any(layer.is_visible() for layer in layers.all())
+    assert not any(box.is_checked() for box in boxes.all())
+    page.get_by_role("button", name="Show all").click()
+    assert all(layer.is_visible() for layer in layers.all())
+    before = photograph(page)
+    page.get_by_label("Strength of the colours").fill("0")
+    assert np.abs(before - photograph(page)).max() > 20, "the overlay was to be seen"
+
+
+def test_an_overlay_marks_the_pixels_of_its_class(visit, report, prediction):
+    page = visit(report)
+    name = prediction.summary["transitions"][0]["to"]
+    image = page.get_by_alt_text(f"Where it became {name}")
+    marked = image.evaluate(
+        """image => {
+            const canvas = document.createElement("canvas");
+            canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+            const context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0);
+            const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+            return [canvas.height, canvas.width, ...data.filter((_, i) => i % 4 == 3)];
+        }"""
+    )
+    height, width, *alpha = marked
+    with rasterio.open(prediction.folder / "after_class.tif") as dataset:
+        classes = dataset.read(1)
+        value = next(k for k, v in dataset.tags(1).items() if v == name).removeprefix("class_")
+    assert ((np.reshape(alpha, (height, width)) > 0) == (classes == int(value))).all()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_serious_and_nothing_sticks_out(visit, report, size, scheme):
+    page = visit(report, size, scheme)
+    found = axe.Axe().run(page).response["violations"]
+    assert [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+
+
+def test_in_print_before_and_after_lie_side_by_side(visit, report):
+    page = visit(report)
+    page.emulate_media(media="print")
+    before, after, layers = (
+        page.locator(name).bounding_box() for name in (".pane.before", ".pane.after", ".layers")
+    )
+    assert before["x"] + before["width"] <= after["x"]
+    assert before["y"] == after["y"]
+    assert layers == after
+    assert clip_of(page) == "none"
+    assert page.pdf(format="A4")[:4] == b"%PDF"
+
+
+def test_hostile_names_of_classes_and_files_stay_text(visit, mapper):
+    hostile = (
+        "<img src=x onerror='window.hacked=1'>",
+        '"></style><script>window.hacked=1</script>',
+        "{{ 7 * 7 }}' onmouseover='window.hacked=1",
+    )
+    classes = ClassTable(
+        ("unchanged", *hostile), ((255, 255, 255), (200, 0, 0), (0, 200, 0), (0, 0, 200))
+    )
+    names = ("<b onclick=x>before&amp;.tif", "'after\".tif")
+    model = save_eager_model(classes, mapper.folder / "model")
+    result = mapper.predict(names=names, model=model)
+    occurring = {row["to"] for row in result.summary["transitions"]}
+    page = visit(result.folder / "report.html")
+    for name in names:
+        assert page.get_by_text(name).count() > 0
+    for name in occurring:
+        assert page.locator("fieldset .name").get_by_text(name, exact=True).count() == 1
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("script").count() == 1
+    assert page.locator("style").count() == 1
