@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from terradelta.predict.backends.quantization import quantize as quantize
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
+    from terradelta.report.viewer.server import view as view
     from terradelta.train.comparison import compare_runs as compare_runs
     from terradelta.train.config import TrainConfig as TrainConfig
     from terradelta.train.loop import train as train
@@ -68,6 +69,7 @@ _HOMES = {
     "save_model": "terradelta.models.bundle",
     "score": "terradelta.evaluate.scoring",
     "train": "terradelta.train.loop",
+    "view": "terradelta.report.viewer.server",
 }
 __all__ = [*_HOMES, "losses"]  # pyright: ignore[reportUnsupportedDunderAll]
 
