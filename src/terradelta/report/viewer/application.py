@@ -63,7 +63,7 @@ Wanted = Annotated[PatchFilter, Depends(read_filter)]
 
 @asynccontextmanager
 async def _limit_threads(_: FastAPI) -> AsyncIterator[None]:
-    """Answer as many requests at once as there are cores: each thread opens files of its own."""
+    """Answer about as many requests at once as there are cores; more would only wait for them."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = (os.cpu_count() or 1) + 1
     yield
 

@@ -9,8 +9,10 @@ Legend of the array names: C bands, H rows, W columns.
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -53,11 +55,13 @@ class Reduction:
         stretch: Callable[[np.ndarray], np.ndarray],
     ):
         self._opened, self._bands, self._stretch = opened, bands, stretch
-        self._folder = tempfile.TemporaryDirectory(prefix="terradelta-view-")
-        self.path = Path(self._folder.name) / "reduced.tif"
+        folder = tempfile.mkdtemp(prefix="terradelta-view-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder) / "reduced.tif"
         self.done_share = 0.0
         """How much of the image has been read, 0 to 1."""
         self.is_done = False
+        self._thread = threading.Thread(target=self._make, name="reduction", daemon=True)
         self.error: str | None = None
         """Why there will be no copy."""
 
@@ -68,7 +72,11 @@ class Reduction:
 
     def start(self):
         """Make the copy in the background; the process may end before it is done."""
-        threading.Thread(target=self._make, name="reduction", daemon=True).start()
+        self._thread.start()
+
+    def join(self):
+        """Wait until the copy is done or there will be none."""
+        self._thread.join()
 
     def open(self) -> DatasetReader:
         """Open the copy, which must be done: three bands and a mask."""

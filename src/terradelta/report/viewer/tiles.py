@@ -6,9 +6,8 @@ Legend of the array names: C bands, H rows, W columns.
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import morecantile
@@ -38,7 +37,8 @@ SAMPLES_PER_SIDE = 5
 class RasterTiles:
     """One raster, cut into tiles; several threads may ask at once.
 
-    A GDAL dataset serves one thread at a time, so each thread opens its own.
+    A GDAL dataset serves one thread at a time; opening one for each tile takes a tenth of the
+    tile's time and leaves nothing to be closed.
 
     Args:
         opened: Returns the raster, opened, as a context manager.
@@ -52,7 +52,6 @@ class RasterTiles:
     ):
         self._opened = opened
         self._resampling: Literal["nearest", "bilinear"] = resampling
-        self._of_thread = threading.local()
 
     def read(
         self,
@@ -70,25 +69,18 @@ class RasterTiles:
         zoom, column, row = tile
         left, bottom, right, top = MERCATOR_TILES.xy_bounds(morecantile.Tile(column, row, zoom))
         x, y = offset_m
-        return part(
-            self._dataset(),
-            (left + x, bottom + y, right + x, top + y),
-            bounds_crs=WEB_MERCATOR,
-            dst_crs=WEB_MERCATOR,
-            indexes=bands,
-            width=TILE_SIZE_PX,
-            height=TILE_SIZE_PX,
-            resampling_method=self._resampling,
-            reproject_method=self._resampling,
-        )
-
-    def _dataset(self) -> DatasetReader:
-        dataset = getattr(self._of_thread, "dataset", None)
-        if dataset is None:
-            # Closed with the thread, whose attributes go with it.
-            stack = self._of_thread.stack = ExitStack()
-            dataset = self._of_thread.dataset = stack.enter_context(self._opened())
-        return dataset
+        with self._opened() as dataset:
+            return part(
+                dataset,
+                (left + x, bottom + y, right + x, top + y),
+                bounds_crs=WEB_MERCATOR,
+                dst_crs=WEB_MERCATOR,
+                indexes=bands,
+                width=TILE_SIZE_PX,
+                height=TILE_SIZE_PX,
+                resampling_method=self._resampling,
+                reproject_method=self._resampling,
+            )
 
 
 class ImageTiles:

@@ -104,7 +104,7 @@ function connectKeys(view, filters, review) {
     "?": click("help-button"),
     l: () => { if (review.patch) { showTab("review"); byId("relabel-from").focus(); } },
     m: () => { if (review.patch) { showTab("review"); byId("note").focus(); } },
-    f: () => { showTab("filter"); byId("min-area").focus(); },
+    f: () => { showTab("filter"); byId("min-area").select(); },
     g: () => view.map.getCanvas().focus(),
     z: () => { if (review.patch) view.goTo(review.patch.bounds); },
     1: () => setImage(view, "before"),
