@@ -114,6 +114,7 @@ def differ(first, second) -> float:
     return float((np.abs(first - second).max(axis=-1) > 24).mean())
 
 
+@pytest.mark.slow
 def test_swipe_shows_before_on_the_left_and_after_on_the_right(browser, port, tmp_path):
     with open_page(browser, port) as page:
         page.uncheck("#show-change")
@@ -149,6 +150,7 @@ def test_swipe_shows_before_on_the_left_and_after_on_the_right(browser, port, tm
         assert differ(look(page, tmp_path)[rows], before[rows]) < 0.001
 
 
+@pytest.mark.slow
 def test_layers_toggle_and_fade(browser, port, tmp_path):
     with open_page(browser, port) as page:
         page.keyboard.press("2")
@@ -253,6 +255,7 @@ def test_a_click_and_the_keys_review_and_a_reload_and_a_new_server_keep_it(
     }
 
 
+@pytest.mark.slow
 def test_a_page_outlives_its_server(browser, folder):
     """A review made while the server is away is sent to the next one, which has another token."""
     with serve(folder, token="first") as port:
@@ -269,6 +272,7 @@ def test_a_page_outlives_its_server(browser, folder):
         page.close()
 
 
+@pytest.mark.slow
 def test_a_click_picks_a_patch(browser, port, folder, tmp_path):
     with open_page(browser, port) as page:
         page.keyboard.press("n")
@@ -305,6 +309,7 @@ def test_a_click_picks_a_patch(browser, port, folder, tmp_path):
         expect(page.locator("#patch")).to_be_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_map_and_one_panel_without_sideways_scrolling(browser, port, scheme):
     with open_page(browser, port, color_scheme=scheme) as page:
@@ -325,6 +330,7 @@ def test_a_phone_shows_map_and_one_panel_without_sideways_scrolling(browser, por
         assert box["height"] > 300
 
 
+@pytest.mark.slow
 def test_all_of_it_by_keyboard_and_named_for_screen_readers(browser, port):
     with open_page(browser, port) as page:
         page.keyboard.press("?")

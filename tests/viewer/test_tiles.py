@@ -114,7 +114,7 @@ def test_image_tiles_are_the_rasters_warped_and_clear_without_data(client, scene
                 transform=rasterio.transform.from_bounds(left, bottom, right, top, size, size),
                 width=size,
                 height=size,
-                resampling=Resampling.bilinear,
+                resampling=Resampling.nearest,
                 add_alpha=dataset.nodata is None,
             ) as warped,
         ):
@@ -124,7 +124,11 @@ def test_image_tiles_are_the_rasters_warped_and_clear_without_data(client, scene
         assert ((shown[..., 3] > 0) == valid).mean() > 0.999
         assert 0.02 < valid.mean() < 1
         both = valid & (shown[..., 3] > 0)
-        assert np.abs(shown[..., :3] - expected)[both].mean() < 0.5
+        # Compressed with losses, so nearly; elsewhere not at all.
+        error = np.abs(shown[..., :3] - expected)[both].mean()
+        elsewhere = np.abs(shown[..., :3] - np.roll(expected, 8, axis=1))[both].mean()
+        assert error < 6
+        assert error < elsewhere / 3
 
 
 def test_confidence_tiles_grow_brighter_with_confidence(client, folder):

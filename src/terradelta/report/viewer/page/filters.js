@@ -11,6 +11,12 @@ export function formatHectares(area_m2) {
     { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+function makeArrow() {
+  const arrow = document.createElement("span");
+  arrow.textContent = "→";
+  return arrow;
+}
+
 export class Filters {
   constructor(session, onChange) {
     this.session = session;
@@ -162,7 +168,7 @@ export class Filters {
     button.type = "button";
     button.className = "link";
     for (const [index, id] of [row.from_id, row.to_id].entries()) {
-      if (index) button.append("→");
+      if (index) button.append(makeArrow());
       const swatch = document.createElement("span");
       swatch.className = "swatch";
       swatch.style.background = `rgb(${classes[id].colour.join(",")})`;

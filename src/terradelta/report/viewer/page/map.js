@@ -30,10 +30,9 @@ export class MapView {
       touchPitch: false,
       fadeDuration: 0,
       maxZoom: session.layers.change.max_zoom + EXTRA_ZOOMS,
-      style: this.style(),
       canvasContextAttributes: { antialias: false },
     };
-    this.map = new maplibregl.Map({ ...options, container: "map", bounds,
+    this.map = new maplibregl.Map({ ...options, container: "map", style: this.style("before"), bounds,
       fitBoundsOptions: { padding: 16 }, hash: "map" });
     this.map.touchZoomRotate.disableRotation();
     this.map.keyboard.disableRotation();
@@ -42,8 +41,8 @@ export class MapView {
     if (session.basemap) {
       this.map.addControl(new maplibregl.AttributionControl({ compact: false }), "bottom-right");
     }
-    this.upper = new maplibregl.Map({ ...options, container: "map-after", interactive: false,
-      center: this.map.getCenter(), zoom: this.map.getZoom() });
+    this.upper = new maplibregl.Map({ ...options, container: "map-after", style: this.style("after"),
+      interactive: false, center: this.map.getCenter(), zoom: this.map.getZoom() });
     this.map.on("move", () => this.follow());
     this.map.on("moveend", () => this.refreshPatches());
     this.map.on("click", (event) => this.pick(event, onPick));
@@ -57,8 +56,12 @@ export class MapView {
 
   get maps() { return [this.map, this.upper]; }
 
-  style() {
+  /** Return a map's style; what is not seen at first is fetched when it is. */
+  style(image) {
     const { session } = this;
+    const isSeen = (id) => id === image || id === "basemap"
+      || (id === "change" && !this.filters.needsPatches());
+    const farZoom = session.layers.change.max_zoom - 1;
     const sources = {
       patches: { type: "geojson", data: EMPTY },
       selected: { type: "geojson", data: EMPTY },
@@ -87,10 +90,12 @@ export class MapView {
       version: 8,
       sources,
       layers: [
-        ...images.map((id) => ({ id, type: "raster", source: id,
-          paint: { "raster-resampling": "nearest", "raster-fade-duration": 0 } })),
-        ...["confidence", "change"].map((id) => ({ id, type: "raster", source: id,
-          paint: { "raster-resampling": "nearest", "raster-fade-duration": 0 } })),
+        ...[...images, "confidence", "change"].map((id) => ({ id, type: "raster", source: id,
+          layout: { visibility: isSeen(id) ? "visible" : "none" },
+          paint: { "raster-fade-duration": 0,
+            // From near, pixels are seen as they are.
+            "raster-resampling": images.includes(id)
+              ? ["step", ["zoom"], "linear", farZoom, "nearest"] : "nearest" } })),
         { id: "patch-fill", type: "fill", source: "patches",
           paint: { "fill-color": colour, "fill-antialias": false } },
         { id: "patch-casing", type: "line", source: "patches",
