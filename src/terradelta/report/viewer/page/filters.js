@@ -5,8 +5,9 @@ import { getJson } from "/page/server.js";
 const HECTARE_M2 = 10_000;
 const byId = (id) => document.getElementById(id);
 
-export function formatHectares(area_m2) {
-  const digits = area_m2 < 100 * HECTARE_M2 ? (area_m2 < HECTARE_M2 ? 3 : 2) : 1;
+/** Return square metres as hectares, with as many decimals as suit `scale_m2`. */
+export function formatHectares(area_m2, scale_m2 = area_m2) {
+  const digits = scale_m2 < 100 * HECTARE_M2 ? (scale_m2 < 10 * HECTARE_M2 ? 3 : 2) : 1;
   return (area_m2 / HECTARE_M2).toLocaleString("en",
     { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
@@ -182,7 +183,7 @@ export class Filters {
       this.change();
     });
     name.append(button);
-    const cells = [row.count.toLocaleString("en"), formatHectares(row.area_m2)].map((text) => {
+    const cells = [row.count.toLocaleString("en"), formatHectares(row.area_m2, largest)].map((text) => {
       const cell = document.createElement("td");
       cell.textContent = text;
       return cell;
