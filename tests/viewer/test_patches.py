@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import geopandas
@@ -17,7 +18,7 @@ import pyogrio
 import pytest
 from shapely.geometry import shape
 
-from terradelta.errors import ArgumentError, OutputExistsError
+from terradelta.errors import ArgumentError, DataError, OutputExistsError
 from terradelta.geo.vector import LAYER
 from terradelta.report.viewer.checked import export_checked
 from terradelta.report.viewer.result import read_classes
@@ -124,6 +125,11 @@ def test_a_view_holds_the_patches_in_it_and_the_largest_of_too_many(client, laye
         assert drawn.symmetric_difference(outline).area < 0.05 * outline.area
         assert found[fid]["properties"]["transition"] == layer.loc[fid, "transition"]
 
+    world = {"west": -180, "south": -90, "east": 180, "north": 90}
+    assert client.get("/api/patches", params=world).json()["omitted"] == 0
+    elsewhere = {"west": -60, "south": -30, "east": -50, "north": -20}
+    assert client.get("/api/patches", params=elsewhere).json()["features"] == []
+
     monkeypatch.setattr("terradelta.report.viewer.application.MAX_PATCHES_DRAWN", 5)
     everything = {"west": west, "south": south, "east": east, "north": north}
     few = client.get("/api/patches", params=everything).json()
@@ -211,6 +217,25 @@ def test_a_geopackage_that_another_program_holds_is_told(client, folder, layer, 
     assert answer.status_code == 409
     assert "locked" in answer.json()["detail"]
     assert review(client, int(layer.index[0]), status="accepted").status_code == 200
+
+
+def test_patches_are_drawn_while_reviews_are_written(client, folder, layer):
+    west, south, east, north = layer.to_crs("EPSG:4326").total_bounds
+    view = {"west": west, "south": south, "east": east, "north": north}
+    fids = [int(fid) for fid in layer.index[:40]]
+    with ThreadPoolExecutor(3) as pool:
+        written = [pool.submit(review, client, fid, status="accepted") for fid in fids]
+        drawn = [pool.submit(client.get, "/api/patches", params=view) for _ in fids]
+        assert {answer.result().status_code for answer in [*written, *drawn]} == {200}
+    assert client.get("/api/sums").json()["statuses"]["accepted"]["count"] == len(fids)
+
+
+def test_a_review_that_somebody_spoilt_in_another_program_is_named(client, folder, layer):
+    review(client, int(layer.index[0]), status="relabelled", from_id=4, to_id=1)
+    with closing(sqlite3.connect(folder / "changes.gpkg")) as connection, connection:
+        connection.execute("UPDATE reviews SET reviewed_to = 'lava'")
+    with pytest.raises(DataError, match="tree → lava"):
+        connect(folder)
 
 
 def test_the_checked_map_leaves_out_and_changes_what_was_reviewed(client, folder, layer, tmp_path):

@@ -131,6 +131,11 @@ def test_image_tiles_are_the_rasters_warped_and_clear_without_data(client, scene
         assert error < elsewhere / 3
 
 
+def test_the_whole_world_is_a_tile_too(client):
+    for layer in ("before", "change", "confidence"):
+        assert client.get(f"/tiles/{layer}/0/0/0").status_code == 200
+
+
 def test_confidence_tiles_grow_brighter_with_confidence(client, folder):
     layer = client.get("/api/session").json()["layers"]["change"]
     tile = find_tile(layer["bounds"], layer["max_zoom"])

@@ -19,10 +19,12 @@ import numpy as np
 import pyogrio
 import pyproj
 import shapely
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from pyogrio.raw import read as read_features
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
+from terradelta.errors import DataError
 from terradelta.geo.vector import LAYER
 from terradelta.report.viewer.result import Result
 from terradelta.report.viewer.reviews import STATUSES, Review, ReviewStore
@@ -58,6 +60,10 @@ class PatchTable:
 
     Args:
         result: The prediction.
+
+    Raises:
+        DataError: If a saved review cannot be understood.
+        OutputError: If the reviews cannot be read.
     """
 
     def __init__(self, result: Result):
@@ -76,7 +82,10 @@ class PatchTable:
         self._predicted_from, self._predicted_to = predicted
         self._from, self._to = (ids.copy() for ids in predicted)
         self._status = np.zeros(len(frame), dtype=np.int8)
-        _, self._bounds_4N = pyogrio.read_bounds(self._path, layer=LAYER)
+        fids, self._bounds_4N = pyogrio.read_bounds(self._path, layer=LAYER)
+        assert (fids == self._fids).all()
+        # West, south, east, north of the map: other views may have no place in its CRS.
+        self._extent = transform_bounds(self._crs, WGS84, *result.grid.bounds)
         # Largest first; of equals the first.
         self._order = np.argsort(-self._area_m2, kind="stable")
         self._rank = np.empty(len(frame), dtype=np.int64)
@@ -185,7 +194,13 @@ class PatchTable:
             A feature collection whose member `omitted` counts those beyond the limit. A feature's
             id is the patch's fid, its properties are `transition` and `status` of the checked map.
         """
-        left, bottom, right, top = transform_bounds(WGS84, self._crs, *bounds)
+        extent = self._extent
+        lows = max(bounds[0], extent[0]), max(bounds[1], extent[1])
+        highs = min(bounds[2], extent[2]), min(bounds[3], extent[3])
+        if lows[0] >= highs[0] or lows[1] >= highs[1]:
+            return '{"type":"FeatureCollection","omitted":0,"features":[]}'
+        left, bottom, right, top = transform_bounds(WGS84, self._crs, *lows, *highs)
+        units_per_degree = (right - left) / (highs[0] - lows[0])
         min_x, min_y, max_x, max_y = self._bounds_4N
         seen_N = self._choose(wanted)
         seen_N &= (min_x <= right) & (max_x >= left) & (min_y <= top) & (max_y >= bottom)
@@ -195,7 +210,7 @@ class PatchTable:
             rows = rows[np.argpartition(self._rank[rows], limit)[:limit]]
         rows = np.sort(rows)
         transitions = self._classes.encode_transition(self._from[rows], self._to[rows])
-        outlines = self._read_outlines(rows, (right - left) / VIEW_PX)
+        outlines = self._read_outlines(rows, units_per_degree * (bounds[2] - bounds[0]) / VIEW_PX)
         features = (
             f'{{"type":"Feature","id":{fid},"properties":{{"transition":{transition},'
             f'"status":"{STATUSES[status]}"}},"geometry":{geometry}}}'
@@ -253,12 +268,20 @@ class PatchTable:
             self._apply(row, review)
 
     def _apply(self, row: int, review: Review):
-        self._status[row] = STATUSES.index(review.status)
+        names = self._classes.names
         self._from[row], self._to[row] = self._predicted_from[row], self._predicted_to[row]
-        if review.status == "relabelled":
-            names = self._classes.names
-            self._from[row] = names.index(review.reviewed_from or names[self._from[row]])
-            self._to[row] = names.index(review.reviewed_to or names[self._to[row]])
+        try:
+            self._status[row] = STATUSES.index(review.status)
+            if review.status == "relabelled":
+                self._from[row] = names.index(review.reviewed_from or "")
+                self._to[row] = names.index(review.reviewed_to or "")
+        except ValueError as error:
+            raise DataError(
+                f"{self._path}: the review of patch {self._fids[row]} says {review.status}, "
+                f"{review.reviewed_from} → {review.reviewed_to}; known are {', '.join(STATUSES)} "
+                f"and the classes {', '.join(names[1:])}",
+                fix="correct that row of its table `reviews`",
+            ) from error
 
     def _choose(self, wanted: PatchFilter) -> np.ndarray:
         """Return which patches are meant, (N,) bool."""
@@ -278,10 +301,17 @@ class PatchTable:
         """Return the outlines of some patches in degrees, simplified by so many CRS units."""
         if not len(rows):
             return np.array([], dtype=object)
-        # In the order of the file, whatever that of the request.
-        _, fids, wkb, _ = read_features(
-            self._path, layer=LAYER, columns=[], fids=self._fids[rows], return_fids=True
-        )
+        try:
+            # GDAL cannot open the file in the moment in which a review is written.
+            with self._lock:
+                _, fids, wkb, _ = read_features(
+                    self._path, layer=LAYER, columns=[], fids=self._fids[rows], return_fids=True
+                )
+        except (DataSourceError, DataLayerError, FeatureError) as error:
+            raise DataError(
+                f"the outlines of patches in {self._path} cannot be read: {error}",
+                fix="close other programs that are editing it, and look again",
+            ) from error
         assert (fids == self._fids[rows]).all()
         to_degrees = pyproj.Transformer.from_crs(self._crs, WGS84, always_xy=True)
 

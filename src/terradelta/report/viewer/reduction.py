@@ -87,7 +87,7 @@ class Reduction:
             with self._opened() as source, self._create(source) as target:
                 for row in range(0, target.height, ROWS):
                     self._copy(source, target, row)
-                    self.done_share = (row + 1) / target.height
+                    self.done_share = min(row + ROWS, target.height) / target.height
             with rasterio.open(self.path, "r+") as target:
                 target.build_overviews(OVERVIEWS, Resampling.average)
         except (RasterioError, OSError) as error:

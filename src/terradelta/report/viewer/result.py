@@ -80,11 +80,12 @@ class Result:
             date: _find_raster(folder, date, run[date], given)
             for date, given in (("before", before), ("after", after))
         }
+        classes = read_classes(folder)
         return cls(
             folder=folder,
             rasters=rasters,
-            polygons=provide_geopackage(folder, read_classes(folder)),
-            classes=read_classes(folder),
+            polygons=provide_geopackage(folder, classes),
+            classes=classes,
             grid=Grid(
                 CRS.from_wkt(grid["crs"]),
                 Affine(*grid["transform"]),
