@@ -83,9 +83,9 @@ def _check(
     frame: geopandas.GeoDataFrame, reviews: dict[int, Review], classes: ClassTable
 ) -> geopandas.GeoDataFrame:
     """Return patches as they were left."""
-    # Behind the columns of `changes`.
-    frame.insert(frame.columns.get_loc("geometry"), "status", "unreviewed")
-    frame.insert(frame.columns.get_loc("geometry"), "note", "")
+    # Behind the columns of `changes`, before the geometry.
+    frame.insert(len(frame.columns) - 1, "status", "unreviewed")
+    frame.insert(len(frame.columns) - 1, "note", "")
     for fid in frame.index.intersection(list(reviews)):
         review = reviews[fid]
         frame.loc[fid, ["status", "note"]] = review.status, review.note

@@ -155,11 +155,9 @@ class PatchTable:
             return None
         return int(self._fids[self._order[ranks[position]]])
 
-    def describe(self, fid: int) -> dict[str, Any] | None:
-        """Return the facts of a patch, its outline as GeoJSON and its review; None if unknown."""
-        row = self._row_of.get(fid)
-        if row is None:
-            return None
+    def describe(self, fid: int) -> dict[str, Any]:
+        """Return the facts of a patch, which must be known: outline as GeoJSON, review and all."""
+        row = self._row_of[fid]
         review = self._reviews.get(fid)
         (outline,) = self._read_outlines(np.array([row]))
         west, south, east, north = shapely.bounds(outline).tolist()
