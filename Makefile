@@ -1,11 +1,13 @@
 # Everything a newcomer needs: `make demo`, `make test`. Each target installs what it uses into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+MAPLIBRE := src/terradelta/report/viewer/page/maplibre-gl
+MAPLIBRE_VERSION := 6.17.0
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 SHARED ?= ../shared/data
 # The pinned torch has a CPU build; see constraints.txt.
 
-.PHONY: demo test test-slow browser qgis check format bench weights real-pairs assets docs clean hooks
+.PHONY: demo test test-slow browser qgis check format bench weights real-pairs vendor docs clean hooks
 
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
@@ -46,6 +48,15 @@ weights: .venv/installed-dev   ## train the default model again on the folders i
 
 real-pairs: .venv/installed-dev ## the default model and its rivals on real pairs of SHARED
 	$(BIN)/python benchmarks/real/table.py --shared $(SHARED)
+
+vendor:                        ## fetch MapLibre GL JS for the map viewer again, through npm
+	rm -rf $(MAPLIBRE) && mkdir -p $(MAPLIBRE)
+	npm pack --silent --pack-destination $(MAPLIBRE) maplibre-gl@$(MAPLIBRE_VERSION)
+	tar -xzf $(MAPLIBRE)/maplibre-gl-$(MAPLIBRE_VERSION).tgz -C $(MAPLIBRE) --strip-components 1 package/LICENSE.txt
+	tar -xzf $(MAPLIBRE)/maplibre-gl-$(MAPLIBRE_VERSION).tgz -C $(MAPLIBRE) --strip-components 2 \
+	  package/dist/maplibre-gl.mjs package/dist/maplibre-gl-worker.mjs package/dist/maplibre-gl.css
+	sed -i '/^\/\/# sourceMappingURL=/d' $(MAPLIBRE)/*.mjs
+	rm $(MAPLIBRE)/*.tgz
 
 docs: .venv/installed-dev      ## the documentation as a site in site/
 	$(BIN)/zensical build

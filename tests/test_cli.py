@@ -23,6 +23,7 @@ VERBS = (
     "assess",
     "stats",
     "report",
+    "view",
     "train",
     "evaluate",
     "compare",
@@ -53,7 +54,7 @@ def test_help_starts_without_torch_or_gdal(verb):
         f"    main([{', '.join(map(repr, verb))}{',' if verb else ''} '--help'])\n"
         "except SystemExit as stop:\n"
         "    assert not stop.code\n"
-        "print(sorted({'torch', 'rasterio', 'numpy'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'rasterio', 'numpy', 'fastapi'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: terradelta")
@@ -89,6 +90,8 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
         ("assess", "missing.gpkg"),
         ("stats", "missing", "--zones", "missing.gpkg"),
         ("report", "missing"),
+        ("view", "missing"),
+        ("view", "missing", "--export", "checked.gpkg"),
         ("train", "missing", "-o", "out"),
         ("score", "missing", "missing"),
         ("score", "missing", "missing", "--against", "other"),

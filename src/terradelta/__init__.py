@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
     from terradelta.report.page import report as report
+    from terradelta.report.viewer.server import view as view
     from terradelta.train.comparison import compare_runs as compare_runs
     from terradelta.train.config import TrainConfig as TrainConfig
     from terradelta.train.loop import train as train
@@ -80,6 +81,7 @@ _HOMES = {
     "score": "terradelta.evaluate.scoring",
     "stats": "terradelta.evaluate.area_estimation.zonal",
     "train": "terradelta.train.loop",
+    "view": "terradelta.report.viewer.server",
 }
 __all__ = [*_HOMES, "losses"]  # pyright: ignore[reportUnsupportedDunderAll]
 

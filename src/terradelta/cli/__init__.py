@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from terradelta.cli import areas, datasets, learning, mapping, models
+from terradelta.cli import areas, datasets, learning, mapping, models, viewing
 from terradelta.cli.application import app
 from terradelta.errors import TerradeltaError
 from terradelta.train.config import TrainConfig
 
-__all__ = ["app", "areas", "datasets", "learning", "main", "mapping", "models"]
+__all__ = ["app", "areas", "datasets", "learning", "main", "mapping", "models", "viewing"]
 
 
 def _load_recipe(arguments: Sequence[str]):

@@ -6,10 +6,13 @@ colours, or near infrared where its header says alpha. Each is wrapped in a virt
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -36,6 +39,7 @@ ARCHIVES = {
     ".tar.gz": "/vsitar/",
     ".gz": "/vsigzip/",
 }
+HEADER_BYTES = 65_536
 ALPHA_PROBES = 5
 ALPHA_PROBE_SIZE_PX = 64
 OPAQUE_SHARE = 0.9
@@ -200,6 +204,35 @@ def open_raster(path: str | Path) -> DatasetReader:
             fix="name one of the subdatasets instead of the container",
         )
     return dataset
+
+
+def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
+    """Return what identifies an input: name, size, shape, and a hash of its header.
+
+    The hash is of what GDAL reads of the header and, for a local file, of its first 64 KiB.
+    """
+    facts = {
+        "driver": dataset.driver,
+        "width": dataset.width,
+        "height": dataset.height,
+        "bands": dataset.count,
+        "dtypes": list(dataset.dtypes),
+        "crs": dataset.crs.to_string() if dataset.crs else None,
+        "transform": list(dataset.transform)[:6],
+        "nodata": None if dataset.nodata is None else repr(dataset.nodata),
+    }
+    digest = hashlib.sha256(json.dumps([facts, dataset.tags()], sort_keys=True).encode())
+    size_bytes = None
+    if Path(path).is_file():
+        size_bytes = Path(path).stat().st_size
+        with Path(path).open("rb") as file:
+            digest.update(file.read(HEADER_BYTES))
+    return {
+        "path": str(path),
+        **facts,
+        "size_bytes": size_bytes,
+        "header_sha256": digest.hexdigest(),
+    }
 
 
 def _is_paletted(dataset: DatasetReader) -> bool:

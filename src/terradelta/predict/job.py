@@ -6,7 +6,6 @@ them; shards meet there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -19,7 +18,6 @@ import numpy as np
 from affine import Affine
 from filelock import FileLock, Timeout
 from rasterio.crs import CRS
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from terradelta.classes import ClassTable
@@ -30,7 +28,6 @@ from terradelta.predict.store import BlockStore
 from terradelta.predict.tiling import BlockPlan, Tiling
 
 JOB_FILE = "job.json"
-HEADER_BYTES = 65_536
 NOT_COMPARED = ("path", "folder", "size_bytes")
 """Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
 truncated and has been fetched again."""
@@ -132,35 +129,6 @@ class Job:
 def partial_folder(output: Path) -> Path:
     """Return where an output is under way."""
     return output.with_name(f"{output.name}.partial")
-
-
-def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
-    """Return what identifies an input: name, size, shape, and a hash of its header.
-
-    The hash is of what GDAL reads of the header and, for a local file, of its first 64 KiB.
-    """
-    facts = {
-        "driver": dataset.driver,
-        "width": dataset.width,
-        "height": dataset.height,
-        "bands": dataset.count,
-        "dtypes": list(dataset.dtypes),
-        "crs": dataset.crs.to_string() if dataset.crs else None,
-        "transform": list(dataset.transform)[:6],
-        "nodata": None if dataset.nodata is None else repr(dataset.nodata),
-    }
-    digest = hashlib.sha256(json.dumps([facts, dataset.tags()], sort_keys=True).encode())
-    size_bytes = None
-    if Path(path).is_file():
-        size_bytes = Path(path).stat().st_size
-        with Path(path).open("rb") as file:
-            digest.update(file.read(HEADER_BYTES))
-    return {
-        "path": str(path),
-        **facts,
-        "size_bytes": size_bytes,
-        "header_sha256": digest.hexdigest(),
-    }
 
 
 def describe_grid(grid: Grid) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.pair import PairWindow, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale
-from terradelta.geo.source import Bands
+from terradelta.geo.source import Bands, describe_source
 from terradelta.predict.engine import Predictor
-from terradelta.predict.job import Job, describe_grid, describe_plan, describe_source
+from terradelta.predict.job import Job, describe_grid, describe_plan
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_memory
 from terradelta.predict.pace import Pace
 from terradelta.predict.stream import answer_blocks

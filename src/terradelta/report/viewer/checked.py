@@ -1,0 +1,99 @@
+"""The checked map: the patches as people left them, in a GeoPackage of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+
+from terradelta.classes import ClassTable
+from terradelta.errors import ArgumentError
+from terradelta.geo.style import write_layer_style
+from terradelta.geo.vector import CHUNK_ROWS, LAYER, PolygonWriter
+from terradelta.outputs import refuse_existing, stage_file
+from terradelta.report.viewer.polygons import provide_geopackage
+from terradelta.report.viewer.result import read_classes
+from terradelta.report.viewer.reviews import Review, ReviewStore
+
+
+def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = False) -> int:
+    """Write the checked map's patches: rejected ones left out, relabelled ones changed.
+
+    The columns are those of `changes`, with `status` and `note` behind them; patches that nobody
+    looked at are in it as they were predicted, their status "unreviewed".
+
+    Args:
+        folder: A prediction of two rasters.
+        path: The GeoPackage to make.
+        overwrite: Replace an existing file.
+
+    Returns:
+        How many patches it holds.
+
+    Raises:
+        ArgumentError: If `path` does not end in `.gpkg`.
+        OutputExistsError: If it exists and `overwrite` is False.
+        OutputError: If it cannot be written.
+    """
+    folder, path = Path(folder), Path(path)
+    if path.suffix != ".gpkg":
+        raise ArgumentError(
+            f"{path} does not end in .gpkg", fix="the checked map is written as a GeoPackage"
+        )
+    refuse_existing(path, overwrite)
+    classes = read_classes(folder)
+    source = provide_geopackage(folder, classes)
+    if path.resolve() == source.resolve():
+        raise ArgumentError(
+            f"{path} holds the reviews themselves", fix="choose another file for the checked map"
+        )
+    reviews = ReviewStore(source).read()
+    transitions: set[int] = set()
+    with stage_file(path) as staged:
+        staged.unlink(missing_ok=True)
+        with PolygonWriter(staged, None) as writer:
+            for frame in _read_chunks(source):
+                checked = _check(frame, reviews, classes)
+                transitions.update(checked["transition"].tolist())
+                writer.write(checked)
+        write_layer_style(staged, classes, transitions)
+    return writer.count
+
+
+def _read_chunks(path: Path) -> Iterator[geopandas.GeoDataFrame]:
+    """Yield the patches in order, at least one frame."""
+    count = pyogrio.read_info(path, layer=LAYER)["features"]
+    for chunk in range(max(1, math.ceil(count / CHUNK_ROWS))):
+        frame = pyogrio.read_dataframe(
+            path,
+            layer=LAYER,
+            skip_features=chunk * CHUNK_ROWS,
+            max_features=CHUNK_ROWS,
+            fid_as_index=True,
+        )
+        assert isinstance(frame, geopandas.GeoDataFrame)
+        yield frame
+
+
+def _check(
+    frame: geopandas.GeoDataFrame, reviews: dict[int, Review], classes: ClassTable
+) -> geopandas.GeoDataFrame:
+    """Return patches as they were left."""
+    # Behind the columns of `changes`, before the geometry.
+    frame.insert(len(frame.columns) - 1, "status", "unreviewed")
+    frame.insert(len(frame.columns) - 1, "note", "")
+    for fid in frame.index.intersection(list(reviews)):
+        review = reviews[fid]
+        frame.loc[fid, ["status", "note"]] = review.status, review.note
+        if review.status == "relabelled":
+            labels = review.reviewed_from, review.reviewed_to
+            frame.loc[fid, ["from", "to"]] = labels
+            ids = (classes.names.index(str(label)) for label in labels)
+            frame.loc[fid, "transition"] = classes.encode_transition(*ids)
+    kept = frame[np.array(frame["status"] != "rejected")].reset_index(drop=True)
+    assert isinstance(kept, geopandas.GeoDataFrame)
+    return kept

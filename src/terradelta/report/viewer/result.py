@@ -1,0 +1,163 @@
+"""The prediction folder that is viewed: what its files say, and where its two rasters lie."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from terradelta.classes import ClassTable
+from terradelta.errors import DataError, RasterError
+from terradelta.geo.grid import Grid, allow_no_place
+from terradelta.geo.source import describe_source, open_source
+from terradelta.report.viewer.polygons import provide_geopackage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A prediction of a georeferenced pair."""
+
+    folder: Path
+    """The prediction folder."""
+    rasters: dict[str, str]
+    """Path of the raster of each date, "before" and "after"."""
+    polygons: Path
+    """The GeoPackage of its patches."""
+    classes: ClassTable
+    """What the maps' values mean."""
+    grid: Grid
+    """The pixels of the pair that it was made of; the maps lie on it or on a part of it."""
+    run: dict[str, Any]
+    """The content of run.json."""
+    summary: dict[str, Any]
+    """The content of summary.json."""
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        before: str | Path | None = None,
+        after: str | Path | None = None,
+    ) -> Result:
+        """Read a prediction folder.
+
+        Args:
+            folder: What `predict` made of two rasters.
+            before: Where the earlier raster is now, if not where it was.
+            after: Where the later raster is now.
+
+        Raises:
+            DataError: If the folder is no prediction of rasters.
+            RasterError: If the prediction has no CRS or one of its rasters cannot be opened.
+            OutputError: If GeoParquet polygons cannot be copied into a GeoPackage.
+        """
+        folder = Path(folder)
+        run, summary = (_read_json(folder, name) for name in ("run.json", "summary.json"))
+        if not (folder / "change.tif").is_file():
+            raise DataError(
+                f"{folder} holds no change.tif: its images have no place on a map",
+                fix="look at the pictures in its before/, after/ and change/",
+            )
+        grid = run["grid"]
+        if grid["crs"] is None:
+            raise RasterError(
+                f"{folder} has no coordinate reference system, and a map needs one",
+                fix="look at its picture.png (`predict --picture`) or report.html, or georeference "
+                "both rasters and predict again",
+            )
+        rasters = {
+            date: _find_raster(folder, date, run[date], given)
+            for date, given in (("before", before), ("after", after))
+        }
+        classes = read_classes(folder)
+        return cls(
+            folder=folder,
+            rasters=rasters,
+            polygons=provide_geopackage(folder, classes),
+            classes=classes,
+            grid=Grid(
+                CRS.from_wkt(grid["crs"]),
+                Affine(*grid["transform"]),
+                grid["width"],
+                grid["height"],
+            ),
+            run=run,
+            summary=summary,
+        )
+
+
+def read_classes(folder: Path) -> ClassTable:
+    """Return the class table of a prediction folder, which its maps carry.
+
+    Raises:
+        RasterError: If the map of the earlier date cannot be opened or names no classes.
+    """
+    path = folder / "before_class.tif"
+    with open_map(path) as dataset:
+        tags, palette = dataset.tags(1), dataset.colormap(1)
+    count = sum(key.startswith("class_") for key in tags)
+    if count == 0:
+        raise RasterError(
+            f"{path} does not name its classes: it has the tags {', '.join(tags) or 'none'}",
+            fix="copy the maps as files; gdal_translate keeps their tags as well",
+        )
+    names = tuple(tags[f"class_{value}"] for value in range(count))
+    return ClassTable(names, tuple(palette[value][:3] for value in range(count)))
+
+
+def open_map(path: Path) -> DatasetReader:
+    """Open a map of a prediction folder.
+
+    Raises:
+        RasterError: If it cannot be opened.
+    """
+    try:
+        with allow_no_place():
+            return rasterio.open(path)
+    except RasterioError as error:
+        raise RasterError(
+            f"{path} cannot be opened: {error}", fix="run the same `terradelta predict` again"
+        ) from error
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} is no prediction: its {name} cannot be read ({error})",
+            fix="name the folder that `terradelta predict ... -o FOLDER` made",
+        ) from error
+
+
+def _find_raster(
+    folder: Path, date: str, recorded: dict[str, Any], given: str | Path | None
+) -> str:
+    """Return the path of a raster that can be opened."""
+    path = str(recorded["path"] if given is None else given)
+    try:
+        with open_source(path) as _:
+            pass
+        with allow_no_place(), rasterio.open(path) as dataset:
+            found = describe_source(dataset, path)["header_sha256"]
+    except (RasterError, RasterioError) as error:
+        if given is not None:
+            raise
+        raise RasterError(
+            f"{path}, the {date} raster of {folder}, cannot be opened: {error}",
+            fix=f"say where it is now with --{date} FILE",
+        ) from error
+    if found != recorded["header_sha256"]:
+        logger.warning("%s is not the file, or not as it was, that %s was made of", path, folder)
+    return path

@@ -1,0 +1,105 @@
+"""The `view` verb: a server on this machine that shows one prediction in the browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import secrets
+import socket
+import threading
+import webbrowser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from terradelta.errors import ArgumentError
+
+PORT = 8765
+"""Taken if it is free, so that an open page finds the server when it is started again."""
+ADDRESS = "127.0.0.1"
+
+logger = logging.getLogger(__name__)
+
+
+def view(
+    folder: str | Path,
+    *,
+    port: int | None = None,
+    browser: bool = True,
+    before: str | Path | None = None,
+    after: str | Path | None = None,
+    basemap: str | None = None,
+):
+    """Show a prediction of two rasters in the browser until interrupted.
+
+    The server answers this machine only. It reads the prediction's files and the two rasters, and
+    writes nothing but reviews, into the prediction's `changes.gpkg`.
+
+    Args:
+        folder: The prediction.
+        port: Where to listen; 8765 by default, or any free port if that is taken.
+        browser: Whether to open the page in the browser.
+        before: Where the earlier raster is now, if not where it was.
+        after: Where the later raster is now.
+        basemap: Address of outside tiles to lay below, with {z}, {x} and {y}.
+
+    Raises:
+        ArgumentError: If the extra `view` is not installed, the port is taken or the basemap is no
+            address of tiles.
+        TerradeltaError: If the prediction or its rasters cannot be opened.
+    """
+    for package in ("fastapi", "uvicorn", "rio_tiler"):
+        if importlib.util.find_spec(package) is None:
+            raise ArgumentError(
+                f"the map viewer needs {package}, which is not installed",
+                fix='pip install "terradelta[view]"',
+            )
+    import uvicorn
+
+    from terradelta.report.viewer.application import create_application
+    from terradelta.report.viewer.result import Result
+
+    _require_tiles(basemap)
+    result = Result.load(folder, before=before, after=after)
+    with _listen(port) as listener:
+        app = create_application(result, secrets.token_urlsafe(32), basemap)
+        address = f"http://{ADDRESS}:{listener.getsockname()[1]}/"
+        print(f"{folder} is shown at {address}\nCtrl-C ends it", flush=True)
+        if browser:
+            # The listener queues the request until the server is up.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        )
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            logger.info("ended; reviews are in %s", result.polygons)
+
+
+def _listen(port: int | None) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((ADDRESS, PORT if port is None else port))
+    except (OSError, OverflowError) as error:
+        if port is not None:
+            listener.close()
+            raise ArgumentError(
+                f"port {port} of {ADDRESS} cannot be used: {error}",
+                fix="give another one, or leave --port out to take any that is free",
+            ) from error
+        listener.bind((ADDRESS, 0))
+    listener.listen()
+    return listener
+
+
+def _require_tiles(basemap: str | None):
+    if basemap is None:
+        return
+    parts = urlsplit(basemap)
+    is_address = parts.scheme in ("http", "https") and parts.hostname
+    if not is_address or not all(key in basemap for key in ("{z}", "{x}", "{y}")):
+        raise ArgumentError(
+            f"the basemap {basemap!r} is no address of tiles",
+            fix="give one like https://tiles.example.org/{z}/{x}/{y}.png",
+        )

@@ -1,0 +1,273 @@
+"""Rasters as web-mercator tiles: the images of both dates, the change map, the confidence.
+
+Legend of the array names: C bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import morecantile
+import numpy as np
+from PIL import Image
+from rasterio.crs import CRS
+from rasterio.io import DatasetReader
+from rasterio.warp import transform, transform_bounds
+from rio_tiler.models import ImageData
+from rio_tiler.reader import part
+
+from terradelta.geo.grid import cut_window
+from terradelta.geo.source import open_source, select_bands
+from terradelta.geo.style import RAMP
+from terradelta.report.viewer.reduction import ZOOMS as REDUCED_ZOOMS
+from terradelta.report.viewer.reduction import Reduction
+from terradelta.report.viewer.result import Result, open_map
+
+TILE_SIZE_PX = 512
+WEB_MERCATOR = CRS.from_epsg(3857)
+MERCATOR_TILES = morecantile.tms.get("WebMercatorQuad")
+JPEG_QUALITY = 85
+WEBP_QUALITY = 85
+SAMPLE_SIZE_PX = 256
+SAMPLES_PER_SIDE = 5
+
+
+class RasterTiles:
+    """One raster, cut into tiles; several threads may ask at once.
+
+    A GDAL dataset serves one thread at a time; opening one for each tile takes a tenth of the
+    tile's time and leaves nothing to be closed.
+
+    Args:
+        opened: Returns the raster, opened, as a context manager.
+        resampling: "nearest", which is exact and fast, or "bilinear", which is smooth.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], AbstractContextManager[DatasetReader]],
+        resampling: Literal["nearest", "bilinear"],
+    ):
+        self._opened = opened
+        self._resampling: Literal["nearest", "bilinear"] = resampling
+
+    def read(
+        self,
+        tile: tuple[int, int, int],
+        bands: list[int],
+        offset_m: tuple[float, float] = (0.0, 0.0),
+    ) -> ImageData:
+        """Return the pixels of a tile (zoom, column, row).
+
+        Args:
+            tile: Zoom, column, row in the web-mercator quad.
+            bands: Numbers of the bands to read, from 1.
+            offset_m: Read so much further right and up, in web-mercator metres.
+        """
+        zoom, column, row = tile
+        left, bottom, right, top = MERCATOR_TILES.xy_bounds(morecantile.Tile(column, row, zoom))
+        x, y = offset_m
+        with self._opened() as dataset:
+            return part(
+                dataset,
+                (left + x, bottom + y, right + x, top + y),
+                bounds_crs=WEB_MERCATOR,
+                dst_crs=WEB_MERCATOR,
+                indexes=bands,
+                width=TILE_SIZE_PX,
+                height=TILE_SIZE_PX,
+                resampling_method=self._resampling,
+                reproject_method=self._resampling,
+            )
+
+
+class ImageTiles:
+    """The image of one date in red, green and blue.
+
+    Args:
+        result: The prediction.
+        date: "before" or "after".
+    """
+
+    def __init__(self, result: Result, date: str):
+        path, parameters = result.rasters[date], result.run["parameters"]
+        bands = parameters["bands"]
+        names = list(result.run["band_names"])
+
+        def opened() -> AbstractContextManager[DatasetReader]:
+            return open_source(path, bands)
+
+        with opened() as dataset:
+            selected = select_bands(dataset, names, bands)
+            self._bands = [selected[index] for index in _choose_colours(names)]
+            self.value_range = _find_range(dataset, self._bands, parameters["value_range"])
+            self.bounds = _wgs84_bounds(dataset)
+            self.max_zoom = _find_max_zoom(dataset)
+            is_slow = Reduction.is_needed(dataset)
+        self._offset_m = _find_offset(result) if date == "after" else (0.0, 0.0)
+        self._tiles = RasterTiles(opened, "nearest")
+        self.reduction: Reduction | None = None
+        """A small copy of the image for far zooms, in the making or done."""
+        if is_slow:
+            self.reduction = Reduction(opened, self._bands, self._stretch)
+            self._reduced_tiles = RasterTiles(self.reduction.open, "nearest")
+            self.reduction.start()
+
+    def draw(self, tile: tuple[int, int, int]) -> tuple[bytes, str] | None:
+        """Return a tile as JPEG, or WebP where a part of it holds no data, and its media type.
+
+        Returns None while a reduced copy that the tile is to be read from is in the making.
+        """
+        if self.reduction is not None and tile[0] <= self.max_zoom - REDUCED_ZOOMS:
+            if not self.reduction.is_done:
+                return None
+            image = self._reduced_tiles.read(tile, [1, 2, 3], self._offset_m)
+            rgb_CHW = image.array.data
+        else:
+            image = self._tiles.read(tile, self._bands, self._offset_m)
+            rgb_CHW = self._stretch(image.array.data)
+        is_empty_HW = image.mask == 0
+        if not is_empty_HW.any():
+            picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(rgb_CHW, 0, -1)))
+            return _encode(picture, "jpeg", quality=JPEG_QUALITY), "image/jpeg"
+        rgba_HWC = np.dstack([*rgb_CHW, np.where(is_empty_HW, 0, 255).astype(np.uint8)])
+        # With holes; as PNG it would take three times the time and ten times the bytes.
+        webp = _encode(Image.fromarray(rgba_HWC), "webp", quality=WEBP_QUALITY, method=0)
+        return webp, "image/webp"
+
+    def _stretch(self, image_CHW: np.ndarray) -> np.ndarray:
+        """Return stored values as 0 to 255."""
+        low, high = self.value_range
+        if image_CHW.dtype == np.uint8 and (low, high) == (0, 255):
+            return image_CHW
+        scaled_CHW = (image_CHW.astype(np.float32) - low) * (255 / max(high - low, 1e-9))
+        return np.nan_to_num(scaled_CHW).clip(0, 255).astype(np.uint8)
+
+
+class ChangeTiles:
+    """The change map in its palette."""
+
+    def __init__(self, result: Result):
+        path = result.folder / "change.tif"
+        self._classes = result.classes
+        with open_map(path) as dataset:
+            self.bounds = _wgs84_bounds(dataset)
+            self.max_zoom = _find_max_zoom(dataset)
+        self._tiles = RasterTiles(lambda: open_map(path), "nearest")
+
+    def read(self, tile: tuple[int, int, int]) -> ImageData:
+        """Return the transitions in a tile."""
+        return self._tiles.read(tile, [1])
+
+    def draw(self, tile: tuple[int, int, int], transitions: Collection[int] | None = None) -> bytes:
+        """Return a tile as PNG, unchanged ground left clear.
+
+        Args:
+            tile: Zoom, column, row.
+            transitions: Those to show, all by default.
+        """
+        palette_N4 = np.zeros((self._classes.num_transitions, 4), dtype=np.uint8)
+        for transition in range(1, len(palette_N4)):
+            if transitions is None or transition in transitions:
+                palette_N4[transition] = (*self._classes.colour_transition(transition), 255)
+        return _paint(self.read(tile), palette_N4)
+
+
+class ConfidenceTiles:
+    """The confidence from dark, unsure, to bright."""
+
+    def __init__(self, result: Result):
+        path = result.folder / "confidence.tif"
+        self._tiles = RasterTiles(lambda: open_map(path), "nearest")
+        steps = np.linspace(0, len(RAMP) - 1, 101)
+        ramp = [np.interp(steps, range(len(RAMP)), channel) for channel in zip(*RAMP, strict=True)]
+        self._palette_N4 = np.stack([*ramp, np.full(101, 255)], axis=1).round().astype(np.uint8)
+
+    def draw(self, tile: tuple[int, int, int]) -> bytes:
+        """Return a tile as PNG."""
+        return _paint(self._tiles.read(tile, [1]), self._palette_N4)
+
+
+def _paint(image: ImageData, palette_N4: np.ndarray) -> bytes:
+    """Return a band in the colours (red, green, blue, alpha) of its values, as PNG.
+
+    Values beyond the palette and pixels without data are clear.
+    """
+    values_HW = image.array.data[0]
+    clear = len(palette_N4)
+    values_HW = np.where((image.mask == 0) | (values_HW > clear), clear, values_HW)
+    palette_N4 = np.vstack([palette_N4, np.zeros((1, 4), dtype=np.uint8)])
+    if len(palette_N4) > 256:
+        return _encode(Image.fromarray(palette_N4[values_HW]), "png", compress_level=1)
+    # Indexed: a quarter of the bytes to compress.
+    picture = Image.fromarray(values_HW.astype(np.uint8))
+    picture.putpalette(palette_N4[:, :3].tobytes())
+    alpha = palette_N4[:, 3].tobytes()
+    return _encode(picture, "png", compress_level=1, transparency=alpha)
+
+
+def _encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _choose_colours(band_names: list[str]) -> list[int]:
+    """Return which of a model's bands are shown as red, green and blue."""
+    colours = ["red", "green", "blue"]
+    if set(colours) <= set(band_names):
+        return [band_names.index(colour) for colour in colours]
+    return [0, 1, 2] if len(band_names) >= 3 else [0, 0, 0]
+
+
+def _find_range(
+    dataset: DatasetReader, bands: list[int], given: list[float] | None
+) -> tuple[float, float]:
+    """Return the values that are black and white: given, 8 bits, or the middle 96 percent."""
+    if given is not None:
+        return given[0], given[1]
+    if dataset.dtypes[bands[0] - 1] == "uint8":
+        return 0.0, 255.0
+    side = min(SAMPLE_SIZE_PX, dataset.width, dataset.height)
+    samples = []
+    for row in np.linspace(0, dataset.height - side, SAMPLES_PER_SIDE).astype(int):
+        for column in np.linspace(0, dataset.width - side, SAMPLES_PER_SIDE).astype(int):
+            window = cut_window(int(column), int(row), side, side)
+            values = dataset.read(bands, window=window, masked=True).compressed()
+            samples.append(values[np.isfinite(values)])
+    values = np.concatenate(samples)
+    if not len(values):
+        return 0.0, 1.0
+    low, high = np.percentile(values, (2, 98))
+    return float(low), float(high)
+
+
+def _find_offset(result: Result) -> tuple[float, float]:
+    """Return how far from its place the after image is read, in web-mercator metres.
+
+    `predict --register` measured a shift of the images in pixels of the grid and undid it.
+    """
+    columns, rows = result.run.get("shift_px", (0, 0))
+    if not (columns or rows):
+        return 0.0, 0.0
+    middle = result.grid.width / 2, result.grid.height / 2
+    places = [middle, (middle[0] + columns, middle[1] + rows)]
+    points = [result.grid.transform @ place for place in places]
+    xs, ys = transform(result.grid.crs, WEB_MERCATOR, *zip(*points, strict=True))[:2]
+    return xs[1] - xs[0], ys[1] - ys[0]
+
+
+def _wgs84_bounds(dataset: DatasetReader) -> tuple[float, float, float, float]:
+    """Return west, south, east, north in degrees."""
+    return transform_bounds(dataset.crs, CRS.from_epsg(4326), *dataset.bounds)
+
+
+def _find_max_zoom(dataset: DatasetReader) -> int:
+    """Return the zoom whose tiles show every pixel of a raster."""
+    left, _, right, _ = transform_bounds(dataset.crs, WEB_MERCATOR, *dataset.bounds)
+    return MERCATOR_TILES.zoom_for_res(
+        (right - left) / dataset.width * TILE_SIZE_PX / 256, zoom_level_strategy="upper"
+    )

@@ -1,0 +1,352 @@
+"""The page itself in Debian's Chromium: swipe, toggle, filter, review, reload."""
+
+import re
+import socket
+import sqlite3
+import threading
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import uvicorn
+from PIL import Image
+
+from terradelta.geo.vector import LAYER
+from terradelta.report.viewer.application import create_application
+from terradelta.report.viewer.result import Result
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright, which drives the browser, is not installed"
+)
+CHROMIUM = Path("/usr/bin/chromium")
+if not CHROMIUM.exists():
+    pytest.skip("Debian's chromium is not installed", allow_module_level=True)
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    # MapLibre draws with WebGL: in software.
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+expect = playwright.expect
+expect.set_options(timeout=30_000)
+
+
+@contextmanager
+def serve(folder, port=0, token="a token"):
+    """Serve a prediction from a thread and yield the port."""
+    app = create_application(Result.load(folder), token)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def port(folder):
+    with serve(folder) as number:
+        yield number
+
+
+@contextmanager
+def open_page(browser, port, **options):
+    """Open the page; what it asks for elsewhere, or complains of, fails the test."""
+    page = browser.new_page(viewport={"width": 1080, "height": 640}, **options)
+    complaints = []
+    page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            request.url.startswith((f"http://127.0.0.1:{port}/", "blob:", "data:"))
+            or complaints.append(f"asked for {request.url}")
+        ),
+    )
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.wait_for_selector("body[data-ready=true]", timeout=60_000)
+    yield page
+    page.close()
+    assert complaints == []
+
+
+def look(page, path) -> np.ndarray:
+    """Return the map's pixels once they have come to rest."""
+    page.wait_for_timeout(300)
+    shot = path / "shot.png"
+    last = None
+    for _ in range(60):
+        page.locator("main").screenshot(path=shot)
+        now = np.array(Image.open(shot).convert("RGB")).astype(int)
+        if last is not None and np.array_equal(last, now):
+            return now
+        last = now
+        page.wait_for_timeout(150)
+    raise AssertionError("the map does not come to rest")
+
+
+def differ(first, second) -> float:
+    return float((np.abs(first - second).max(axis=-1) > 24).mean())
+
+
+@pytest.mark.slow
+def test_swipe_shows_before_on_the_left_and_after_on_the_right(browser, port, tmp_path):
+    with open_page(browser, port) as page:
+        page.uncheck("#show-change")
+        page.uncheck("#show-outlines")
+        page.keyboard.press("1")
+        before = look(page, tmp_path)
+        page.keyboard.press("2")
+        after = look(page, tmp_path)
+        assert differ(before, after) > 0.01
+        page.keyboard.press("3")
+        page.locator("#swipe-position").focus()
+        page.locator("#swipe-position").fill("500")
+        swiped = look(page, tmp_path)
+        middle = before.shape[1] // 2
+        # The handle, the line and the names lie over the map.
+        rows = slice(60, 480)
+        left, right = slice(0, middle - 40), slice(middle + 40, -60)
+        assert differ(swiped[rows, left], before[rows, left]) < 0.001
+        assert differ(swiped[rows, right], after[rows, right]) < 0.001
+        assert differ(before[rows, right], after[rows, right]) > 0.01
+        page.locator("#swipe-position").fill("1000")
+        assert differ(look(page, tmp_path)[rows, :-120], before[rows, :-120]) < 0.001
+        # By keyboard alone.
+        page.locator("body").click(position={"x": 5, "y": 5})
+        for _ in range(25):
+            page.keyboard.press("[")
+        assert page.locator("#swipe-position").input_value() == "0"
+        assert differ(look(page, tmp_path)[rows, 80:-60], after[rows, 80:-60]) < 0.001
+        page.keyboard.press("1")
+        page.keyboard.down(" ")
+        assert differ(look(page, tmp_path)[rows], after[rows]) < 0.001
+        page.keyboard.up(" ")
+        assert differ(look(page, tmp_path)[rows], before[rows]) < 0.001
+
+
+@pytest.mark.slow
+def test_layers_toggle_and_fade(browser, port, tmp_path):
+    with open_page(browser, port) as page:
+        page.keyboard.press("2")
+        page.uncheck("#show-outlines")
+        page.locator("#change-opacity").fill("100")
+        full = look(page, tmp_path)
+        page.locator("#change-opacity").fill("0")
+        faded = look(page, tmp_path)
+        page.locator("#change-opacity").fill("100")
+        page.keyboard.press("c")
+        off = look(page, tmp_path)
+        assert differ(full, off) > 0.01
+        assert differ(faded, off) == 0
+        page.keyboard.press("k")
+        expect(page.locator("#confidence-ramp")).to_be_visible()
+        assert differ(look(page, tmp_path), off) > 0.2
+
+
+def test_the_filter_changes_map_and_sums(browser, port, folder, tmp_path):
+    frame = pyogrio.read_dataframe(folder / "changes.gpkg", layer=LAYER)
+    chosen = frame[(frame["from"] == "low vegetation") & (frame["area_m2"] >= 10)]
+    assert 0 < len(chosen) < len(frame)
+
+    def sums(page, patches):
+        hectares = patches["area_m2"].sum() / 10_000
+        expect(page.locator("#total-count")).to_have_text(f"in {len(patches):,} patches")
+        expect(page.locator("#total-area")).to_have_text(f"{hectares:.3f} ha")
+
+    with open_page(browser, port) as page:
+        page.keyboard.press("2")
+        sums(page, frame)
+        everything = look(page, tmp_path)
+        page.locator("#from-chips button", has_text="low vegetation").click()
+        sums(page, frame[frame["from"] == "low vegetation"])
+        page.keyboard.press("f")
+        page.keyboard.type("10")
+        sums(page, chosen)
+        expect(page.locator("#change-hint")).to_contain_text("patches are shown")
+        assert differ(look(page, tmp_path), everything) > 0.001
+        rows = page.locator("#sums tbody tr")
+        expect(rows).to_have_count(chosen.groupby(["from", "to"]).ngroups)
+        page.reload()
+        sums(page, chosen)
+        page.keyboard.press("x")
+        sums(page, frame)
+
+
+def test_a_click_and_the_keys_review_and_a_reload_and_a_new_server_keep_it(
+    browser, folder, tmp_path
+):
+    frame = pyogrio.read_dataframe(folder / "changes.gpkg", layer=LAYER, fid_as_index=True)
+    order = frame["area_m2"].sort_values(ascending=False, kind="stable").index.tolist()
+    names = [f"{frame.loc[fid, 'from']} → {frame.loc[fid, 'to']}" for fid in order]
+
+    with serve(folder, token="first") as port, open_page(browser, port) as page:
+        page.keyboard.press("n")
+        expect(page.locator("#patch-label")).to_have_text(names[0])
+        page.keyboard.press("a")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^2 of"))
+        page.keyboard.press("r")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^3 of"))
+        page.keyboard.press("l")
+        page.keyboard.type("tree")
+        page.keyboard.press("Tab")
+        page.keyboard.type("water")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^4 of"))
+        page.keyboard.press("m")
+        page.keyboard.type("<img src=x onerror=alert(1)>")
+        page.keyboard.press("Escape")
+        expect(page.locator("#saved")).to_contain_text("saved")
+        expect(page.locator("#progress")).to_contain_text("3 of")
+        page.keyboard.press("p")
+        expect(page.locator("#patch-label")).to_have_text("tree → water")
+        expect(page.locator("#patch-status")).to_have_text(f"relabelled (was {names[2]})")
+        page.keyboard.press("p")
+        expect(page.locator("#patch-status")).to_have_text("rejected")
+        expect(page.locator("#rejected-sum")).to_contain_text("in 1 rejected")
+
+        page.reload()
+        page.wait_for_selector("body[data-ready=true]", timeout=60_000)
+        expect(page.locator("#progress")).to_contain_text("3 of")
+        page.keyboard.press("n")
+        expect(page.locator("#patch-status")).to_have_text("accepted")
+        # The largest patch has been gone to: it is in the middle of the map.
+        page.keyboard.press("z")
+        look(page, tmp_path)
+        expect(page.locator("#saved")).to_have_text("")
+    note = "<img src=x onerror=alert(1)>"
+    with closing(sqlite3.connect(folder / "changes.gpkg")) as connection:
+        rows = connection.execute(
+            "SELECT fid, status, reviewed_from, reviewed_to, note FROM reviews"
+        )
+        by_fid = {fid: fields for fid, *fields in rows}
+    label = frame.loc[order[0], ["from", "to"]].tolist()
+    assert by_fid == {
+        order[0]: ["accepted", *label, ""],
+        order[1]: ["rejected", None, None, ""],
+        order[2]: ["relabelled", "tree", "water", ""],
+        order[3]: ["unreviewed", None, None, note],
+    }
+
+
+@pytest.mark.slow
+def test_a_page_outlives_its_server(browser, folder):
+    """A review made while the server is away is sent to the next one, which has another token."""
+    with serve(folder, token="first") as port:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("body[data-ready=true]", timeout=60_000)
+        page.keyboard.press("n")
+        page.uncheck("#advance")
+    page.keyboard.press("r")
+    expect(page.locator("#saved")).to_contain_text("1 unsaved")
+    with serve(folder, port, token="second"):
+        expect(page.locator("#saved")).to_have_text("rejected: saved")
+        expect(page.locator("#patch-status")).to_have_text("rejected")
+        page.close()
+
+
+@pytest.mark.slow
+def test_a_click_picks_a_patch(browser, port, folder, tmp_path):
+    with open_page(browser, port) as page:
+        page.keyboard.press("n")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^1 of"))
+        label = page.locator("#patch-label").text_content()
+        look(page, tmp_path)
+        shot = look(page, tmp_path)
+        page.evaluate("document.getElementById('show-all').click()")
+        look(page, tmp_path)
+        page.keyboard.press("z")
+        assert differ(look(page, tmp_path), shot) < 0.01
+        # Its outline is yellow; inside of it is the patch.
+        is_yellow = np.abs(shot - (253, 224, 71)).max(axis=-1) < 12
+        rows, columns = np.nonzero(is_yellow)
+        inside = None
+        for row in range(rows.min(), rows.max(), 4):
+            crossed = columns[rows == row]
+            if len(crossed) > 1 and np.diff(crossed).max() > 24:
+                gap = int(np.diff(crossed).argmax())
+                inside = (crossed[gap] + crossed[gap + 1]) // 2, row
+                break
+        assert inside is not None
+        page.keyboard.press("n")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^2 of"))
+        page.keyboard.press("p")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^1 of"))
+        look(page, tmp_path)
+        page.locator("#map").click(position={"x": int(inside[0]), "y": int(inside[1])})
+        expect(page.locator("#patch-label")).to_have_text(label or "")
+        corner = {"x": 3, "y": 200}
+        page.keyboard.press("0")
+        look(page, tmp_path)
+        page.locator("#map").click(position=corner)
+        expect(page.locator("#patch")).to_be_hidden()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_map_and_one_panel_without_sideways_scrolling(browser, port, scheme):
+    with open_page(browser, port, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for tab, shown, hidden in (
+            ("Filter", "#from-chips", "#show-change"),
+            ("Review", "#next", "#from-chips"),
+            ("Layers", "#show-change", "#next"),
+        ):
+            page.locator("nav button", has_text=tab).click()
+            expect(page.locator(shown)).to_be_visible()
+            expect(page.locator(hidden)).to_be_hidden()
+        box = page.locator("#map").bounding_box()
+        assert box is not None
+        assert box["width"] == 390
+        assert box["height"] > 300
+
+
+@pytest.mark.slow
+def test_all_of_it_by_keyboard_and_named_for_screen_readers(browser, port):
+    with open_page(browser, port) as page:
+        page.keyboard.press("?")
+        expect(page.locator("#help")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#help")).to_be_hidden()
+        page.keyboard.press("d")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        unnamed = page.evaluate(
+            """() => [...document.querySelectorAll("button, input, select, textarea")]
+              .filter((e) => !(e.labels?.length || e.getAttribute("aria-label") || e.title
+                || e.textContent.trim())).map((e) => e.outerHTML)"""
+        )
+        assert unnamed == []
+        reached = set()
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.value"))
+        assert {"show-change", "change-opacity", "min-area", "swipe-position", "next"} <= reached

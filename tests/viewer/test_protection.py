@@ -1,0 +1,188 @@
+"""What the server refuses: other names, other sites, other files, writing without the token."""
+
+import http.client
+import socket
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+
+import pytest
+import uvicorn
+
+from terradelta.errors import ArgumentError
+from terradelta.report.viewer.application import PAGE, create_application
+from terradelta.report.viewer.result import Result
+from terradelta.report.viewer.server import view
+
+from .conftest import TOKEN, connect, review
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "127.0.0.1@evil.example", ""],
+)
+@pytest.mark.parametrize("path", ["/", "/api/session", "/page/viewer.js", "/tiles/change/1/0/0"])
+def test_foreign_hosts_are_refused(client, host, path):
+    answer = client.get(path, headers={"Host": host})
+    assert answer.status_code == 400
+    assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "localhost", "127.0.0.1:9"])
+def test_this_machine_is_answered(client, host):
+    assert client.get("/api/session", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Origin": "https://127.0.0.1:8765"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_other_sites_are_refused_and_never_allowed_to_read(client, headers):
+    for path in ("/", "/api/session", "/api/sums"):
+        answer = client.get(path, headers=headers)
+        assert answer.status_code == 403
+        assert TOKEN not in answer.text
+    token = {"X-Terradelta-Token": TOKEN}
+    assert review(client, 1, headers={**token, **headers}, status="accepted").status_code == 403
+    preflight = client.options("/api/patches/1/review", headers=headers)
+    assert preflight.status_code == 403
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("token", [{}, {"X-Terradelta-Token": "a guess"}])
+def test_writing_needs_the_token(client, folder, token):
+    was = (folder / "changes.gpkg").read_bytes()
+    assert review(client, 1, headers=token, status="accepted").status_code == 403
+    assert (folder / "changes.gpkg").read_bytes() == was
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_writing_needs_json_which_no_form_can_send(client, kind):
+    answer = client.put(
+        "/api/patches/1/review",
+        content='{"status": "accepted"}',
+        headers={"X-Terradelta-Token": TOKEN, "Content-Type": kind},
+    )
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/../server.py",
+        "/page/..%2fserver.py",
+        "/page/%2e%2e/server.py",
+        "/page//etc/passwd",
+        "/page/..%5cserver.py",
+        "/../../../../etc/passwd",
+        "/run.json",
+        "/out/run.json",
+        "/changes.gpkg",
+        "/page/",
+        "/tiles/run.json/1/0/0",
+        "/tiles/..%2f..%2fetc%2fpasswd/1/0/0",
+        "/tiles/change/1/0/2",
+        "/tiles/change/-1/0/0",
+        "/tiles/change/99/0/0",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_a_real_server_names_no_other_file(serve, path):
+    """Asked on the wire, where no client tidies the path up."""
+    connection = http.client.HTTPConnection("127.0.0.1", serve, timeout=30)
+    connection.putrequest("GET", path)
+    connection.endheaders()
+    answer = connection.getresponse()
+    text = answer.read().decode(errors="replace")
+    connection.close()
+    assert answer.status in (404, 422), text
+    assert "root:" not in text
+    assert "create_application" not in text
+
+
+@pytest.fixture
+def serve(folder):
+    """A server as `view` starts it, in a thread; its port."""
+    app = create_application(Result.load(folder), TOKEN)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+def test_pages_may_load_nothing_from_elsewhere_but_the_basemap(folder, client):
+    def policy(browser):
+        text = browser.get("/").headers["content-security-policy"]
+        return dict(part.split(" ", 1) for part in text.split("; "))
+
+    rules = policy(client)
+    assert rules["default-src"] == "'none'"
+    assert rules["connect-src"] == "'self'"
+    assert not any("http" in sources or "unsafe" in sources for sources in rules.values())
+    with connect(folder, basemap="https://tiles.example.org/{z}/{x}/{y}.png?key=1") as browser:
+        rules = policy(browser)
+    assert rules["connect-src"] == "'self' https://tiles.example.org"
+    assert rules["script-src"] == "'self'"
+
+
+def test_the_page_names_no_address_outside_and_holds_no_inline_code():
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            values = dict(attrs)
+            for name in ("src", "href"):
+                address = values.get(name, "/") or ""
+                assert address.startswith(("/page/", "#", "/")), address
+                assert not address.startswith("//")
+            assert not [name for name in values if name.startswith("on") or name == "style"]
+            assert tag != "style"
+
+    Reader().feed((PAGE / "index.html").read_text(encoding="utf-8"))
+    own = list(PAGE.glob("*.js"))
+    assert len(own) >= 4
+    for path in own:
+        text = path.read_text(encoding="utf-8")
+        assert "innerHTML" not in text
+        assert "insertAdjacentHTML" not in text
+        assert "https:" not in text
+
+
+def test_what_view_is_told_wrongly_it_says(folder, monkeypatch):
+    for basemap in ("tiles", "file:///etc/{z}/{x}/{y}", "https://example.org/tiles.png"):
+        with pytest.raises(ArgumentError, match="no address of tiles"):
+            view(folder, basemap=basemap)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ArgumentError, match="cannot be used"):
+            view(folder, port=taken.getsockname()[1], browser=False)
+    with pytest.raises(ArgumentError, match="cannot be used"):
+        view(folder, port=99_999, browser=False)
+
+
+def test_without_the_extra_the_error_names_it(folder):
+    code = (
+        "import sys, importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda n, *a: None if n == 'rio_tiler' else found(n, *a)\n"
+        "from terradelta.cli import main\n"
+        f"main(['view', {str(folder)!r}, '--no-browser'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "terradelta[view]" in done.stderr
+    assert "Traceback" not in done.stderr
