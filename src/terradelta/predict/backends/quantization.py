@@ -18,7 +18,7 @@ import openvino
 import torch
 from tqdm import tqdm
 
-from terradelta.data.dataset import ChangeDataset
+from terradelta.data.images import read_image
 from terradelta.data.layouts import PairFolder, Split, find_pairs
 from terradelta.errors import ArgumentError, DataError
 from terradelta.models.bundle import INT8_FILE, hash_model, load_model
@@ -107,20 +107,24 @@ def _read_requests(
     pairs: PairFolder, bands: Sequence[str], stride_px: int, window_px: int | None
 ) -> Iterator[Request]:
     """Yield the middle of each pair, of a size that the graph can answer."""
-    dataset = ChangeDataset(pairs)
-    for index in tqdm(range(len(dataset)), "reading", unit="pair", disable=None, leave=False):
-        sample = dataset[index]
-        if len(sample.before_CHW) != len(bands):
+    for pair in tqdm(pairs.pairs, "reading", unit="pair", disable=None, leave=False):
+        before_CHW, after_CHW = read_image(pair.before), read_image(pair.after)
+        if before_CHW.shape != after_CHW.shape:
             raise DataError(
-                f"{pairs.pairs[index].before} has {len(sample.before_CHW)} bands and the model "
+                f"{pair.before} is {before_CHW.shape} and {pair.after} is {after_CHW.shape}",
+                fix="the dates of a pair need one size and number of bands",
+            )
+        if len(before_CHW) != len(bands):
+            raise DataError(
+                f"{pair.before} has {len(before_CHW)} bands and the model "
                 f"reads {len(bands)} ({', '.join(bands)})",
                 fix="quantize with images of those bands",
             )
-        height, width = sample.before_CHW.shape[-2:]
+        height, width = before_CHW.shape[-2:]
         least_px = max(stride_px, window_px or 0)
         if min(height, width) < least_px:
             raise DataError(
-                f"{pairs.pairs[index].before} is {width} x {height} px and the model needs "
+                f"{pair.before} is {width} x {height} px and the model needs "
                 f"{least_px} px to be quantized",
                 fix="quantize with larger images",
             )
@@ -130,8 +134,8 @@ def _read_requests(
             for length in (height, width)
         )
         before, after = (
-            image_CHW[None, :, rows, columns].float()
-            for image_CHW in (sample.before_CHW, sample.after_CHW)
+            torch.from_numpy(image_CHW[None, :, rows, columns].astype(np.float32))
+            for image_CHW in (before_CHW, after_CHW)
         )
         yield Request(before, after, torch.ones((1, *before.shape[-2:])))
 
