@@ -40,6 +40,10 @@ a missed shed."""
 LEAST_THRESHOLD = 0.5
 RESOLUTION_M = (0.3, 0.8)
 """Of the drawn pairs; NAIP has 0.6 m and half a metre where enlarged."""
+DATA = (
+    "pairs composed of aerial scenes of California, Virginia, Dubai and Kampala, real pairs of "
+    "unchanged ground, and drawn scenes"
+)
 LICENCE = (
     "MIT. Learned from: EfficientNet-lite0 on ImageNet (weights Apache-2.0); NAIP imagery (public "
     "domain); tree points of Ventura et al. 2024 (CC BY 4.0); dubai72, Humans in the Loop (CC0 by "
@@ -112,7 +116,7 @@ def finish(folder: Path, pairs: Path, output: Path, runs: list[Path]):
     recipe = {key: value for key, value in card.training.items() if key not in unsaid}
     training = {
         **recipe,
-        "data": "recipes/default/data.py, seeds 10 to 12",
+        "data": DATA,
         "recipe": "recipes/default",
         "commit": commit,
         "minutes": {run.name: round(count_seconds(run) / 60, 1) for run in runs},
