@@ -2,11 +2,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from terradelta.classes import SENSEEARTH
 from terradelta.data.synthetic import draw_pair
 from terradelta.models.bundle import Model, ModelCard, Scaling, save_model
 from terradelta.models.registry import create_model
+
+# No test is about time; a busy machine takes longer.
+settings.register_profile("terradelta", deadline=None)
+settings.load_profile("terradelta")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -20,6 +20,7 @@ from shapely.geometry import shape
 
 from terradelta.errors import ArgumentError, DataError, OutputExistsError
 from terradelta.geo.vector import LAYER
+from terradelta.report.viewer import application, reviews
 from terradelta.report.viewer.checked import export_checked
 from terradelta.report.viewer.result import read_classes
 
@@ -65,7 +66,7 @@ def test_sums_of_everything_are_those_of_the_csv(client, folder):
         ({"from_ids": [3]}, "\"from\" = 'low vegetation'"),
         ({"from_ids": [2, 3], "to_ids": [5]}, '"transition" IN (19, 26)'),
         ({"min_area_m2": 20.5}, "area_m2 >= 20.5"),
-        ({"min_confidence": 0.7}, "confidence >= 0.7"),
+        ({"min_confidence": 0.4}, "confidence >= 0.4"),
         ({"max_confidence": 0.6, "min_area_m2": 3}, "confidence <= 0.6 AND area_m2 >= 3"),
     ],
 )
@@ -130,7 +131,7 @@ def test_a_view_holds_the_patches_in_it_and_the_largest_of_too_many(client, laye
     elsewhere = {"west": -60, "south": -30, "east": -50, "north": -20}
     assert client.get("/api/patches", params=elsewhere).json()["features"] == []
 
-    monkeypatch.setattr("terradelta.report.viewer.application.MAX_PATCHES_DRAWN", 5)
+    monkeypatch.setattr(application, "MAX_PATCHES_DRAWN", 5)
     everything = {"west": west, "south": south, "east": east, "north": north}
     few = client.get("/api/patches", params=everything).json()
     assert few["omitted"] == len(layer) - 5
@@ -210,7 +211,7 @@ def test_a_review_that_is_no_review_is_refused(client, folder, layer):
 
 
 def test_a_geopackage_that_another_program_holds_is_told(client, folder, layer, monkeypatch):
-    monkeypatch.setattr("terradelta.report.viewer.reviews.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(reviews, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(folder / "changes.gpkg")) as other:
         other.execute("BEGIN EXCLUSIVE")
         answer = review(client, int(layer.index[0]), status="accepted")

@@ -18,9 +18,11 @@ for (const swipe of document.querySelectorAll(".swipe")) {
     slide.focus({ preventScroll: true });
     follow(event);
   });
-  swipe.addEventListener("pointermove", (event) => {
-    if (swipe.hasPointerCapture(event.pointerId)) follow(event);
-  });
+  for (const kind of ["pointermove", "pointerup"]) {
+    swipe.addEventListener(kind, (event) => {
+      if (swipe.hasPointerCapture(event.pointerId)) follow(event);
+    });
+  }
   show();
 }
 

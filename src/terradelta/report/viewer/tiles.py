@@ -14,7 +14,10 @@ import morecantile
 import numpy as np
 from PIL import Image
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import DatasetReader
+from rasterio.transform import from_bounds
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 from rio_tiler.models import ImageData
 from rio_tiler.reader import part
@@ -29,6 +32,7 @@ from terradelta.report.viewer.result import Result, open_map
 TILE_SIZE_PX = 512
 WEB_MERCATOR = CRS.from_epsg(3857)
 MERCATOR_TILES = morecantile.tms.get("WebMercatorQuad")
+WARP_TOLERANCE_PX = 0.01
 JPEG_QUALITY = 85
 WEBP_QUALITY = 85
 SAMPLE_SIZE_PX = 256
@@ -70,10 +74,13 @@ class RasterTiles:
         zoom, column, row = tile
         left, bottom, right, top = MERCATOR_TILES.xy_bounds(morecantile.Tile(column, row, zoom))
         x, y = offset_m
+        bounds = (left + x, bottom + y, right + x, top + y)
         with self._opened() as dataset:
+            if not dataset.overviews(1):
+                return self._warp(dataset, bounds, bands)
             return part(
                 dataset,
-                (left + x, bottom + y, right + x, top + y),
+                bounds,
                 bounds_crs=WEB_MERCATOR,
                 dst_crs=WEB_MERCATOR,
                 indexes=bands,
@@ -82,6 +89,28 @@ class RasterTiles:
                 resampling_method=self._resampling,
                 reproject_method=self._resampling,
             )
+
+    def _warp(
+        self, dataset: DatasetReader, bounds: tuple[float, float, float, float], bands: list[int]
+    ) -> ImageData:
+        """Return a tile of a raster without overviews.
+
+        `part` warps to the raster's own resolution first, which from afar is all of the world.
+        """
+        with WarpedVRT(
+            dataset,
+            crs=WEB_MERCATOR,
+            transform=from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX),
+            width=TILE_SIZE_PX,
+            height=TILE_SIZE_PX,
+            resampling=Resampling[self._resampling],
+            add_alpha=dataset.nodata is None and ColorInterp.alpha not in dataset.colorinterp,
+            tolerance=WARP_TOLERANCE_PX,
+        ) as warped:
+            is_empty_HW = warped.dataset_mask() == 0
+            pixels_CHW = warped.read(bands)
+        masked_CHW = np.ma.MaskedArray(pixels_CHW, is_empty_HW[None].repeat(len(bands), 0))
+        return ImageData(masked_CHW)  # pyright: ignore[reportCallIssue]
 
 
 class ImageTiles:
