@@ -2,7 +2,6 @@
 
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,34 +9,19 @@ import rasterio
 from PIL import Image
 
 from terradelta.classes import ClassTable
+from tests.chromium import WITHOUT_GPU, launch, require_browser
 
 from .conftest import save_eager_model
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+playwright = require_browser()
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-CHROMIUM = Path("/usr/bin/chromium")
-if not CHROMIUM.exists():
-    pytest.skip("Debian's chromium is not installed (make test does it)", allow_module_level=True)
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with launch(playwright, WITHOUT_GPU) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture

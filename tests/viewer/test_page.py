@@ -5,7 +5,6 @@ import socket
 import sqlite3
 import threading
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import numpy as np
 import pyogrio
@@ -16,27 +15,9 @@ from PIL import Image
 from terradelta.geo.vector import LAYER
 from terradelta.report.viewer.application import create_application
 from terradelta.report.viewer.result import Result
+from tests.chromium import WEBGL_IN_SOFTWARE, launch, require_browser
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright, which drives the browser, is not installed"
-)
-CHROMIUM = Path("/usr/bin/chromium")
-if not CHROMIUM.exists():
-    pytest.skip("Debian's chromium is not installed", allow_module_level=True)
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    # MapLibre draws with WebGL: in software.
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+playwright = require_browser()
 expect = playwright.expect
 expect.set_options(timeout=30_000)
 
@@ -62,10 +43,9 @@ def serve(folder, port=0, token="a token"):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    # MapLibre draws with WebGL.
+    with launch(playwright, WEBGL_IN_SOFTWARE) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture

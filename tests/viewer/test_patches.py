@@ -19,10 +19,10 @@ import pytest
 from shapely.geometry import shape
 
 from terradelta.errors import ArgumentError, DataError, OutputExistsError
+from terradelta.geo.cog import read_classes
 from terradelta.geo.vector import LAYER
 from terradelta.report.viewer import application, reviews
 from terradelta.report.viewer.checked import export_checked
-from terradelta.report.viewer.result import read_classes
 
 from .conftest import connect, review
 
@@ -41,7 +41,7 @@ def query(folder, text, *values):
 
 
 def test_sums_of_everything_are_those_of_the_csv(client, folder):
-    classes = read_classes(folder)
+    classes = read_classes(folder / "before_class.tif")
     sums = client.get("/api/sums").json()
     with (folder / "transitions.csv").open(encoding="utf-8") as file:
         expected = {

@@ -13,8 +13,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
 from terradelta.errors import DataError, RasterError
+from terradelta.geo.cog import read_classes
 from terradelta.report.viewer import reduction
-from terradelta.report.viewer.result import Result, read_classes
+from terradelta.report.viewer.result import Result
 from terradelta.report.viewer.tiles import MERCATOR_TILES, TILE_SIZE_PX, ImageTiles
 
 from .conftest import connect, edit_run
@@ -64,7 +65,7 @@ def compare(tile_HW4, dataset, tile, colour_of):
 
 @pytest.mark.parametrize("further_out", [0, -1])
 def test_change_tiles_show_the_map_pixel_by_pixel(client, folder, further_out):
-    classes = read_classes(folder)
+    classes = read_classes(folder / "before_class.tif")
     session = client.get("/api/session").json()
     layer = session["layers"]["change"]
     tile = find_tile(layer["bounds"], layer["max_zoom"] - further_out)
@@ -85,7 +86,7 @@ def test_change_tiles_show_the_transitions_that_are_asked_for(client, folder):
     layer = client.get("/api/session").json()["layers"]["change"]
     tile = find_tile(layer["bounds"], layer["max_zoom"])
     everything = fetch(client, "change", tile)
-    classes = read_classes(folder)
+    classes = read_classes(folder / "before_class.tif")
     colours, counts = np.unique(
         everything[everything[..., 3] > 0][:, :3], axis=0, return_counts=True
     )

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.stretch import draw_rgb, find_range
 
 PICTURE_PX = 480
 """About how wide a chip is drawn; a pixel of the map is a whole number of these."""
@@ -89,27 +90,20 @@ def _read(
 
 
 def _find_ranges(pair: RasterPair) -> list[tuple[float, float]]:
-    """Return what is drawn black and white of each date: its 2nd and 98th percentiles."""
+    """Return what is drawn black and white of each date."""
     scale = max(1.0, max(pair.area.height, pair.area.width) / OVERVIEW_PX)
     shape = round(pair.area.height / scale) or 1, round(pair.area.width / scale) or 1
     overview = pair.read_overview(shape)
-    ranges = []
-    for image_CHW in (overview.before_CHW, overview.after_CHW):
-        if image_CHW.dtype == np.uint8 or not overview.data_HW.any():
-            ranges.append((0.0, 255.0))
-            continue
-        low, high = np.percentile(image_CHW[:3, overview.data_HW], (2, 98))
-        ranges.append((float(low), max(float(high), float(low) + 1e-9)))
-    return ranges
+    return [
+        find_range(image_CHW, overview.data_HW)
+        for image_CHW in (overview.before_CHW, overview.after_CHW)
+    ]
 
 
 def _draw(
     image_CHW: np.ndarray, data_HW: np.ndarray, value_range: tuple[float, float]
 ) -> Image.Image:
-    low, high = value_range
-    rgb_CHW = image_CHW[:3] if len(image_CHW) >= 3 else np.repeat(image_CHW[:1], 3, axis=0)
-    shade_CHW = np.clip((rgb_CHW.astype(np.float64) - low) / (high - low) * 255, 0, 255)
-    shade_HWC = np.moveaxis(shade_CHW, 0, -1).round().astype(np.uint8)
+    shade_HWC = np.moveaxis(draw_rgb(image_CHW, value_range), 0, -1).copy()
     shade_HWC[~data_HW] = NO_DATA
     size_px = len(shade_HWC)
     zoom = max(1, PICTURE_PX // size_px)

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-
-import rasterio
-from rasterio.errors import RasterioError
 
 from terradelta.classes import ClassTable
-from terradelta.errors import OutputError
 from terradelta.geo.cog import MapFormat
-from terradelta.geo.grid import allow_no_place
 from terradelta.predict.store import CLASS_NODATA, CONFIDENCE_NODATA, transition_format
 
 MAP_FILES = {
@@ -51,29 +45,3 @@ def describe_maps(classes: ClassTable) -> Mapping[str, MapFormat]:
         resampling="AVERAGE",
     )
     return formats
-
-
-def read_classes(folder: Path) -> ClassTable:
-    """Return what the values of a prediction's maps mean, as `before_class.tif` itself says.
-
-    Raises:
-        OutputError: If it is not there or does not say.
-    """
-    path = folder / "before_class.tif"
-    try:
-        with allow_no_place(), rasterio.open(path) as dataset:
-            tags, colours = dataset.tags(1), dataset.colormap(1)
-    except (RasterioError, ValueError) as error:
-        raise OutputError(
-            f"{path} does not tell the classes of the map: {error}",
-            fix="give the folder of a prediction of two rasters, as `terradelta predict` left it",
-        ) from error
-    names = {
-        int(key.removeprefix("class_")): name
-        for key, name in tags.items()
-        if key.startswith("class_")
-    }
-    ids = range(len(names))
-    return ClassTable(
-        tuple(names[index] for index in ids), tuple(colours[index][:3] for index in ids)
-    )

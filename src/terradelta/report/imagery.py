@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.stretch import draw_rgb, find_range
 
 MAX_SIDE_PX = 1400
 CHIP_SIZE_PX = 208
@@ -25,7 +26,6 @@ READ_FACTOR = 2
 """How many times finer a picture is read than it is shown: averaged, it has no jagged edges."""
 OUTLINE_TOLERANCE_PX = 0.6
 """Of an outline drawn on a chip; a large patch has very many corners."""
-STRETCH_PERCENT = (2, 98)
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,6 @@ class Imagery:
         return before, after
 
 
-def find_range(image_CHW: np.ndarray, valid_HW: np.ndarray) -> tuple[float, float]:
-    """Return the values that become black and white: all of 8-bit ones, most of others."""
-    if image_CHW.dtype == np.uint8 or not valid_HW.any():
-        return 0.0, 255.0
-    low, high = np.percentile(image_CHW[:, valid_HW], STRETCH_PERCENT)
-    return float(low), float(max(high, low + 1e-9))
-
-
 def draw_photograph(
     image_CHW: np.ndarray,
     valid_HW: np.ndarray,
@@ -132,11 +124,7 @@ def draw_photograph(
     shape: tuple[int, int],
 ) -> np.ndarray:
     """Return an RGBA picture of this shape, clear where invalid."""
-    low, high = value_range
-    colours_CHW = image_CHW[:3] if len(image_CHW) >= 3 else np.repeat(image_CHW[:1], 3, axis=0)
-    if colours_CHW.dtype != np.uint8:
-        share_CHW = (colours_CHW.astype(np.float32) - low) / (high - low)
-        colours_CHW = (255 * share_CHW.clip(0, 1)).astype(np.uint8)
+    colours_CHW = draw_rgb(image_CHW, value_range)
     alpha_1HW = np.where(valid_HW, 255, 0).astype(np.uint8)[None]
     image = Image.fromarray(
         np.ascontiguousarray(np.moveaxis(np.concatenate([colours_CHW, alpha_1HW]), 0, -1))

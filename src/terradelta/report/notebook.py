@@ -21,9 +21,9 @@ from rasterio.enums import Resampling
 
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, OutputError
+from terradelta.geo.cog import read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.vector import LAYER
-from terradelta.predict.maps import read_classes
 from terradelta.predict.prediction import Prediction
 from terradelta.report.document import css_colour, render
 from terradelta.report.headline import find_unit, write_headline
@@ -67,7 +67,7 @@ def plot_changes(prediction: Prediction, ax: Axes | None = None) -> Axes:
 def explore_changes(prediction: Prediction, **options: Any) -> Any:
     """Return the patches on a web map; see `Prediction.explore`."""
     changes = read_changes(prediction)
-    classes = read_classes(prediction.folder)
+    classes = read_classes(prediction.folder / "before_class.tif")
     occurring = [name for name in dict.fromkeys(classes.names) if name in set(changes["to"])]
     colours = [css_colour(classes.colours[classes.names.index(name)]) for name in occurring]
     defaults = {
@@ -115,7 +115,7 @@ def _draw_thumbnail(prediction: Prediction) -> str:
 
 
 def _draw_map(prediction: Prediction, ax: Axes):
-    classes = read_classes(prediction.folder)
+    classes = read_classes(prediction.folder / "before_class.tif")
     with allow_no_place(), rasterio.open(prediction.folder / "change.tif") as dataset:
         grid = Grid.of(dataset)
         shape = choose_shape(grid)

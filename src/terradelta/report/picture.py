@@ -18,6 +18,7 @@ from rasterio.enums import Resampling
 from terradelta.classes import ClassTable
 from terradelta.geo.grid import allow_no_place
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.stretch import draw_rgb, find_range
 
 MAX_SIDE_PX = 1200
 MAX_LEGEND_ROWS = 14
@@ -85,9 +86,5 @@ def _legend(classes: ClassTable, summary: dict[str, Any]) -> list[Patch]:
 
 
 def _stretch(image_CHW: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:
-    """Return an RGB picture; other than 8-bit data is stretched from its 2nd to 98th percentile."""
-    rgb_CHW = image_CHW[:3] if len(image_CHW) >= 3 else np.repeat(image_CHW[:1], 3, axis=0)
-    if rgb_CHW.dtype != np.uint8 and valid_HW.any():
-        low, high = np.percentile(rgb_CHW[:, valid_HW], (2, 98))
-        rgb_CHW = np.clip((rgb_CHW - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
-    return np.moveaxis(rgb_CHW, 0, -1)
+    """Return a picture, (H, W, 3) uint8."""
+    return np.moveaxis(draw_rgb(image_CHW, find_range(image_CHW, valid_HW)), 0, -1)

@@ -27,9 +27,9 @@ from scipy.ndimage import binary_erosion
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import Finding, check
+from terradelta.geo.cog import read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.pair import RasterPair
-from terradelta.predict.maps import read_classes
 from terradelta.report.document import embed_overlay, embed_photograph, write_page
 from terradelta.report.flow import FlowChart, FlowTable
 from terradelta.report.headline import find_unit, list_largest, sum_compared, write_headline
@@ -96,23 +96,13 @@ class _Subject:
                 change_HW[change_HW == dataset.nodata] = 0
         except RasterioError as error:
             raise _complain(path, error) from error
-        return cls(folder, summary, run, read_classes(folder), grid, shape, change_HW)
+        return cls(
+            folder, summary, run, read_classes(folder / "before_class.tif"), grid, shape, change_HW
+        )
 
     @property
     def unit(self) -> Unit:
         return find_unit(self.summary)
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """Where and how the rasters were read."""
-        parameters = self.run["parameters"]
-        return {
-            "before": self.run["before"]["path"],
-            "after": self.run["after"]["path"],
-            "bands": parameters["bands"],
-            "grid": parameters["grid"],
-            "aoi": parameters["aoi"] and parameters["aoi"]["path"],
-        }
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -185,20 +175,12 @@ def _weigh_confidence(table: pandas.DataFrame) -> float | None:
 
 def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, str | None]:
     """Return the pictures, or why there are none."""
-    place = dict(subject.place)
     try:
-        pair = files.enter_context(
-            RasterPair(
-                place.pop("before"),
-                place.pop("after"),
-                subject.run["band_names"],
-                shift_px=subject.run["shift_px"],
-                **place,
-            )
-        )
+        pair = files.enter_context(RasterPair.reopen(subject.run))
         cut = (pair.area.width, pair.area.height)
         if cut != (subject.grid.width, subject.grid.height):
-            return None, f"{subject.place['before']} has other pixels now than when it was mapped"
+            before = subject.run["before"]["path"]
+            return None, f"{before} has other pixels now than when it was mapped"
         return Imagery(pair, subject.shape), None
     except TerradeltaError as error:
         return None, error.problem
@@ -211,13 +193,15 @@ def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Fin
         0.0,
         max(divisors, default=255.0),
     )
-    place = dict(subject.place)
+    parameters = subject.run["parameters"]
     report = check(
-        place.pop("before"),
-        place.pop("after"),
+        subject.run["before"]["path"],
+        subject.run["after"]["path"],
         band_names=subject.run["band_names"],
+        bands=parameters["bands"],
         value_range=(darkest, brightest),
-        **place,
+        grid=parameters["grid"],
+        aoi=parameters["aoi"] and parameters["aoi"]["path"],
     )
     for finding in report.findings:
         if finding.name == "shift" and subject.run["parameters"]["register"]:

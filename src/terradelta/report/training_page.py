@@ -20,12 +20,13 @@ from terradelta.data.layouts import find_pairs
 from terradelta.errors import ArgumentError, OutputError, TerradeltaError
 from terradelta.evaluate.calibration import Reliability
 from terradelta.evaluate.diagnosis import Diagnosis, diagnose
+from terradelta.geo.stretch import find_range
 from terradelta.models.bundle import ModelCard, load_card, load_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import ImagePair, count_pixels_per_size, predict_images
 from terradelta.report.chart import LineChart
 from terradelta.report.document import embed_colours, embed_photograph, write_page
-from terradelta.report.imagery import draw_photograph, find_range
+from terradelta.report.imagery import draw_photograph
 from terradelta.report.page import REPORT_FILE
 from terradelta.train.config import TrainConfig
 from terradelta.train.record import SELECTION_NUMBER, SELECTION_PROTOCOL

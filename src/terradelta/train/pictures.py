@@ -13,6 +13,7 @@ from PIL import Image
 from terradelta.classes import ClassTable
 from terradelta.data.dataset import ChangeDataset
 from terradelta.evaluate.scoring import answer_pair
+from terradelta.geo.stretch import draw_rgb, find_range
 from terradelta.outputs import stage_file
 from terradelta.predict.engine import Predictor
 
@@ -63,13 +64,10 @@ def _draw_row(predictor: Predictor, dataset: ChangeDataset, index: int) -> np.nd
 
 
 def _stretch(image_CHW: np.ndarray) -> np.ndarray:
-    """Return the first three bands as 8-bit colours; other depths between their 2nd and 98th %."""
-    bands_CHW = image_CHW[:3] if len(image_CHW) >= 3 else np.repeat(image_CHW[:1], 3, axis=0)
-    if bands_CHW.dtype != np.uint8:
-        low, high = np.percentile(bands_CHW, (2, 98))
-        share = (bands_CHW - low) / max(high - low, np.finfo(np.float32).tiny)
-        bands_CHW = (255 * share.clip(0, 1)).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(bands_CHW, 0, -1))
+    """Return a picture, (H, W, 3) uint8."""
+    everywhere_HW = np.ones(image_CHW.shape[1:], bool)
+    rgb_CHW = draw_rgb(image_CHW, find_range(image_CHW, everywhere_HW))
+    return np.ascontiguousarray(np.moveaxis(rgb_CHW, 0, -1))
 
 
 def _colour(classes_HW: np.ndarray, classes: ClassTable) -> np.ndarray:

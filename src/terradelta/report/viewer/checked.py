@@ -12,11 +12,11 @@ import pyogrio
 
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError
+from terradelta.geo.cog import read_classes
 from terradelta.geo.style import write_layer_style
 from terradelta.geo.vector import CHUNK_ROWS, LAYER, PolygonWriter
 from terradelta.outputs import refuse_existing, stage_file
 from terradelta.report.viewer.polygons import provide_geopackage
-from terradelta.report.viewer.result import read_classes
 from terradelta.report.viewer.reviews import Review, ReviewStore
 
 
@@ -45,7 +45,7 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
             f"{path} does not end in .gpkg", fix="the checked map is written as a GeoPackage"
         )
     refuse_existing(path, overwrite)
-    classes = read_classes(folder)
+    classes = read_classes(folder / "before_class.tif")
     source = provide_geopackage(folder, classes)
     if path.resolve() == source.resolve():
         raise ArgumentError(

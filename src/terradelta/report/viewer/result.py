@@ -16,6 +16,7 @@ from rasterio.io import DatasetReader
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError, RasterError
+from terradelta.geo.cog import read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.source import describe_source, open_source
 from terradelta.report.viewer.polygons import provide_geopackage
@@ -80,7 +81,7 @@ class Result:
             date: _find_raster(folder, date, run[date], given)
             for date, given in (("before", before), ("after", after))
         }
-        classes = read_classes(folder)
+        classes = read_classes(folder / "before_class.tif")
         return cls(
             folder=folder,
             rasters=rasters,
@@ -95,25 +96,6 @@ class Result:
             run=run,
             summary=summary,
         )
-
-
-def read_classes(folder: Path) -> ClassTable:
-    """Return the class table of a prediction folder, which its maps carry.
-
-    Raises:
-        RasterError: If the map of the earlier date cannot be opened or names no classes.
-    """
-    path = folder / "before_class.tif"
-    with open_map(path) as dataset:
-        tags, palette = dataset.tags(1), dataset.colormap(1)
-    count = sum(key.startswith("class_") for key in tags)
-    if count == 0:
-        raise RasterError(
-            f"{path} does not name its classes: it has the tags {', '.join(tags) or 'none'}",
-            fix="copy the maps as files; gdal_translate keeps their tags as well",
-        )
-    names = tuple(tags[f"class_{value}"] for value in range(count))
-    return ClassTable(names, tuple(palette[value][:3] for value in range(count)))
 
 
 def open_map(path: Path) -> DatasetReader:
