@@ -17,6 +17,7 @@ from terradelta.errors import ArgumentError
 from terradelta.evaluate.scoring import evaluate
 from terradelta.models.bundle import load_model
 from terradelta.predict.run import DEFAULT_MODEL
+from terradelta.report.page import report
 from terradelta.train.batches import load_data
 from terradelta.train.config import TrainConfig
 from terradelta.train.loop import train
@@ -88,6 +89,8 @@ def test_change_masks_leave_the_classes_as_they_are(masks: Path, tmp_path: Path)
 
     result = train(config, tmp_path / "run")
     assert load_model(result.folder / "best").card.classes == SENSEEARTH
+    # Masks cannot say which class was wrong, so the run's page says why it shows none.
+    assert "names 1 classes, and the model 6" in report(result.folder).read_text()
     # The land cover of no pixel is labelled, so nothing pulls at it.
     log = (result.folder / "log.jsonl").read_text()
     assert '"loss_semantic_before": 0.0' in log

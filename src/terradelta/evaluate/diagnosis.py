@@ -158,9 +158,17 @@ def diagnose(
         seed: Of the pixels that temperatures are fitted on.
 
     Raises:
+        ArgumentError: If the pairs have other classes than the models, or change masks alone.
         DataError: If a pair cannot be read.
     """
     classes = predictor.classes
+    if dataset.pairs.classes != classes:
+        raise ArgumentError(
+            f"{dataset.pairs.root} names {dataset.pairs.classes.num_classes} classes, and the model"
+            f" {classes.num_classes}",
+            fix="look closely at pairs that label the model's classes; `evaluate` without --output"
+            " and --calibrate scores change masks too",
+        )
     small = classes.num_classes <= MAX_TRANSITION_CLASSES
     names = [name for name in PROTOCOLS if small or name != "from-to"]
     diagnosis = Diagnosis(
@@ -211,14 +219,7 @@ def diagnose_model(
         )
     if output is not None:
         refuse_existing(output, overwrite)
-    predictor, dataset = prepare(model, data, split, **runtime)
-    if dataset.pairs.classes != predictor.classes:
-        raise ArgumentError(
-            f"{data} has change masks, and the model names {predictor.classes.num_classes} classes",
-            fix="look closely at pairs that label the model's classes; without --output and"
-            " --calibrate change masks do",
-        )
-    diagnosis = diagnose(predictor, dataset)
+    diagnosis = diagnose(*prepare(model, data, split, **runtime))
     done = []
     if output is not None:
         with stage_folder(output, overwrite=overwrite) as staged:

@@ -200,6 +200,7 @@ def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Fin
         band_names=subject.run["band_names"],
         bands=parameters["bands"],
         value_range=(darkest, brightest),
+        resolution_m=next((m["card"].resolution_m for m in models if m["card"]), None),
         grid=parameters["grid"],
         aoi=parameters["aoi"] and parameters["aoi"]["path"],
     )
