@@ -192,7 +192,9 @@ def trace_column(num_blocks):
 
 def test_memory_does_not_grow_with_the_map():
     trace_column(2)
-    assert trace_column(120) < 1.2 * trace_column(12)
+    # Ten times the blocks hold ten times the patches where none is let go; the rest is noise of the
+    # process (a first call's caches, other threads).
+    assert trace_column(120) < 2 * trace_column(12)
 
 
 def test_a_patch_is_handed_out_as_soon_as_it_cannot_grow():
