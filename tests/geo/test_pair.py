@@ -167,3 +167,47 @@ def test_a_truncated_file_is_an_error_that_names_it(write_raster, picture_CHW):
     after.write_bytes(after.read_bytes()[: after.stat().st_size // 2])
     with pytest.raises(RasterError, match=r"after.tif"), RasterPair(before, after, BANDS) as pair:
         read_whole(pair)
+
+
+OVERVIEWS = {
+    "pixel phase": {"transform": UTM_ORIGIN @ Affine.translation(-30.4, -20.3)},
+    "turned": {"transform": UTM_ORIGIN @ Affine.translation(10, -60) @ Affine.rotation(20)},
+    "other CRS": {
+        "crs": "EPSG:4326",
+        "transform": Affine(2.6e-5, 0, 8.997, 0, -1.9e-5, 45.158),
+    },
+    "shifted": {},
+    "no place": {"crs": None, "transform": Affine.identity()},
+    "finer": {"transform": UTM_ORIGIN @ Affine.scale(0.7) @ Affine.translation(-30.4, -20.3)},
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("name", OVERVIEWS)
+def test_an_overview_shows_what_the_fine_grid_does(write_raster, name, dtype):
+    rows, columns = np.mgrid[0:640, 0:720] / 60
+    waves = [120 + 90 * np.sin(rows * a + columns * b) for a, b in ((1, 2), (2, 1), (1, -1))]
+    image_CHW = np.round(waves).astype(dtype)
+    image_CHW[:, 270:380, 150:280] = 0
+    same = OVERVIEWS[name] if name == "no place" else {}
+    before = write_raster("before", image_CHW, **same)
+    after = write_raster("after", image_CHW, nodata=0, **OVERVIEWS[name])
+    step = 6
+    with RasterPair(before, after, BANDS, shift_px=(3.3, -2.6)) as pair:
+        assert pair.is_resampled[1]
+        shape = (pair.grid.height - 12) // step, (pair.grid.width - 24) // step
+        window = Window(24, 12, shape[1] * step, shape[0] * step)
+        overview = pair.read_overview(shape, window)
+        fine = pair.read(window)
+    # The slow obvious version: every pixel of the fine grid resampled, then averaged.
+    parts = shape[0], step, shape[1], step
+    mean_CHW = fine.after_CHW.astype(float).reshape(3, *parts).mean(axis=(2, 4))
+    valid_HW = fine.valid_HW.reshape(parts).mean(axis=(1, 3))
+    assert (valid_HW == 1).mean() > 0.4
+    assert (valid_HW == 0).any()
+    assert not overview.valid_HW[valid_HW == 0].any()
+    assert overview.valid_HW[valid_HW == 1].all()
+    difference_CHW = np.abs(overview.after_CHW - mean_CHW)[:, valid_HW == 1]
+    moved_CHW = np.abs(np.roll(mean_CHW, 1, axis=2) - mean_CHW)[:, valid_HW == 1]
+    assert difference_CHW.mean() < 0.1 * moved_CHW.mean()

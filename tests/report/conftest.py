@@ -1,10 +1,14 @@
+import re
+import shutil
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 
 import terradelta as td
 from terradelta.classes import ClassTable
@@ -12,6 +16,13 @@ from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.geo.grid import allow_no_place
 from terradelta.models.bundle import Model, ModelCard, save_model
 from terradelta.models.registry import create_model
+from tests.chromium import WITHOUT_GPU, launch, require_browser
+from tests.evaluate.area_estimation.maps import label
+
+SCREENS = {
+    "desktop": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844},
+}
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +37,34 @@ def prediction(scene, tmp_path_factory):
     """What the embedded model finds in a small drawn pair."""
     out = tmp_path_factory.mktemp("predicted") / "out"
     return td.predict(scene / "before.tif", scene / "after.tif", out)
+
+
+@pytest.fixture(scope="session")
+def surveyed(prediction, tmp_path_factory) -> Path:
+    """A copy of the prediction with area estimates and zones, and a report of them."""
+    folder = tmp_path_factory.mktemp("surveyed") / "out"
+    shutil.copytree(prediction.folder, folder)
+    points = folder.with_name("points.gpkg")
+    td.sample(folder, points, td.SampleDesign(points=200, floor=10), chip_size_px=0)
+    with rasterio.open(folder / "change.tif") as dataset:
+        bounds, crs = dataset.bounds, dataset.crs
+        # A truth that the map has displaced.
+        label(points, np.roll(dataset.read(1), 4, axis=1))
+    td.assess(points)
+    middle = (bounds.left + bounds.right) / 2, (bounds.bottom + bounds.top) / 2
+    away = 5 * (bounds.right - bounds.left)
+    boxes = [
+        shapely.box(bounds.left - 50, bounds.bottom - 50, middle[0], middle[1]),
+        shapely.box(middle[0], bounds.bottom, bounds.right, middle[1]),
+        shapely.box(bounds.left, middle[1], bounds.right, bounds.top + 90),
+        shapely.box(bounds.left + away, bounds.bottom, bounds.right + away, bounds.top),
+    ]
+    names = {"name": ["South <b>West</b>", "South East", "North", "Away"]}
+    zones = geopandas.GeoDataFrame(names, geometry=boxes, crs=crs.to_wkt())
+    zones.to_file(folder.with_name("zones.gpkg"))
+    td.stats(folder, folder.with_name("zones.gpkg"), name="name")
+    td.report(folder, overwrite=True)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -115,3 +154,50 @@ def read_page():
         return parser
 
     return read
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with launch(require_browser(), WITHOUT_GPU) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def visit(browser):
+    """Return a function that opens a page without a network and fails on any complaint."""
+    contexts, complaints, requests = [], [], []
+
+    def open_page(path, screen="desktop", scheme="light"):
+        context = browser.new_context(viewport=SCREENS[screen], color_scheme=scheme, offline=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    outside = [url for url in requests if not re.match(r"data:|file:.*/report\.html$", url)]
+    assert outside == [], "the page asks for nothing but itself"
+
+
+@pytest.fixture
+def examine(visit):
+    """Return a function that finds what axe complains of in a page, or what sticks out of it."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+
+    def run(path, screen, scheme):
+        page = visit(path, screen, scheme)
+        page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+        found = axe.Axe().run(page).response["violations"]
+        assert [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found] == []
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width == SCREENS[screen]["width"]
+
+    return run

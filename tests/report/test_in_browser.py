@@ -1,7 +1,7 @@
 """The page as a reader meets it: in a browser, offline."""
 
 import io
-import re
+import json
 
 import numpy as np
 import pytest
@@ -9,42 +9,8 @@ import rasterio
 from PIL import Image
 
 from terradelta.classes import ClassTable
-from tests.chromium import WITHOUT_GPU, launch, require_browser
 
-from .conftest import save_eager_model
-
-playwright = require_browser()
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launch(playwright, WITHOUT_GPU) as chromium:
-        yield chromium
-
-
-@pytest.fixture
-def visit(browser):
-    """Return a function that opens a page without a network and fails on any complaint."""
-    contexts, complaints, requests = [], [], []
-
-    def open_page(path, size=DESKTOP, scheme="light"):
-        context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    outside = [url for url in requests if not re.match(r"data:|file:.*/report\.html$", url)]
-    assert outside == [], "the page asks for nothing but itself"
+from .conftest import SCREENS, save_eager_model
 
 
 @pytest.fixture
@@ -155,12 +121,12 @@ def test_an_overlay_marks_the_pixels_of_its_class(visit, report, prediction):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_axe_finds_nothing_serious_and_nothing_sticks_out(visit, report, size, scheme):
-    page = visit(report, size, scheme)
-    found = axe.Axe().run(page).response["violations"]
-    assert [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found] == []
-    assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("kind", ["mapped", "surveyed"])
+def test_axe_finds_nothing_serious_and_nothing_sticks_out(
+    examine, report, surveyed, screen, scheme, kind
+):
+    examine(report if kind == "mapped" else surveyed / "report.html", screen, scheme)
 
 
 def test_in_print_before_and_after_lie_side_by_side(visit, report):
@@ -174,6 +140,48 @@ def test_in_print_before_and_after_lie_side_by_side(visit, report):
     assert layers == after
     assert clip_of(page) == "none"
     assert page.pdf(format="A4")[:4] == b"%PDF"
+
+
+def test_a_zone_carries_the_number_of_its_row(visit, surveyed):
+    page = visit(surveyed / "report.html")
+    rows = page.locator("table:has(#zones-caption) tbody tr").all()
+    numbers = page.locator(".zone-number").all()
+    assert len(numbers) == len(rows) - 1 == 3, "one zone lies away from the map"
+    for number in numbers:
+        number.scroll_into_view_if_needed()
+        title = number.evaluate(
+            """number => {
+                const frame = number.getBoundingClientRect();
+                const [x, y] = [frame.x + frame.width / 2, frame.y + frame.height / 2];
+                return document.elementFromPoint(x, y).querySelector("title").textContent;
+            }"""
+        )
+        row = rows[int(number.text_content()) - 1]
+        assert title.startswith(row.locator("th").text_content() + ":")
+
+
+def test_intervals_lie_on_the_scale_below_them(visit, surveyed):
+    page = visit(surveyed / "report.html")
+    changed = json.loads((surveyed / "area_estimates.json").read_text())["change"]["classes"][-1]
+    ticks = page.locator(".tick-text").evaluate_all(
+        """ticks => ticks.map(tick => {
+            const frame = tick.getBoundingClientRect();
+            return [frame.x + frame.width / 2, Number(tick.textContent.replace(",", ""))];
+        })"""
+    )
+    scale, origin = np.polyfit(*np.transpose(ticks), 1)
+    first = page.locator(".interval.first")
+    mapped, span, dot = (
+        first.locator(name).bounding_box() for name in (".mapped", ".span", ".estimated")
+    )
+    low, high = changed["area_ha"]["interval_95_percent"]
+    for x, expected in (
+        (mapped["x"] + mapped["width"], changed["mapped_ha"]),
+        (dot["x"] + dot["width"] / 2, changed["area_ha"]["value"]),
+        (span["x"], low),
+        (span["x"] + span["width"], high),
+    ):
+        assert origin + scale * x == pytest.approx(expected, abs=1.5 * scale)
 
 
 def test_hostile_names_of_classes_and_files_stay_text(visit, mapper):

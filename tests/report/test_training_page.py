@@ -12,12 +12,14 @@ from terradelta.data.dataset import ChangeDataset
 from terradelta.data.images import read_mask
 from terradelta.data.layouts import find_pairs
 from terradelta.data.synthetic import write_folders
-from terradelta.errors import OutputError
+from terradelta.errors import ArgumentError, OutputError
 from terradelta.evaluate.scoring import count_folders
 from terradelta.models.bundle import Model, save_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import find_probabilities
 from terradelta.report.chart import LineChart
+
+from .conftest import SCREENS
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,17 @@ def test_the_confusion_is_that_of_the_models_masks(page, run, data, tmp_path):
     assert places == sorted(places), "the worst pair comes first"
     assert f"{100 * max(wrong.values()):.1f} % of its pixels are wrong" in page.text
     assert len(page.pictures) == 3 * len(wrong)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("screen", SCREENS)
+def test_axe_finds_nothing_serious_and_nothing_sticks_out(examine, page, run, screen, scheme):
+    examine(run / "report.html", screen, scheme)
+
+
+def test_a_run_has_no_areas(run):
+    with pytest.raises(ArgumentError, match="training run, of which there are no areas"):
+        td.report(run, areas="area_estimates.json", overwrite=True)
 
 
 def test_without_the_data_it_says_so_and_shows_the_rest(run, data, read_page):

@@ -203,18 +203,28 @@ def merge(output: Path, /, *, overwrite: Overwrite = False):
 
 
 @app.command
-def report(folder: Path, /, *, overwrite: Overwrite = False):
+def report(
+    folder: Path,
+    /,
+    *,
+    areas: Path | None = None,
+    zones: Path | None = None,
+    overwrite: Overwrite = False,
+):
     """Write report.html, one offline page, into the folder of a prediction or a training run.
 
-    Every prediction of two rasters has one already.
+    Every prediction of two rasters has one already; made again, it shows what `assess` and `stats`
+    have found since.
 
     Args:
         folder: What `predict` left behind, or what `train` did.
+        areas: area_estimates.json of `assess`; by default the one in the folder, if there is one.
+        zones: zones.gpkg of `stats`; by default the one in the folder's zones/, if there is one.
         overwrite: Replace a report that is there.
     """
     from terradelta.report.page import report as run_report
 
-    print(f"written to {run_report(folder, overwrite=overwrite)}")
+    print(f"written to {run_report(folder, areas=areas, zones=zones, overwrite=overwrite)}")
 
 
 def _parse_range(text: str | None) -> tuple[float, float] | None:

@@ -65,13 +65,18 @@ class Grid:
         shifted = self.transform @ Affine.translation(window.col_off, window.row_off)
         return Grid(self.crs, shifted, int(window.width), int(window.height))
 
+    def redivide(self, height: int, width: int) -> Grid:
+        """Return the grid of so many rows and columns on the same ground."""
+        scale = Affine.scale(self.width / width, self.height / height)
+        return Grid(self.crs, self.transform @ scale, width, height)
+
     def intersect(self, other: Grid) -> Grid:
         """Return the part of this grid, in whole pixels, that `other` covers at least in part.
 
         Raises:
             RasterError: If the two do not overlap.
         """
-        window = self._clip(other)
+        window = self.find_window(other)
         if window is None:
             raise RasterError(
                 f"the two rasters do not overlap: in {self.crs} one covers {self.bounds} "
@@ -80,7 +85,7 @@ class Grid:
             )
         return self.crop(window)
 
-    def _clip(self, other: Grid) -> Window | None:
+    def find_window(self, other: Grid) -> Window | None:
         """Return the whole pixels that `other` covers at least in part, None without any."""
         outline_N2 = self._draw_outline(other)
         if outline_N2 is None:

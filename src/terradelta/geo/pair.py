@@ -25,7 +25,11 @@ from rasterio.windows import Window
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.aoi import AreaOfInterest
 from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.overview import read_valid, warp_overview
 from terradelta.geo.source import WARP_TOLERANCE_PX, Bands, open_source, require_plain, select_bands
+
+OVERVIEW_STEP = 2
+"""From so many pixels of the grid on, that one of a picture is wide, the grid is left aside."""
 
 
 class PairWindow(NamedTuple):
@@ -183,6 +187,7 @@ class _Aligned:
         require_plain(dataset, bands)
         self._bands = bands
         self._name = dataset.name
+        self._source, self._grid = dataset, grid
         self._row_offset = self._column_offset = 0
         self._warped: WarpedVRT | None = None
         self.bytes_per_pixel = sum(np.dtype(dataset.dtypes[band - 1]).itemsize for band in bands)
@@ -200,10 +205,12 @@ class _Aligned:
                 fix=f"give it a mask instead: gdal_translate -b 1 -b 2 -b 3 -b mask "
                 f"-colorinterp_4 alpha {dataset.name} masked.tif",
             )
+        wrapped = _wrap_longitudes(own, grid)
+        self._own = Grid(wrapped or own.crs, _turn(own, grid), own.width, own.height)
         self._warped = WarpedVRT(
             dataset,
-            src_crs=_wrap_longitudes(own, grid),
-            src_transform=_turn(own, grid),
+            src_crs=wrapped,
+            src_transform=self._own.transform,
             crs=grid.crs,
             transform=grid.transform,
             width=grid.width,
@@ -234,10 +241,7 @@ class _Aligned:
             window.height,
         )
         try:
-            image_CHW = self._dataset.read(
-                self._bands, window=shifted, out_shape=(len(self._bands), *shape)
-            )
-            valid_HW = self._read_mask(shifted, shape) > 0
+            image_CHW, valid_HW = self._read(shifted, shape)
         except RasterioError as error:
             raise RasterError(
                 f"{self._name}: pixels cannot be read in rows {shifted.row_off} to "
@@ -250,13 +254,15 @@ class _Aligned:
             valid_HW &= finite_HW
         return image_CHW, valid_HW
 
-    def _read_mask(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
-        colours = self._dataset.colorinterp
-        if ColorInterp.alpha not in colours:
-            return self._dataset.dataset_mask(window=window, out_shape=shape)
-        # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.
-        alpha = colours.index(ColorInterp.alpha) + 1
-        return self._dataset.read(alpha, window=window, out_shape=shape)
+    def _read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        step = min(window.height / shape[0], window.width / shape[1])
+        if self._warped is not None and step >= OVERVIEW_STEP:
+            coarse = self._grid.crop(window).redivide(*shape)
+            return warp_overview(self._source, self._own, self._bands, coarse)
+        image_CHW = self._dataset.read(
+            self._bands, window=window, out_shape=(len(self._bands), *shape)
+        )
+        return image_CHW, read_valid(self._dataset, window, shape)
 
 
 def _overlap(before: DatasetReader, after: DatasetReader, choice: str | float) -> Grid:

@@ -10,36 +10,58 @@ from terradelta.outputs import refuse_existing
 REPORT_FILE = "report.html"
 
 
-def report(folder: str | Path, *, overwrite: bool = False) -> Path:
+def report(
+    folder: str | Path,
+    *,
+    areas: str | Path | None = None,
+    zones: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write report.html into the folder of a raster prediction or of a training run.
 
-    A prediction has one already; made again, it shows the images as they are now. The page of a run
-    also evaluates its best model on the validation pairs, where the data set is still there.
+    A prediction has one already; made again, it shows the images as they are now, and what `assess`
+    and `stats` have found since. The page of a run also evaluates its best model on the validation
+    pairs, where the data set is still there.
 
     Args:
         folder: What `predict`, `merge` or `demo` left behind, or what `train` did.
+        areas: The area_estimates.json of `assess`; of a prediction the one in the folder, if there
+            is one, if left out.
+        zones: The zones.gpkg of `stats`; the one in the folder's `zones`, likewise.
         overwrite: Replace a report that is there.
 
     Returns:
         The page.
 
     Raises:
-        ArgumentError: If the folder is neither.
+        ArgumentError: If the folder is neither, or a run with areas or zones.
+        DataError: If areas or zones cannot be read, or are of another map.
         OutputError: If it lacks a part, or the page cannot be written.
         OutputExistsError: If there is a report and `overwrite` is False.
     """
     folder = Path(folder)
     path = folder / REPORT_FILE
     if (folder / "change.tif").is_file():
-        from terradelta.report.prediction_page import write_prediction_page as write
+        from terradelta.report.prediction_page import write_prediction_page
+
+        refuse_existing(path, overwrite)
+        write_prediction_page(
+            folder, *(None if file is None else Path(file) for file in (areas, zones))
+        )
     elif (folder / "log.csv").is_file():
-        from terradelta.report.training_page import write_training_page as write
+        from terradelta.report.training_page import write_training_page
+
+        if areas is not None or zones is not None:
+            raise ArgumentError(
+                f"{folder} is a training run, of which there are no areas and no zones",
+                fix="leave --areas and --zones out, or give the folder of a prediction",
+            )
+        refuse_existing(path, overwrite)
+        write_training_page(folder)
     else:
         raise ArgumentError(
             f"{folder} has neither change.tif nor log.csv: it is no prediction of two rasters and "
             "no training run",
             fix="give the output of `terradelta predict` on two rasters, or of `terradelta train`",
         )
-    refuse_existing(path, overwrite)
-    write(folder)
     return path

@@ -30,6 +30,7 @@ from terradelta.geo.check import Finding, check
 from terradelta.geo.cog import read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.pair import RasterPair
+from terradelta.report.areas import ESTIMATES_FILE, describe_areas, read_estimates
 from terradelta.report.document import embed_overlay, embed_photograph, write_page
 from terradelta.report.flow import FlowChart, FlowTable
 from terradelta.report.headline import find_unit, list_largest, sum_compared, write_headline
@@ -46,6 +47,7 @@ from terradelta.report.patches import (
 )
 from terradelta.report.provenance import describe_models, describe_run
 from terradelta.report.wording import Unit, say_m2, say_place
+from terradelta.report.zones import ZONES_FILE, draw_zones, read_zones
 
 CACHE_BYTES = 128 * 1024**2
 """Of GDAL; each window is read once, and by default it takes a twentieth of the machine."""
@@ -58,15 +60,29 @@ WHY_SHOWN = {
 }
 
 
-def write_prediction_page(folder: Path):
+def write_prediction_page(folder: Path, areas: Path | None = None, zones: Path | None = None):
     """Write report.html into the folder of a prediction of two rasters.
+
+    Args:
+        folder: What `predict` has made.
+        areas: An area_estimates.json; the one in the folder, if there is one, if left out.
+        zones: A zones.gpkg; the one in the folder's `zones`, likewise.
 
     Raises:
         OutputError: If the folder lacks a part, or the page cannot be written.
+        DataError: If areas or zones cannot be read, or are of another map.
     """
     subject = _Subject.read(folder)
+    areas, zones = (
+        own if path is None and own.exists() else path
+        for path, own in ((areas, folder / ESTIMATES_FILE), (zones, folder / ZONES_FILE))
+    )
+    estimates = None if areas is None else read_estimates(areas, subject.summary)
+    frame = None if zones is None else read_zones(zones, subject.grid)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as files:
         content = _gather(subject, files)
+    content["areas"] = estimates and describe_areas(estimates)
+    content["zones"] = None if frame is None else draw_zones(frame, subject.grid, subject.classes)
     write_page(folder / REPORT_FILE, "prediction.html.jinja", **content)
 
 

@@ -1,0 +1,105 @@
+"""A raster from afar, on another grid: read decimated first, then resampled.
+
+Through a fine grid every pixel would be resampled, of which the picture keeps one in thousands; and
+overviews of the file, where it has them, would be of no use.
+
+Legend of the array names: C bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import rasterio.warp
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.source import WARP_TOLERANCE_PX
+
+MARGIN_PX = 2
+"""Of the decimated raster, around what is needed: bilinear resampling reads neighbours."""
+ANYWHERE = CRS.from_epsg(3857)
+"""Of pictures without a place: GDAL asks for a CRS, also where both have the same."""
+OPAQUE = 100
+"""What says valid in a band beside the image's, whatever their data type is."""
+
+
+def warp_overview(
+    dataset: DatasetReader, own: Grid, bands: list[int], target: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a raster on a grid of pixels that are several times larger than its own.
+
+    Args:
+        dataset: The raster.
+        own: Its pixels, with longitudes that run as the target's do.
+        bands: Which to read, by number from 1.
+        target: The pixels to read.
+
+    Returns:
+        The bands, (C, H, W) of the raster's own data type, and where they hold data, (H, W) bool.
+    """
+    shape = target.height, target.width
+    warped_CHW = np.zeros((len(bands) + 1, *shape), dataset.dtypes[bands[0] - 1])
+    needed = own.find_window(target)
+    if needed is None:
+        return warped_CHW[:-1], np.zeros(shape, bool)
+    step = max(1.0, _measure_step(own.crop(needed), target))
+    window = _widen(needed, math.ceil(MARGIN_PX * step), own)
+    size = math.ceil(window.height / step), math.ceil(window.width / step)
+    image_CHW = dataset.read(bands, window=window, out_shape=(len(bands), *size))
+    valid_HW = read_valid(dataset, window, size)
+    if np.issubdtype(image_CHW.dtype, np.floating):
+        valid_HW &= np.isfinite(image_CHW).all(axis=0)
+    opacity_HW = np.where(valid_HW, OPAQUE, 0).astype(image_CHW.dtype)
+    place = ANYWHERE if target.crs is None else None
+    rasterio.warp.reproject(
+        np.concatenate([np.where(valid_HW, image_CHW, 0), opacity_HW[None]]),
+        warped_CHW,
+        src_crs=place or own.crs,
+        src_transform=own.crop(window).redivide(*size).transform,
+        dst_crs=place or target.crs,
+        dst_transform=target.transform,
+        resampling=Resampling.bilinear,
+        tolerance=WARP_TOLERANCE_PX,
+        src_alpha=len(warped_CHW),
+        dst_alpha=len(warped_CHW),
+        SRC_ALPHA_MAX=str(OPAQUE),
+        DST_ALPHA_MAX=str(OPAQUE),
+    )
+    return warped_CHW[:-1], warped_CHW[-1] > 0
+
+
+def _measure_step(own: Grid, target: Grid) -> float:
+    """Return about how many pixels of a grid are as wide as one of another there."""
+    transform = own.transform
+    if own.crs != target.crs:
+        assert own.crs is not None
+        transform, _, _ = rasterio.warp.calculate_default_transform(
+            own.crs, target.crs, own.width, own.height, *own.bounds
+        )
+    return math.sqrt(abs(target.transform.determinant / transform.determinant))
+
+
+def read_valid(
+    dataset: DatasetReader | WarpedVRT, window: Window, shape: tuple[int, int]
+) -> np.ndarray:
+    """Return where a raster holds data, (H, W) bool, read in this shape."""
+    colours = dataset.colorinterp
+    if ColorInterp.alpha not in colours:
+        return dataset.dataset_mask(window=window, out_shape=shape) > 0
+    # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.
+    alpha = colours.index(ColorInterp.alpha) + 1
+    return dataset.read(alpha, window=window, out_shape=shape) > 0
+
+
+def _widen(window: Window, margin: int, grid: Grid) -> Window:
+    """Return a window with a margin, within its grid."""
+    left, top = max(0, window.col_off - margin), max(0, window.row_off - margin)
+    right = min(grid.width, window.col_off + window.width + margin)
+    bottom = min(grid.height, window.row_off + window.height + margin)
+    return cut_window(left, top, right - left, bottom - top)
