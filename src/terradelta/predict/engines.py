@@ -80,9 +80,7 @@ def make_engine(
             address, workers=workers, worker_cpus=worker_cpus, memory_bytes=memory_bytes
         )
     if name != "local":
-        raise ArgumentError(
-            f"engine {name!r} is not known", fix=f"use one of {', '.join(ENGINES)}"
-        )
+        raise ArgumentError(f"engine {name!r} is not known", fix=f"use one of {', '.join(ENGINES)}")
     given = {"--address": address, "--workers": workers, "--worker-cpus": worker_cpus}
     flags = [flag for flag, value in given.items() if value is not None]
     if flags:

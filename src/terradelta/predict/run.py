@@ -137,6 +137,7 @@ def predict(
             tile_size_px=tile_size,
             choose=crew.choose_backend,
         )
+        job = None
         if not is_folder:
             job = answer_rasters(
                 predictor,
@@ -149,7 +150,7 @@ def predict(
                 overwrite=overwrite,
                 engine=crew.answer,
             )
-    if not is_folder:
+    if job is not None:
         if options.shard[1] > 1:
             blocks = len(job.plan)
             done = blocks - len(job.missing(range(blocks)))

@@ -7,14 +7,14 @@ fails, `MAX_ATTEMPTS` times. Asking twice does no harm, as an answer only replac
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from terradelta.errors import ClusterError
 from terradelta.predict.cluster.worker import Answer, Post
@@ -33,15 +33,18 @@ logger = logging.getLogger(__name__)
 class _Member:
     """A worker of the crew."""
 
-    actor: ActorHandle[Any]
+    actor: Any
+    """Ray's handle of it."""
     post: Post | None = None
     """None until it is ready."""
     asked: set[int] = field(default_factory=set)
     """Blocks that it has."""
 
-    @property
-    def vacancies(self) -> int:
-        return 0 if self.post is None else self.post.blocks_at_once - len(self.asked)
+    def count_vacancies(self, fair_share: int) -> int:
+        """Return how many more blocks it can be given now."""
+        if self.post is None:
+            return 0
+        return min(self.post.blocks_at_once, fair_share) - len(self.asked)
 
 
 class Crew:
@@ -55,7 +58,7 @@ class Crew:
 
     def __init__(
         self,
-        hire: Callable[[], ActorHandle[Any]],
+        hire: Callable[[], Any],
         count_wanted: Callable[[], int],
         models: Sequence[ray.ObjectRef[Any]],
     ):
@@ -66,6 +69,8 @@ class Crew:
         self._calls: dict[ray.ObjectRef[Any], tuple[_Member, int | None]] = {}
         self._failures: Counter[int | None] = Counter()
         self._losses = 0
+        self._left = 0
+        self._again: deque[int] = deque()
         self._error: BaseException | None = None
 
     @property
@@ -94,10 +99,9 @@ class Crew:
             ClusterError: If workers are lost time and again.
         """
         waiting = iter(indices)
-        self._again: deque[int] = deque()
-        left = len(indices)
+        self._left = len(indices)
         try:
-            while left and (self._error is None or self._is_answering()):
+            while self._left and (self._error is None or self._is_answering()):
                 if self._error is None:
                     self._fill_up()
                     self._hand_out(waiting, choose_views)
@@ -108,7 +112,7 @@ class Crew:
                     if isinstance(answer, Answer):
                         assert index is not None
                         keep(index, answer)
-                        left -= 1
+                        self._left -= 1
         finally:
             for member in self._members:
                 ray.kill(member.actor)
@@ -127,8 +131,11 @@ class Crew:
 
     def _hand_out(self, waiting: Iterator[int], choose_views: Callable[[int], int]):
         """Give blocks to those who have least, until nobody has room."""
-        while member := max(self._members, key=lambda member: member.vacancies, default=None):
-            if member.vacancies < 1:
+        # Towards the end nobody is to wait for one who has many.
+        fair_share = math.ceil(self._left / len(self._members))
+        while True:
+            member = max(self._members, key=lambda member: member.count_vacancies(fair_share))
+            if member.count_vacancies(fair_share) < 1:
                 return
             # New ones first: what has failed may do so for a while.
             index = next(waiting, None)
@@ -140,9 +147,7 @@ class Crew:
             call = member.actor.answer.remote(index, choose_views(index))
             self._calls[call] = member, index
 
-    def _take(
-        self, call: ray.ObjectRef[Any], member: _Member, index: int | None
-    ) -> Answer | None:
+    def _take(self, call: ray.ObjectRef[Any], member: _Member, index: int | None) -> Answer | None:
         """Return what a worker has answered to a call, None if that is not a block."""
         try:
             answer = ray.get(call)
@@ -178,7 +183,9 @@ class Crew:
         if index is None:
             self._dismiss(member)
         else:
-            logger.warning("block %d failed, attempt %d: %s", index + 1, self._failures[index], error)
+            logger.warning(
+                "block %d failed, attempt %d: %s", index + 1, self._failures[index], error
+            )
             self._put_back(member, index)
 
     def _lose(self, member: _Member, error: RayActorError):

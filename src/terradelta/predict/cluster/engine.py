@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import time
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,9 @@ LOCAL = "local"
 """Address of a cluster that is started on this machine and stopped in the end."""
 MAX_WORKER_CPUS = 4
 """By default; a network on more cores gains less than another network does."""
+
+CONNECT_SECONDS = 10.0
+"""How long a cluster may take to answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -115,21 +119,27 @@ class RayEngine:
             )
             raise ClusterError(
                 f"a worker needs {self._worker_cpus:g} CPUs, {int(self._uses_gpu)} GPUs and "
-                f"{self._memory_bytes / 1024**3:.1f} GB, and the cluster's machines have {machines}",
+                f"{self._memory_bytes / 1024**3:.1f} GB, and the machines have {machines}",
                 fix="ask for less with --worker-cpus or --memory, or say how many --workers are "
                 "to come and wait for them",
             )
         return chosen
 
-    def choose_backend(self, *asked: Any) -> Choice:
-        """Return what a worker's machine chooses; arguments are those of `choose_backend`.
+    def choose_backend(
+        self,
+        backend: str = "auto",
+        precision: str = "auto",
+        device: torch.device | None = None,
+        pixels: int | None = None,
+    ) -> Choice:
+        """Return what a worker's machine chooses; see `terradelta.predict.backends`.
 
         Raises:
             ArgumentError: If that machine cannot run what was asked for.
         """
         task = ray.remote(choose_backend).options(**self._resources)  # pyright: ignore
         try:
-            return ray.get(task.remote(*asked))
+            return ray.get(task.remote(backend, precision, device, pixels))
         except RayTaskError as error:
             raise getattr(error, "cause", error) from None
 
@@ -224,13 +234,21 @@ def _connect(address: str):
     if address == LOCAL:
         settings["include_dashboard"] = False
     try:
+        _require_listener(address)
         ray.init(address, **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address}: {error}",
             fix="start one with `ray start --head` and give the address it prints, or leave "
             "--address out to use this machine",
         ) from error
+
+
+def _require_listener(address: str):
+    """Raise if nothing listens at an address: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def _list_machines() -> list[dict[str, float]]:

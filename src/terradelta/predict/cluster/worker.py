@@ -152,10 +152,7 @@ def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> 
     value_range = parameters["value_range"]
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
         predictor = Predictor(
-            [
-                _load_model(Path(folder, str(number)), files)
-                for number, files in enumerate(models)
-            ],
+            [_load_model(Path(folder, str(number)), files) for number, files in enumerate(models)],
             tta=parameters["tta"],
             device=parameters["device"],
             backend=parameters["backend"],
