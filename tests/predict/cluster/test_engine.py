@@ -235,11 +235,10 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
 
 def test_a_cluster_that_is_not_there_and_ray_that_is_not_installed(scene, model_folder, tmp_path):
     line = (scene, model_folder, tmp_path / "out", "--engine", "ray")
-    away = start(*line, "--address", "127.0.0.1:9")
-    hidden = start(*line, program="import sys; sys.modules['ray'] = None\n" + SMALL_BLOCKS)
+    hidden = "import sys; sys.modules['ray'] = None\n" + SMALL_BLOCKS
     for process, message in (
-        (away, "no Ray cluster answers at 127.0.0.1:9"),
-        (hidden, "pip install 'terradelta[ray]'"),
+        (start(*line, "--address", "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9"),
+        (start(*line, program=hidden), "pip install 'terradelta[ray]'"),
     ):
         _, log = process.communicate()
         assert process.returncode == 2, log
