@@ -43,3 +43,7 @@ class OutputExistsError(TerradeltaError):
 
 class OutputError(TerradeltaError):
     """An output that cannot be written."""
+
+
+class ClusterError(TerradeltaError):
+    """Machines of a cluster that are not there or cannot do what they are asked to."""

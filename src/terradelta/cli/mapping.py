@@ -119,6 +119,10 @@ def predict(
     backend: Runtime = "auto",
     precision: Precision = "auto",
     shard: str = "1/1",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    worker_cpus: float | None = None,
     picture: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
 ):
@@ -153,6 +157,11 @@ def predict(
         precision: bf16 is faster where the processor has it, int8 faster still for a model that
             has been quantized, fp32 exact.
         shard: 2/4 answers the second quarter of the map only; `merge` joins the quarters.
+        engine: ray shares the blocks among the workers of a Ray cluster.
+        address: Of a running cluster, such as host:6379; by default RAY_ADDRESS, else one is
+            started on this machine.
+        workers: How many; by default as many as the cluster has room for. Each may take --memory.
+        worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into OUTPUT/picture.png.
         overwrite: Replace an existing output.
     """
@@ -179,6 +188,10 @@ def predict(
         backend=backend,
         precision=precision,
         shard=shard,
+        engine=engine,
+        address=address,
+        workers=workers,
+        worker_cpus=worker_cpus,
         picture=picture,
         overwrite=overwrite,
     )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from itertools import groupby
 
 import numpy as np
@@ -46,13 +47,16 @@ class Predictor:
         models: Models of one class table and one list of bands; their probabilities are averaged.
         tta: Test-time views whose probabilities are averaged: "none", "flips" (4), "d4" (8), or
             "seed6" (identity, two flips, three quarter turns; what the reference uses).
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N"; a `torch.device` is taken without a look whether
+            this machine has it.
         backend: A name in `BACKENDS`.
         precision: A name in `PRECISIONS`.
         value_range: Stored values that become the darkest and the brightest the models know; by
             default images are taken to be in the models' own scale.
         tile_size_px: Side of the tiles; by default 1024, more for networks that look very far.
         batch_size: Tiles of one size that are answered together; by default what suits the device.
+        choose: What chooses the runtime: `choose_backend` of this machine, or of the one that is to
+            answer.
 
     Raises:
         ArgumentError: If an option is unknown.
@@ -64,12 +68,13 @@ class Predictor:
         models: Sequence[Model],
         *,
         tta: str = "none",
-        device: str = "auto",
+        device: str | torch.device = "auto",
         backend: str = "auto",
         precision: str = "auto",
         value_range: tuple[float, float] | None = None,
         tile_size_px: int | None = None,
         batch_size: int | None = None,
+        choose: Callable[..., Choice] = choose_backend,
     ):
         if tta not in VIEW_SETS:
             raise ArgumentError(
@@ -82,7 +87,7 @@ class Predictor:
             )
         _require_alike(models)
         self.tta = tta
-        self.device = choose_device(device)
+        self.device = choose_device(device) if isinstance(device, str) else device
         self.value_range = value_range
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
@@ -90,41 +95,51 @@ class Predictor:
         self._models = list(models)
         self._asked = backend, precision
         # Wrong names are refused now, the choice itself may wait for the size of the job.
-        choose_backend(backend, precision, self.device)
+        choose(backend, precision, self.device)
+        self._choose = choose
         self._choice: Choice | None = None
         self._backends: list[Backend] = []
         self.tiling = self._choose_tiling(tile_size_px)
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
         self._batches_ahead = BATCHES_AHEAD[self.device.type]
 
-    def start(self, pixels: int | None = None):
-        """Choose what runs the networks and make them ready; the first answer does it otherwise.
+    def choose(self, pixels: int | None = None) -> Choice:
+        """Return what runs the networks; once chosen it stays.
 
         Args:
             pixels: Of the whole job, which decides whether compiling is worth its time.
 
         Raises:
             ArgumentError: If the runtime that was asked for cannot be had.
+        """
+        if self._choice is None:
+            if pixels is not None:
+                pixels *= self.num_views * len(self._models)
+            self._choice = self._choose(*self._asked, self.device, pixels)
+            logger.info("%s at %s: %s", *astuple(self._choice))
+        return self._choice
+
+    def start(self, pixels: int | None = None):
+        """Make ready what runs the networks; the first answer does it otherwise.
+
+        Args:
+            pixels: As of `choose`.
+
+        Raises:
+            ArgumentError: If the runtime that was asked for cannot be had.
             ModelError: If a model has no graph for the precision that was asked for.
         """
-        if self._choice is not None:
-            return
-        if pixels is not None:
-            pixels *= self.num_views * len(self._models)
-        choice = choose_backend(*self._asked, self.device, pixels)
-        self._backends = [
-            make_backend(choice, model, self.device, choose_pool_window(model))
-            for model in self._models
-        ]
-        self._choice = choice
-        logger.info("%s at %s: %s", choice.backend, choice.precision, choice.reason)
+        if not self._backends:
+            choice = self.choose(pixels)
+            self._backends = [
+                make_backend(choice, model, self.device, choose_pool_window(model))
+                for model in self._models
+            ]
 
     @property
     def choice(self) -> Choice:
-        """What runs the networks, chosen at `start`."""
-        self.start()
-        assert self._choice is not None
-        return self._choice
+        """What runs the networks."""
+        return self.choose()
 
     @property
     def num_views(self) -> int:

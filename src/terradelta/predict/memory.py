@@ -64,7 +64,7 @@ def plan_memory(
         ArgumentError: If not even one block after the other fits.
     """
     pixels = int(block.read.width * block.read.height)
-    cache_bytes = int(min(MAX_CACHE_BYTES, budget_bytes * CACHE_SHARE))
+    cache_bytes = plan_cache_bytes(budget_bytes)
     # The mask beside the image.
     input_bytes = pixels * (input_bytes_per_pixel + 1)
     fixed_bytes = psutil.Process().memory_info().rss + cache_bytes
@@ -81,6 +81,11 @@ def plan_memory(
             f"such as --tile-size {predictor.tiling.tile_size_px // 2}",
         )
     return MemoryPlan(cache_bytes, int(min(read_ahead, MAX_READ_AHEAD)))
+
+
+def plan_cache_bytes(budget_bytes: int) -> int:
+    """Return what of a budget is for GDAL's block cache."""
+    return int(min(MAX_CACHE_BYTES, budget_bytes * CACHE_SHARE))
 
 
 def estimate_network_bytes(predictor: Predictor, block: Block) -> int:

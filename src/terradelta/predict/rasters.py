@@ -68,6 +68,30 @@ class RasterOptions:
     """Whether to draw before, after and the map."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What an engine is given to do."""
+
+    predictor: Predictor
+    """The models."""
+    pair: RasterPair
+    """The rasters, open."""
+    job: Job
+    """Where the answers go."""
+    missing: list[int]
+    """The blocks to answer."""
+    total: int
+    """How many blocks the progress bar counts, those done before included."""
+    started: float
+    """When the time budget began, in seconds of `time.monotonic`."""
+    options: RasterOptions
+    """What is asked for."""
+
+
+Engine = Callable[[Work], None]
+"""Answers the blocks of a work into the store of its job, in this process or elsewhere."""
+
+
 def answer_rasters(
     predictor: Predictor,
     before: str | Path,
@@ -78,6 +102,7 @@ def answer_rasters(
     *,
     started: float,
     overwrite: bool = False,
+    engine: Engine | None = None,
 ) -> Job:
     """Answer the blocks of a raster pair, those that are not answered yet.
 
@@ -90,6 +115,7 @@ def answer_rasters(
         options: What is asked for.
         started: When the time budget began, in seconds of `time.monotonic`.
         overwrite: Drop an unfinished run that asked for something else.
+        engine: What answers the blocks; this process by default.
 
     Returns:
         The job, whose blocks (those of the shard) are all in its store.
@@ -104,7 +130,7 @@ def answer_rasters(
         if advice is not None:
             logger.warning("%s\n  fix: %s", *advice)
         # The whole grid's, so that shards and areas of interest are answered by the same runtime.
-        predictor.start(pair.grid.width * pair.grid.height)
+        predictor.choose(pair.grid.width * pair.grid.height)
         plan = _plan_blocks(predictor.tiling, pair)
         request = _describe_request(predictor, pair, plan, (before, after), options)
         job = Job(output, {**request, "models": models, "shift_px": shift_px})
@@ -116,8 +142,9 @@ def answer_rasters(
                 done = len(indices) - len(missing)
                 logger.info("going on after %d of %d blocks", done, len(indices))
             if missing:
+                work = Work(predictor, pair, job, missing, len(indices), started, options)
                 try:
-                    _answer_missing(predictor, pair, job, missing, len(indices), started, options)
+                    (engine or answer_here)(work)
                 except BaseException:
                     job.discard_if_empty()
                     raise
@@ -179,17 +206,11 @@ def _describe_request(
     options: RasterOptions,
 ) -> dict[str, Any]:
     """Return all that the outputs depend on, apart from the models' files."""
-    before, after = (
-        describe_source(dataset, path) for dataset, path in zip(pair.datasets, paths, strict=True)
-    )
+    before, after = describe_inputs(pair, paths)
     value_range = predictor.value_range
     return {
         "format": FORMAT,
-        "versions": {
-            "python": platform.python_version(),
-            "gdal": rasterio.__gdal_version__,
-            **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
-        },
+        "versions": describe_versions(),
         "before": before,
         "after": after,
         "parameters": {
@@ -215,37 +236,55 @@ def _describe_request(
     }
 
 
-def _answer_missing(
-    predictor: Predictor,
-    pair: RasterPair,
-    job: Job,
-    missing: list[int],
-    total: int,
-    started: float,
-    options: RasterOptions,
-):
+def describe_inputs(
+    pair: RasterPair, paths: tuple[str | Path, str | Path]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what identifies the two images."""
+    before, after = map(describe_source, pair.datasets, paths)
+    return before, after
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of what maps depend on."""
+    return {
+        "python": platform.python_version(),
+        "gdal": rasterio.__gdal_version__,
+        **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
+    }
+
+
+def answer_here(work: Work):
+    """Answer the blocks in this process."""
+    predictor, pair, job, options = work.predictor, work.pair, work.job, work.options
     memory = plan_memory(
-        options.memory_bytes, predictor, job.plan[missing[0]], pair.bytes_per_pixel
+        options.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
     )
-    pace = _set_pace(predictor, started, options.time_budget_seconds)
+    pace = _set_pace(predictor, work.started, options.time_budget_seconds)
     with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
         answer_blocks(
             predictor,
-            _guard_range(pair, predictor.value_range, predictor.largest_value),
+            guard_range(pair, predictor.value_range, predictor.largest_value),
             job.plan,
-            missing,
+            work.missing,
             job.store,
             read_ahead=memory.read_ahead,
             pace=pace,
-            total=total,
+            total=work.total,
         )
 
 
-def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
-    """Return the pace, its speed measured on a tile, for a budget that runs since the start."""
+def plan_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
+    """Return the pace for a budget that runs since the start; how fast it goes it has to learn."""
     if budget_seconds is None:
         return Pace(predictor.num_views)
-    pace = Pace(predictor.num_views, started + budget_seconds * (1 - RESERVED_SHARE))
+    return Pace(predictor.num_views, started + budget_seconds * (1 - RESERVED_SHARE))
+
+
+def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
+    """Return the pace, its speed measured on a tile."""
+    pace = plan_pace(predictor, started, budget_seconds)
+    if pace.deadline is None:
+        return pace
     size = predictor.tiling.tile_size_px
     image_BCHW = torch.zeros((1, len(predictor.bands), size, size))
     begun = time.monotonic()
@@ -254,7 +293,7 @@ def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None
     return pace
 
 
-def _guard_range(
+def guard_range(
     pair: RasterPair, value_range: tuple[float, float] | None, largest_value: float
 ) -> Callable[[Window], PairWindow]:
     """Return the pair's `read`, refusing pixels far outside of what the models were trained on.

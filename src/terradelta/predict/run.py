@@ -18,6 +18,7 @@ from terradelta.models.bundle import ModelCard, hash_model, load_card, load_mode
 from terradelta.outputs import refuse_existing, stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
 from terradelta.predict.engine import Predictor
+from terradelta.predict.engines import make_engine
 from terradelta.predict.folders import map_folder
 from terradelta.predict.job import Job
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, parse_memory
@@ -50,6 +51,10 @@ def predict(
     backend: str = "auto",
     precision: str = "auto",
     shard: str = "1/1",
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    worker_cpus: float | None = None,
     picture: bool = False,
     overwrite: bool = False,
 ) -> Prediction:
@@ -57,7 +62,7 @@ def predict(
 
     A raster prediction is under way in `OUTPUT.partial` and goes on there when it is run again
     after an error, an interruption or a crash. The options from `grid` to `vector`, `memory`,
-    `shard` and `picture` are for rasters only.
+    `shard`, `engine` and `picture` are for rasters only.
 
     Args:
         before: The earlier raster (a path, URL, `/vsi...` path or anything else GDAL opens), or a
@@ -85,6 +90,11 @@ def predict(
             "openvino" or "onnx".
         precision: "auto", "fp32", "bf16", "fp16" or "int8".
         shard: "2/4" answers the second quarter of the map only; `merge` joins the quarters.
+        engine: "local", or "ray" to share the blocks among the workers of a Ray cluster.
+        address: Of a running cluster, such as "host:6379"; by default RAY_ADDRESS, else one is
+            started on this machine.
+        workers: How many; by default as many as the cluster has room for. Each may take `memory`.
+        worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into `picture.png`.
         overwrite: Replace an existing output.
 
@@ -110,23 +120,37 @@ def predict(
         picture=picture,
     )
     if is_folder:
-        _refuse_raster_options(before, options)
+        _refuse_raster_options(before, options, engine)
     refuse_existing(output, overwrite)
     folders = [Path(folder) for folder in _listed(model)]
-    predictor = Predictor(
-        [load_model(folder) for folder in folders],
-        tta=tta,
-        device=device,
-        backend=backend,
-        precision=precision,
-        value_range=value_range,
-        tile_size_px=tile_size,
-    )
     models = [{"folder": str(folder), "sha256": hash_model(folder)} for folder in folders]
-    if not is_folder:
-        job = answer_rasters(
-            predictor, before, after, output, models, options, started=started, overwrite=overwrite
+    with make_engine(
+        engine, address, workers, worker_cpus, memory_bytes=options.memory_bytes
+    ) as crew:
+        predictor = Predictor(
+            [load_model(folder) for folder in folders],
+            tta=tta,
+            device=crew.choose_device(device),
+            backend=backend,
+            precision=precision,
+            value_range=value_range,
+            tile_size_px=tile_size,
+            choose=crew.choose_backend,
         )
+        job = None
+        if not is_folder:
+            job = answer_rasters(
+                predictor,
+                before,
+                after,
+                output,
+                models,
+                options,
+                started=started,
+                overwrite=overwrite,
+                engine=crew.answer,
+            )
+    if job is not None:
         if options.shard[1] > 1:
             blocks = len(job.plan)
             done = blocks - len(job.missing(range(blocks)))
@@ -204,7 +228,7 @@ def _is_folder_pair(before: str | Path, after: str | Path) -> bool:
     return before_is_folder
 
 
-def _refuse_raster_options(before: str | Path, options: RasterOptions):
+def _refuse_raster_options(before: str | Path, options: RasterOptions, engine: str):
     default = RasterOptions()
     given = {
         "--bands": options.bands,
@@ -214,6 +238,7 @@ def _refuse_raster_options(before: str | Path, options: RasterOptions):
         "--min-area": options.min_area_m2,
         "--vector": options.vector if options.vector != default.vector else None,
         "--shard": options.shard if options.shard != default.shard else None,
+        "--engine": engine if engine != "local" else None,
         "--picture": options.picture,
     }
     flags = [flag for flag, value in given.items() if value]

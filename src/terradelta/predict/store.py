@@ -109,6 +109,10 @@ class BlockStore:
         Raises:
             OutputError: If the file cannot be written, the disk being full, for example.
         """
+        self.keep(index, self.encode(window, layers, facts))
+
+    def encode(self, window: Window, layers: BlockLayers, facts: BlockFacts) -> bytes:
+        """Return the content of a block's file; see `write`."""
         part = self._grid.crop(window)
         with allow_no_place(), MemoryFile() as memory:
             with memory.open(
@@ -126,7 +130,14 @@ class BlockStore:
             ) as dataset:
                 dataset.write(np.stack(layers))
                 dataset.update_tags(**facts._asdict())
-            content = memory.read()
+            return memory.read()
+
+    def keep(self, index: int, content: bytes):
+        """Write the file of a block, whoever encoded it.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
         write_bytes(self.path(index), content)
 
     def read(self, index: int) -> tuple[BlockLayers, BlockFacts]:

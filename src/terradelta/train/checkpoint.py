@@ -41,6 +41,18 @@ class Progress:
             self.best_score, self.best_epoch = score, self.epoch
 
 
+@dataclass
+class State:
+    """A checkpoint as it was read."""
+
+    folder: str = ""
+    """Where from."""
+    progress: Progress = field(default_factory=Progress)
+    """Where the run stands."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Of the network, the optimizer and the average; none of a new run."""
+
+
 def save_checkpoint(
     run: Path,
     network: torch.nn.Module,
@@ -71,37 +83,44 @@ def save_checkpoint(
         shutil.rmtree(older)
 
 
-def load_checkpoint(
-    run: Path,
+def read_state(run: Path) -> State:
+    """Return the newest state of a run; that of a new run is empty."""
+    found = sorted((run / "checkpoints").glob("epoch-*"))
+    if not found:
+        return State()
+    newest = found[-1]
+    progress = Progress(**json.loads((newest / "progress.json").read_text()))
+    return State(str(newest), progress, load_file(newest / "state.safetensors"))
+
+
+def restore(
+    state: State,
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     average: torch.nn.Module | None,
 ) -> Progress:
-    """Restore the newest state of a run and return where it stands; a new run starts at 0.
+    """Put what was read back in its place and return where the run stands.
 
     Raises:
         ModelError: If the state does not fit the network.
     """
-    found = sorted((run / "checkpoints").glob("epoch-*"))
-    if not found:
-        return Progress()
-    newest = found[-1]
-    tensors = load_file(newest / "state.safetensors")
+    if not state.tensors:
+        return state.progress
     try:
-        network.load_state_dict(_pick(tensors, "network."))
+        network.load_state_dict(_pick(state.tensors, "network."))
         if average is not None:
-            average.load_state_dict(_pick(tensors, "average."))
+            average.load_state_dict(_pick(state.tensors, "average."))
     except RuntimeError as error:
         raise ModelError(
-            f"{newest} does not fit the network of this run: {error}",
+            f"{state.folder} does not fit the network of this run: {error}",
             fix="resume with the options the run was started with",
         ) from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _pick(tensors, "optimizer.").items():
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in _pick(state.tensors, "optimizer.").items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return Progress(**json.loads((newest / "progress.json").read_text()))
+        slots.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    return state.progress
 
 
 def _pick(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import refuse_existing
 from terradelta.predict.engine import Predictor
 from terradelta.train.batches import load_data
-from terradelta.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from terradelta.train.checkpoint import Progress, State, read_state, restore, save_checkpoint
 from terradelta.train.class_weights import choose_class_weights
 from terradelta.train.config import TrainConfig
 from terradelta.train.network import adopt_architecture, build_network, load_start
@@ -146,8 +146,10 @@ def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> Trai
 
     if fabric.is_global_zero and not resume:
         shutil.rmtree(run, ignore_errors=True)
-    fabric.barrier()
-    progress = load_checkpoint(run, network, optimizer, average)
+    # Process 0 reads for all: the others may be on machines that do not see its folder.
+    state = fabric.broadcast(read_state(run) if fabric.is_global_zero else State())
+    progress = restore(state, network, optimizer, average)
+    del state
     record = RunRecord(run, config, progress.epoch) if fabric.is_global_zero else None
     bar = tqdm(
         total=config.epochs * len(batches),
