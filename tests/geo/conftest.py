@@ -17,12 +17,11 @@ def write_raster(tmp_path) -> Callable[..., Path]:
 
     def write(name: str, image_CHW: np.ndarray, *, colours=RGB, mask_HW=None, **profile) -> Path:
         path = tmp_path / f"{name}.tif"
-        fields = {"crs": "EPSG:32632", "transform": UTM_ORIGIN, **profile}
+        fields = {"driver": "GTiff", "crs": "EPSG:32632", "transform": UTM_ORIGIN, **profile}
         bands, height, width = image_CHW.shape
         with rasterio.open(
             path,
             "w",
-            driver="GTiff",
             count=bands,
             height=height,
             width=width,

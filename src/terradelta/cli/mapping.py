@@ -66,13 +66,15 @@ def check(
     Exit code 0 when nothing fails, 2 otherwise.
 
     Args:
-        before: The earlier raster: a path, a URL, or anything else GDAL opens.
-        after: The later raster.
+        before: The earlier raster: a path, a URL, or anything else GDAL opens; or a mosaic: a .txt
+            file with one raster a line, or STAC items and the asset, items.json#visual.
+        after: The later raster or mosaic.
         model: Model folder whose bands and values the pair is held against; the embedded model by
             default.
         bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
         value_range: Stored values that are dark and bright: 0,3000.
-        grid: Whose pixels the map gets: before, after, or the side of a pixel in CRS units.
+        grid: Whose pixels the map gets: before, after, the side of a pixel in CRS units, or
+            CRS@SIDE: EPSG:3035@10.
         aoi: Vector file with polygons; the rest is not looked at.
         as_json: Print one JSON object.
     """
@@ -131,9 +133,10 @@ def predict(
     A run on rasters that was stopped goes on where it was when the same command is run again.
 
     Args:
-        before: The earlier raster (a path, a URL, or anything else GDAL opens), or a folder of
-            images.
-        after: The later raster, or a folder of images with the same names.
+        before: The earlier raster (a path, a URL, or anything else GDAL opens); a mosaic (a .txt
+            file with one raster a line, the upper ones first, or STAC items and the asset,
+            items.json#visual); or a folder of images.
+        after: The later raster or mosaic, or a folder of images with the same names.
         output: Folder to make; it appears whole or not at all.
         model: Model folder, or several that vote: M1,M2; the embedded model by default.
         tta: Flips and turns whose answers are averaged; slower, a little better.
@@ -142,8 +145,8 @@ def predict(
         bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
         value_range: Stored values that are dark and bright, the same for both dates, for images of
             another depth than the model's: 0,3000.
-        grid: Whose pixels the map gets: before, after, or the side of a pixel in units of the
-            before raster's CRS.
+        grid: Whose pixels the map gets: before, after, the side of a pixel in units of the before
+            raster's CRS, or CRS@SIDE: EPSG:3035@10.
         aoi: Vector file with polygons, in any CRS; the rest is nodata.
         register: Measure the shift between the two images and undo it.
         min_area: Smaller patches of change are taken for unchanged: 100m2, 0.5ha.

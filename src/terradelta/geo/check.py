@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 from rasterio.enums import ColorInterp
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from terradelta.errors import TerradeltaError
 from terradelta.geo.grid import Grid, cut_window
-from terradelta.geo.pair import RasterPair
+from terradelta.geo.listing import RasterPaths, list_rasters
+from terradelta.geo.mosaic import Mosaic, open_images
+from terradelta.geo.pair import Images, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale, measure_pixel_size
-from terradelta.geo.source import Bands, describe_bands, has_false_alpha, open_raster, open_source
+from terradelta.geo.source import Bands, describe_bands, has_false_alpha, open_raster
 
 LEVELS = ("OK", "WARN", "FAIL")
 SAMPLES_PER_SIDE = 6
@@ -88,8 +89,8 @@ class Report:
 
 
 def check(
-    before: str | Path,
-    after: str | Path,
+    before: RasterPaths,
+    after: RasterPaths,
     *,
     band_names: Sequence[str] = ("red", "green", "blue"),
     bands: Bands | None = None,
@@ -101,8 +102,8 @@ def check(
     """Look a pair over before it is predicted.
 
     Args:
-        before: The earlier raster: a path or anything GDAL opens.
-        after: The later raster.
+        before: The earlier raster: a path or anything GDAL opens; or a mosaic, see `list_rasters`.
+        after: The later one.
         band_names: What the model needs.
         bands: Band numbers (from 1) or names to read instead.
         value_range: The darkest and the brightest stored value that the model knows.
@@ -118,7 +119,7 @@ def check(
         datasets = []
         for date, path in (("before", before), ("after", after)):
             try:
-                datasets.append(files.enter_context(open_source(path, bands)))
+                datasets.append(files.enter_context(open_images(path, bands)))
             except TerradeltaError as error:
                 findings.append(Finding(date, "FAIL", error.problem, error.fix))
             else:
@@ -142,24 +143,39 @@ def check(
     return Report(tuple(findings))
 
 
-def _describe(date: str, dataset: DatasetReader) -> Finding:
+def _describe(date: str, dataset: Images) -> Finding:
     kinds = "/".join(sorted(set(dataset.dtypes)))
     bands = ", ".join(name or "?" for name in describe_bands(dataset).values())
     return Finding(
         date,
         "OK",
-        f"{dataset.width} x {dataset.height} px, {dataset.count} bands ({bands}), {kinds}, "
-        f"nodata {'none' if dataset.nodata is None else format(dataset.nodata, 'g')}",
+        f"{_describe_sources(dataset)}{dataset.width} x {dataset.height} px, "
+        f"{dataset.count} bands ({bands}), {kinds}, nodata {_describe_nodata(dataset)}",
         values={
             "width": dataset.width,
             "height": dataset.height,
             "bands": dataset.count,
             "dtypes": list(dataset.dtypes),
+            **({"sources": len(dataset)} if isinstance(dataset, Mosaic) else {}),
         },
     )
 
 
-def _check_crs(before: DatasetReader, after: DatasetReader) -> Finding:
+def _describe_sources(dataset: Images) -> str:
+    if not isinstance(dataset, Mosaic):
+        return ""
+    kinds = len(dataset.sheets)
+    differing = f" on {kinds} kinds of pixels" if kinds > 1 else ""
+    return f"{len(dataset):,} rasters{differing}, together "
+
+
+def _describe_nodata(dataset: Images) -> str:
+    values = dataset.nodata_values if isinstance(dataset, Mosaic) else {dataset.nodata}
+    texts = {"none" if value is None else format(value, "g") for value in values}
+    return " or ".join(sorted(texts))
+
+
+def _check_crs(before: Images, after: Images) -> Finding:
     names = [dataset.crs.to_string() if dataset.crs else None for dataset in (before, after)]
     values = {"before": names[0], "after": names[1]}
     if names == [None, None]:
@@ -190,8 +206,10 @@ def _shorten(crs: str | None) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _check_layout(*datasets: DatasetReader) -> Iterator[Finding]:
+def _check_layout(*datasets: Images) -> Iterator[Finding]:
     for date, dataset in zip(("before", "after"), datasets, strict=True):
+        if isinstance(dataset, Mosaic):
+            continue
         rows, columns = dataset.block_shapes[0]
         is_striped = columns == dataset.width and dataset.width > 4 * rows
         if dataset.width * dataset.height >= LARGE_PIXELS and is_striped:
@@ -203,8 +221,11 @@ def _check_layout(*datasets: DatasetReader) -> Iterator[Finding]:
             )
 
 
-def _check_alpha(*paths: str | Path) -> Iterator[Finding]:
-    for date, path in zip(("before", "after"), paths, strict=True):
+def _check_alpha(*sources: RasterPaths) -> Iterator[Finding]:
+    for date, source in zip(("before", "after"), sources, strict=True):
+        # Of a mosaic the first raster speaks for all.
+        path = (list_rasters(source) or [source])[0]
+        assert isinstance(path, str | Path)
         # Asked of the file itself: what is opened for reading has its false alpha dropped.
         with open_raster(path) as dataset:
             if ColorInterp.alpha in dataset.colorinterp and has_false_alpha(dataset):
@@ -217,9 +238,12 @@ def _check_alpha(*paths: str | Path) -> Iterator[Finding]:
                 )
 
 
-def _check_dates(*datasets: DatasetReader) -> Iterator[Finding]:
-    stamps = [dataset.tags().get("TIFFTAG_DATETIME") for dataset in datasets]
-    if all(stamps) and stamps[0] > stamps[1]:
+def _check_dates(*datasets: Images) -> Iterator[Finding]:
+    stamps = [
+        None if isinstance(dataset, Mosaic) else dataset.tags().get("TIFFTAG_DATETIME")
+        for dataset in datasets
+    ]
+    if stamps[0] and stamps[1] and stamps[0] > stamps[1]:
         yield Finding(
             "dates",
             "WARN",

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import shapely
@@ -14,7 +15,6 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
@@ -23,6 +23,19 @@ from terradelta.errors import RasterError
 LATTICE_PARTS = 16
 OUTLINE_POINTS = 1000
 """Of each side of a raster whose outline is transformed."""
+
+
+class Placed(Protocol):
+    """What has pixels at a place."""
+
+    @property
+    def crs(self) -> CRS | None: ...  # noqa: D102
+    @property
+    def transform(self) -> Affine: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def height(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -39,9 +52,22 @@ class Grid:
     """Rows."""
 
     @classmethod
-    def of(cls, dataset: DatasetReader) -> Grid:
+    def of(cls, dataset: Placed) -> Grid:
         """Return the grid of an open raster."""
         return cls(dataset.crs, dataset.transform, dataset.width, dataset.height)
+
+    @classmethod
+    def spanning(
+        cls, crs: CRS, pixel_size: float, bounds: tuple[float, float, float, float]
+    ) -> Grid:
+        """Return a north-up grid over CRS bounds, its pixels' edges at multiples of their size."""
+        left, bottom, right, top = (edge / pixel_size for edge in bounds)
+        # A thousandth of a pixel of overlap is rounding, not ground.
+        first_column, first_row = math.floor(left + 1e-3), math.ceil(top - 1e-3)
+        width = max(1, math.ceil(right - 1e-3) - first_column)
+        height = max(1, first_row - math.floor(bottom + 1e-3))
+        origin = Affine.translation(first_column * pixel_size, first_row * pixel_size)
+        return cls(crs, origin @ Affine.scale(pixel_size, -pixel_size), width, height)
 
     @property
     def pixel_size(self) -> tuple[float, float]:
@@ -199,13 +225,17 @@ class Grid:
         Args:
             pixel_size: Side of a pixel in CRS units.
         """
-        left, bottom, right, top = (edge / pixel_size for edge in self.bounds)
+        assert self.crs is not None
+        return Grid.spanning(self.crs, pixel_size, self.bounds)
+
+    def cover(self, bounds: tuple[float, float, float, float]) -> Grid:
+        """Return this grid's pixels, continued over all that CRS bounds touch."""
+        inverse = ~self.transform
+        columns, rows = zip(*(inverse @ corner for corner in _corners(*bounds)), strict=True)
         # A thousandth of a pixel of overlap is rounding, not ground.
-        first_column, first_row = math.floor(left + 1e-3), math.ceil(top - 1e-3)
-        width = max(1, math.ceil(right - 1e-3) - first_column)
-        height = max(1, first_row - math.floor(bottom + 1e-3))
-        origin = Affine.translation(first_column * pixel_size, first_row * pixel_size)
-        return Grid(self.crs, origin @ Affine.scale(pixel_size, -pixel_size), width, height)
+        left, top = math.floor(min(columns) + 1e-3), math.floor(min(rows) + 1e-3)
+        right, bottom = math.ceil(max(columns) - 1e-3), math.ceil(max(rows) - 1e-3)
+        return self.crop(cut_window(left, top, right - left, bottom - top))
 
     def shift(self, columns_px: float, rows_px: float) -> Grid:
         """Return this grid moved by so many of its own pixels."""

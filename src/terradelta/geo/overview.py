@@ -13,13 +13,12 @@ import math
 import numpy as np
 import rasterio.warp
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from terradelta.geo.grid import Grid, cut_window
-from terradelta.geo.source import WARP_TOLERANCE_PX
+from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels
 
 MARGIN_PX = 2
 """Of the decimated raster, around what is needed: bilinear resampling reads neighbours."""
@@ -42,6 +41,9 @@ def warp_overview(
 
     Returns:
         The bands, (C, H, W) of the raster's own data type, and where they hold data, (H, W) bool.
+
+    Raises:
+        RasterError: If the pixels cannot be read.
     """
     shape = target.height, target.width
     warped_CHW = np.zeros((len(bands) + 1, *shape), dataset.dtypes[bands[0] - 1])
@@ -51,10 +53,7 @@ def warp_overview(
     step = max(1.0, _measure_step(own.crop(needed), target))
     window = _widen(needed, math.ceil(MARGIN_PX * step), own)
     size = math.ceil(window.height / step), math.ceil(window.width / step)
-    image_CHW = dataset.read(bands, window=window, out_shape=(len(bands), *size))
-    valid_HW = read_valid(dataset, window, size)
-    if np.issubdtype(image_CHW.dtype, np.floating):
-        valid_HW &= np.isfinite(image_CHW).all(axis=0)
+    image_CHW, valid_HW = read_pixels(dataset, bands, window, size)
     opacity_HW = np.where(valid_HW, OPAQUE, 0).astype(image_CHW.dtype)
     place = ANYWHERE if target.crs is None else None
     rasterio.warp.reproject(
@@ -83,18 +82,6 @@ def _measure_step(own: Grid, target: Grid) -> float:
             own.crs, target.crs, own.width, own.height, *own.bounds
         )
     return math.sqrt(abs(target.transform.determinant / transform.determinant))
-
-
-def read_valid(
-    dataset: DatasetReader | WarpedVRT, window: Window, shape: tuple[int, int]
-) -> np.ndarray:
-    """Return where a raster holds data, (H, W) bool, read in this shape."""
-    colours = dataset.colorinterp
-    if ColorInterp.alpha not in colours:
-        return dataset.dataset_mask(window=window, out_shape=shape) > 0
-    # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.
-    alpha = colours.index(ColorInterp.alpha) + 1
-    return dataset.read(alpha, window=window, out_shape=shape) > 0
 
 
 def _widen(window: Window, margin: int, grid: Grid) -> Window:

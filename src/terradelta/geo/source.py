@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -23,9 +24,11 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import allow_no_place, cut_window
+from terradelta.geo.listing import is_remote, locate
 
 Bands = Sequence[int | str]
 
@@ -39,10 +42,32 @@ ARCHIVES = {
     ".tar.gz": "/vsitar/",
     ".gz": "/vsigzip/",
 }
+NETWORK_SETTINGS = {
+    "GDAL_HTTP_MAX_RETRY": "6",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+}
+"""What GDAL does about a server that fails, is busy or hangs; the environment has the last word.
+The delay in seconds about doubles from try to try."""
 HEADER_BYTES = 65_536
 ALPHA_PROBES = 5
 ALPHA_PROBE_SIZE_PX = 64
 OPAQUE_SHARE = 0.9
+
+
+class Described(Protocol):
+    """What tells the bands of a raster from each other."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def descriptions(self) -> Sequence[str | None]: ...  # noqa: D102
+    @property
+    def colorinterp(self) -> Sequence[ColorInterp]: ...  # noqa: D102
+    @property
+    def dtypes(self) -> Sequence[str]: ...  # noqa: D102
 
 
 @contextmanager
@@ -72,7 +97,7 @@ def open_source(path: str | Path, bands: Bands | None = None) -> Iterator[Datase
             yield dataset
 
 
-def require_plain(dataset: DatasetReader, bands: Sequence[int]):
+def require_plain(dataset: Described, bands: Sequence[int]):
     """Raise if the bands of a raster cannot be read as one array of real numbers.
 
     Raises:
@@ -87,7 +112,7 @@ def require_plain(dataset: DatasetReader, bands: Sequence[int]):
         )
 
 
-def describe_bands(dataset: DatasetReader) -> dict[int, str]:
+def describe_bands(dataset: Described) -> dict[int, str]:
     """Return number (from 1) and lower-case name of each band; "" where nothing names it."""
     names = {}
     for number, (text, colour) in enumerate(
@@ -99,7 +124,7 @@ def describe_bands(dataset: DatasetReader) -> dict[int, str]:
 
 
 def select_bands(
-    dataset: DatasetReader, band_names: Sequence[str], bands: Bands | None = None
+    dataset: Described, band_names: Sequence[str], bands: Bands | None = None
 ) -> list[int]:
     """Return the numbers (from 1) of the bands of a raster that hold what a model needs.
 
@@ -158,7 +183,7 @@ def _spread_windows(dataset: DatasetReader):
             yield cut_window(int(column), int(row), size, size)
 
 
-def _find_band(dataset: DatasetReader, known: dict[int, str], band: int | str) -> int:
+def _find_band(dataset: Described, known: dict[int, str], band: int | str) -> int:
     text = str(band).lower()
     number = int(text) if text.isdigit() else None
     for candidate, name in known.items():
@@ -184,17 +209,32 @@ def open_raster(path: str | Path) -> DatasetReader:
     Raises:
         RasterError: If it cannot be opened or holds no bands.
     """
-    location = str(path)
+    with allow_no_place():
+        return open_header(path)
+
+
+def open_header(path: str | Path) -> DatasetReader:
+    """Open a raster as `open_raster` does, where warnings are taken care of: threads can't.
+
+    Raises:
+        RasterError: If it cannot be opened or holds no bands.
+    """
+    location = locate(path)
     archive = next((a for end, a in ARCHIVES.items() if location.lower().endswith(end)), None)
     if archive is not None and Path(location).is_file():
         location = f"{archive}{Path(location).resolve()}"
+    if is_remote(location):
+        for name, value in NETWORK_SETTINGS.items():
+            # In the environment, where every thread's and child's GDAL looks.
+            os.environ.setdefault(name, value)
     try:
-        with allow_no_place():
-            dataset = rasterio.open(location)
+        dataset = rasterio.open(location)
     except RasterioError as error:
         raise RasterError(
             f"{path} cannot be opened as a raster: {error}",
-            fix="give a raster that GDAL reads; `rio info FILE` shows whether it does",
+            fix="run the same command again when its server answers"
+            if is_remote(location)
+            else "give a raster that GDAL reads; `rio info FILE` shows whether it does",
         ) from error
     if dataset.count == 0:
         names = ", ".join(dataset.subdatasets) or "none"
@@ -204,6 +244,56 @@ def open_raster(path: str | Path) -> DatasetReader:
             fix="name one of the subdatasets instead of the container",
         )
     return dataset
+
+
+def read_pixels(
+    dataset: DatasetReader | WarpedVRT,
+    bands: Sequence[int],
+    window: Window,
+    shape: tuple[int, int] | None = None,
+    name: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a window of bands, (C, H, W), and where it holds data, (H, W) bool.
+
+    Args:
+        dataset: What `open_source` opened, or that as it is warped.
+        bands: Which bands, by number from 1; not finite numbers are no data.
+        window: Which part.
+        shape: Rows and columns to return it as; by default its own.
+        name: What to call it in an error.
+
+    Raises:
+        RasterError: If the pixels cannot be read.
+    """
+    shape = shape or (int(window.height), int(window.width))
+    try:
+        image_CHW = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
+        valid_HW = _read_mask(dataset, window, shape) > 0
+    except RasterioError as error:
+        name = name or dataset.name
+        raise RasterError(
+            f"{name}: pixels cannot be read in rows {window.row_off} to "
+            f"{window.row_off + window.height}: {error}",
+            fix="run the same command again when its server answers: it goes on where it was"
+            if is_remote(name)
+            else "the file is probably truncated or damaged: fetch it again",
+        ) from error
+    if np.issubdtype(image_CHW.dtype, np.floating):
+        finite_HW = np.isfinite(image_CHW).all(axis=0)
+        image_CHW = np.where(finite_HW, image_CHW, 0)
+        valid_HW &= finite_HW
+    return image_CHW, valid_HW
+
+
+def _read_mask(
+    dataset: DatasetReader | WarpedVRT, window: Window, shape: tuple[int, int]
+) -> np.ndarray:
+    colours = dataset.colorinterp
+    if ColorInterp.alpha not in colours:
+        return dataset.dataset_mask(window=window, out_shape=shape)
+    # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.
+    alpha = colours.index(ColorInterp.alpha) + 1
+    return dataset.read(alpha, window=window, out_shape=shape)
 
 
 def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:

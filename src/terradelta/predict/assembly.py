@@ -30,6 +30,7 @@ from terradelta.errors import OutputError, RasterError
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.cog import MapFormat, write_cog
 from terradelta.geo.grid import cut_window
+from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.patches import Patch, PatchTracer
 from terradelta.geo.style import write_layer_style, write_quantity_style, write_raster_style
@@ -145,7 +146,8 @@ class _Assembly:
         shutil.rmtree(self._job.folder)
         aoi = self._parameters["aoi"]
         raise RasterError(
-            f"no pixel of {request['before']['path']} and {request['after']['path']} is valid on "
+            f"no pixel of {name_source(request['before']['path'])} and "
+            f"{name_source(request['after']['path'])} is valid on "
             "both dates" + (f" and has its centre inside of {aoi['path']}" if aoi else ""),
             fix="see their nodata with `terradelta check`; give images that share ground",
         )
@@ -300,7 +302,7 @@ def _describe_briefly(request: dict[str, Any]) -> dict[str, str]:
     return {
         "TERRADELTA_VERSION": request["versions"]["terradelta"],
         "TERRADELTA_MODELS": " ".join(model["sha256"] for model in request["models"]),
-        "TERRADELTA_BEFORE": Path(request["before"]["path"]).name,
-        "TERRADELTA_AFTER": Path(request["after"]["path"]).name,
+        "TERRADELTA_BEFORE": name_source(request["before"]["path"]),
+        "TERRADELTA_AFTER": name_source(request["after"]["path"]),
         "TERRADELTA_PARAMETERS": json.dumps(request["parameters"], sort_keys=True),
     }

@@ -19,10 +19,12 @@ import torch
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.geo.mosaic import describe_images
 from terradelta.geo.pair import PairWindow, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale
-from terradelta.geo.source import Bands, describe_source
+from terradelta.geo.source import Bands
 from terradelta.predict.engine import Predictor
 from terradelta.predict.job import Job, describe_grid, describe_plan
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_memory
@@ -94,8 +96,8 @@ Engine = Callable[[Work], None]
 
 def answer_rasters(
     predictor: Predictor,
-    before: str | Path,
-    after: str | Path,
+    before: RasterPaths,
+    after: RasterPaths,
     output: Path,
     models: list[dict[str, str]],
     options: RasterOptions,
@@ -108,8 +110,8 @@ def answer_rasters(
 
     Args:
         predictor: The models.
-        before: The earlier raster.
-        after: The later raster.
+        before: The earlier raster or mosaic; see `list_rasters`.
+        after: The later one.
         output: Where the prediction will be; the blocks go to a folder beside it.
         models: Where the models come from: folder and SHA-256 of each.
         options: What is asked for.
@@ -153,7 +155,7 @@ def answer_rasters(
 
 @contextmanager
 def _open_pair(
-    predictor: Predictor, before: str | Path, after: str | Path, options: RasterOptions
+    predictor: Predictor, before: RasterPaths, after: RasterPaths, options: RasterOptions
 ) -> Iterator[tuple[RasterPair, tuple[float, float]]]:
     """Open the pair, its shift undone if that is asked for, and yield it with the shift."""
 
@@ -174,7 +176,7 @@ def _open_pair(
             shift = measure_shift(pair)
         if not shift.reliable:
             raise RasterError(
-                f"the shift between {before} and {after} cannot be told: "
+                f"the shift between {name_source(before)} and {name_source(after)} cannot be told: "
                 f"{shift.patches} of {shift.of_patches} patches agree",
                 fix="leave --register out, or align the images with ground control points",
             )
@@ -184,8 +186,8 @@ def _open_pair(
     with open_shifted(shift_px) as pair:
         if options.min_area_m2 and pair.grid.crs is None:
             raise ArgumentError(
-                f"{before} has no coordinate reference system, so patches have no area to compare "
-                f"with {options.min_area_m2:g} m2",
+                f"{name_source(before)} has no coordinate reference system, so patches have no "
+                f"area to compare with {options.min_area_m2:g} m2",
                 fix="georeference both rasters, or leave --min-area out",
             )
         yield pair, shift_px
@@ -202,7 +204,7 @@ def _describe_request(
     predictor: Predictor,
     pair: RasterPair,
     plan: BlockPlan,
-    paths: tuple[str | Path, str | Path],
+    paths: tuple[RasterPaths, RasterPaths],
     options: RasterOptions,
 ) -> dict[str, Any]:
     """Return all that the outputs depend on, apart from the models' files."""
@@ -237,10 +239,10 @@ def _describe_request(
 
 
 def describe_inputs(
-    pair: RasterPair, paths: tuple[str | Path, str | Path]
+    pair: RasterPair, paths: tuple[RasterPaths, RasterPaths]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what identifies the two images."""
-    before, after = map(describe_source, pair.datasets, paths)
+    before, after = map(describe_images, pair.datasets, paths)
     return before, after
 
 

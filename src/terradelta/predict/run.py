@@ -13,6 +13,7 @@ from pathlib import Path
 from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
+from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.source import Bands
 from terradelta.models.bundle import ModelCard, hash_model, load_card, load_model
 from terradelta.outputs import refuse_existing, stage_folder, write_json
@@ -30,8 +31,8 @@ DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "default"))
 
 
 def predict(
-    before: str | Path,
-    after: str | Path,
+    before: RasterPaths,
+    after: RasterPaths,
     output: str | Path,
     *,
     model: str | Path | Sequence[str | Path] | None = None,
@@ -65,9 +66,11 @@ def predict(
     `shard`, `engine` and `picture` are for rasters only.
 
     Args:
-        before: The earlier raster (a path, URL, `/vsi...` path or anything else GDAL opens), or a
-            folder of images.
-        after: The later raster, or a folder of images with the same names.
+        before: The earlier raster (a path, URL, `/vsi...` path or anything else GDAL opens); a
+            mosaic (a list of rasters, a .txt file with one a line, or a STAC item collection with
+            the name of the asset, "items.json#visual"; the first listed lie on top); or a folder
+            of images.
+        after: The later raster or mosaic, or a folder of images with the same names.
         output: Folder to make; it appears whole or not at all.
         model: A model folder, or several that vote; the embedded model by default.
         tta: Test-time views to average: "none", "flips", "d4" or "seed6".
@@ -75,8 +78,9 @@ def predict(
         bands: Numbers (from 1) or names of the bands that the model reads, in its order.
         value_range: Stored values that become the darkest and the brightest the model knows; needed
             for images of another depth than those it was trained on.
-        grid: Whose pixels the map gets: "before", "after", or the side of a pixel in units of the
-            before raster's CRS.
+        grid: Whose pixels the map gets: "before", "after", the side of a pixel in units of the
+            before raster's CRS, or a CRS and the side of a pixel in its units, "EPSG:3035@10". A
+            mosaic's pixels are its first raster's.
         aoi: A vector file with polygons; the rest is nodata.
         register: Measure the shift between the images and undo it.
         min_area: Smaller patches of change are taken for unchanged: "100m2", "0.5ha" or m2.
@@ -156,6 +160,8 @@ def predict(
             done = blocks - len(job.missing(range(blocks)))
             return Prediction(job.folder, {"blocks": blocks, "blocks_done": done})
         return _finish(job)
+    assert isinstance(before, str | Path)
+    assert isinstance(after, str | Path)
     with stage_folder(output, overwrite=overwrite) as staged:
         pairs = match_folders(Path(before), Path(after))
         deadline = None if time_budget is None else started + time_budget
@@ -218,17 +224,20 @@ def _finish(job: Job) -> Prediction:
     return Prediction(job.output, summary)
 
 
-def _is_folder_pair(before: str | Path, after: str | Path) -> bool:
-    before_is_folder, after_is_folder = (Path(path).is_dir() for path in (before, after))
+def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
+    before_is_folder, after_is_folder = (
+        isinstance(source, str | Path) and Path(source).is_dir() for source in (before, after)
+    )
     if before_is_folder != after_is_folder:
         raise ArgumentError(
-            f"{before} is a {_kind(before_is_folder)} and {after} is a {_kind(after_is_folder)}",
+            f"{name_source(before)} is a {_kind(before_is_folder)} and {name_source(after)} is a "
+            f"{_kind(after_is_folder)}",
             fix="give two rasters or two folders",
         )
     return before_is_folder
 
 
-def _refuse_raster_options(before: str | Path, options: RasterOptions, engine: str):
+def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: str):
     default = RasterOptions()
     given = {
         "--bands": options.bands,
@@ -244,7 +253,7 @@ def _refuse_raster_options(before: str | Path, options: RasterOptions, engine: s
     flags = [flag for flag, value in given.items() if value]
     if flags:
         raise ArgumentError(
-            f"{', '.join(flags)} was asked for and {before} is a folder of images",
+            f"{', '.join(flags)} was asked for and {name_source(before)} is a folder of images",
             fix="leave it out: it is for rasters",
         )
 

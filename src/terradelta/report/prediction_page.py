@@ -29,6 +29,7 @@ from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import Finding, check
 from terradelta.geo.cog import read_classes
 from terradelta.geo.grid import Grid, allow_no_place
+from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
 from terradelta.report.areas import ESTIMATES_FILE, describe_areas, read_estimates
 from terradelta.report.document import embed_overlay, embed_photograph, write_page
@@ -143,7 +144,7 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
     imagery, missing = _open_imagery(subject, files)
     table = read_table(find_changes(subject.folder))
     return {
-        "names": [Path(subject.run[date]["path"]).name for date in ("before", "after")],
+        "names": [name_source(subject.run[date]["path"]) for date in ("before", "after")],
         "summary": summary,
         "unit": unit,
         "headline": write_headline(summary),
@@ -195,7 +196,7 @@ def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, 
         pair = files.enter_context(RasterPair.reopen(subject.run))
         cut = (pair.area.width, pair.area.height)
         if cut != (subject.grid.width, subject.grid.height):
-            before = subject.run["before"]["path"]
+            before = name_source(subject.run["before"]["path"])
             return None, f"{before} has other pixels now than when it was mapped"
         return Imagery(pair, subject.shape), None
     except TerradeltaError as error:

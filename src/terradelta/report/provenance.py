@@ -7,6 +7,7 @@ from typing import Any
 
 from terradelta.errors import ModelError
 from terradelta.geo.grid import Grid
+from terradelta.geo.listing import name_source
 from terradelta.models.bundle import ModelCard, hash_model, load_card
 
 PARAMETER_WORDS = {
@@ -88,7 +89,7 @@ def _describe_raster(raster: dict[str, Any]) -> str:
     place = raster["crs"] or "no coordinate reference system"
     place = place if len(place) <= 40 else f"{place[:37]}..."
     return (
-        f"{Path(raster['path']).name}, {raster['width']:,} × {raster['height']:,} px, "
+        f"{name_source(raster['path'])}, {raster['width']:,} × {raster['height']:,} px, "
         f"{raster['bands']} bands, {kinds}, {place}"
     )
 

@@ -1,0 +1,140 @@
+"""What the header of a raster says, read once for each file of a mosaic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from terradelta.errors import RasterError
+from terradelta.geo.grid import Grid, allow_no_place
+from terradelta.geo.listing import is_remote, locate
+from terradelta.geo.source import describe_bands, describe_source, open_header, open_source
+
+FETCHED_AT_ONCE = 32
+"""Reading a header over a network is waiting for it, mostly."""
+MAX_REMEMBERED = 100_000
+
+
+class Header(NamedTuple):
+    """Of one raster of a mosaic, as it is read: colours in place of a palette, for example."""
+
+    name: str
+    """Where it lies."""
+    grid: Grid
+    """Its pixels."""
+    dtypes: tuple[str, ...]
+    """Of its bands."""
+    colorinterp: tuple[ColorInterp, ...]
+    """Of its bands."""
+    descriptions: tuple[str | None, ...]
+    """Of its bands."""
+    nodata: float | None
+    """Of its first band."""
+    is_uneven: bool
+    """Whether its bands have different nodata values."""
+    sha256: str
+    """Of the header; see `describe_source`."""
+
+    @property
+    def data_dtypes(self) -> dict[int, str]:
+        """Number and data type of the bands that are no alpha."""
+        pairs = zip(self.dtypes, self.colorinterp, strict=True)
+        return {
+            number: dtype
+            for number, (dtype, colour) in enumerate(pairs, start=1)
+            if colour != ColorInterp.alpha
+        }
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Number and name of each band; see `describe_bands`."""
+        return describe_bands(self)
+
+
+def read_headers(paths: Sequence[str]) -> list[Header]:
+    """Return the headers of rasters, each file opened once in the life of the process.
+
+    Raises:
+        RasterError: If one cannot be opened or has no coordinate reference system.
+    """
+    headers = []
+    with allow_no_place(), ThreadPoolExecutor(FETCHED_AT_ONCE, "headers") as pool:
+        for first in range(0, len(paths), FETCHED_AT_ONCE):
+            part = paths[first : first + FETCHED_AT_ONCE]
+            list(pool.map(_fetch, filter(is_remote, part)))
+            headers += [_read_header(path, _stamp(path)) for path in part]
+    return headers
+
+
+def _fetch(path: str):
+    """Have GDAL fetch a header and keep it for when the raster is opened.
+
+    rasterio holds Python's lock while it opens a raster, so that servers would be waited for one
+    after the other, but not while it reads; and where a virtual raster is read, GDAL opens others.
+    """
+    size = 'RasterXSize="1" RasterYSize="1"'
+    rectangle = 'xOff="0" yOff="0" xSize="1" ySize="1"'
+    xml = (
+        '<VRTDataset rasterXSize="1" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1">'
+        f"<SimpleSource><SourceFilename>{escape(locate(path))}</SourceFilename>"
+        f'<SourceBand>1</SourceBand><SourceProperties {size} DataType="Byte"/>'
+        f"<SrcRect {rectangle}/><DstRect {rectangle}/></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    # What is wrong with it, opening it will tell.
+    with suppress(RasterioError), rasterio.open(xml) as dataset:
+        dataset.read(1)
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Return what changes with a file; of remote ones GDAL itself remembers what they were."""
+    if not Path(path).is_file():
+        return None
+    status = Path(path).stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(MAX_REMEMBERED)
+def _read_header(path: str, stamp: tuple[int, int] | None) -> Header:
+    with open_header(path) as raw:
+        is_plain = raw.crs is not None and ColorInterp.palette not in raw.colorinterp
+        if is_plain:
+            return _summarize(raw, raw, path)
+        # An alpha band stays what it is: whether it is one takes reading pixels.
+        with open_source(path) as dataset:
+            return _summarize(dataset, raw, path)
+
+
+def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
+    if dataset.crs is None:
+        raise RasterError(
+            f"{path} has no coordinate reference system, so it has no place in a mosaic",
+            fix=f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {path}",
+        )
+    grid = Grid.of(dataset)
+    return Header(
+        path,
+        Grid(_share(grid.crs.to_wkt()) if grid.crs else None, *list(vars(grid).values())[1:]),
+        dataset.dtypes,
+        dataset.colorinterp,
+        dataset.descriptions,
+        dataset.nodata,
+        len(set(map(repr, dataset.nodatavals))) > 1,
+        describe_source(raw, path)["header_sha256"],
+    )
+
+
+@lru_cache(4096)
+def _share(wkt: str) -> CRS:
+    """Return the one object of a CRS: thousands of rasters have few, which are slow to compare."""
+    return CRS.from_wkt(wkt)

@@ -1,0 +1,168 @@
+"""What BEFORE and AFTER may be: one raster, or a list of rasters that make a mosaic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from terradelta.errors import ArgumentError, RasterError
+
+RasterPaths = str | Path | Sequence[str | Path]
+"""A raster, a file that lists rasters, or the rasters themselves."""
+
+LIST_ENDINGS = (".txt", ".lst")
+STAC_ENDINGS = (".json", ".geojson")
+OBJECT_STORES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
+"""GDAL's own access, which finds credentials in the environment and needs no other package."""
+REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsioss", "/vsiswift", "/vsihdfs")
+
+
+def list_rasters(source: RasterPaths) -> list[str] | None:
+    """Return the rasters of a mosaic in their order, or None where `source` is one raster.
+
+    Args:
+        source: A sequence of rasters; a text file (.txt, .lst) with one raster a line, relative to
+            the file, blank lines and those with a leading # aside; or a STAC item or item
+            collection (.json, .geojson), the asset's name after a #: `items.json#visual`.
+
+    Raises:
+        RasterError: If the list cannot be read, is empty or lacks the asset.
+        ArgumentError: If it is a STAC file and pystac is not installed.
+    """
+    if not isinstance(source, str | Path):
+        paths = [str(path) for path in source]
+        return _require_rasters(paths, "the list of rasters")
+    path, asset = _split_asset(str(source))
+    if path.lower().endswith(LIST_ENDINGS):
+        lines = (line.strip() for line in _read_text(path).splitlines())
+        listed = [line for line in lines if line and not line.startswith("#")]
+        paths = [resolve_beside(line, path) for line in listed]
+    elif path.lower().endswith(STAC_ENDINGS):
+        paths = _list_assets(path, asset)
+    else:
+        return None
+    return _require_rasters(paths, path)
+
+
+def name_source(source: RasterPaths) -> str:
+    """Return what a person calls it: the file's name, or the first one's and how many follow."""
+    if isinstance(source, str | Path):
+        return Path(source).name
+    more = len(source) - 1
+    return Path(source[0]).name + (f" and {more} more" if more else "")
+
+
+def record_source(source: RasterPaths) -> str | list[str]:
+    """Return it as JSON takes it."""
+    return str(source) if isinstance(source, str | Path) else [str(path) for path in source]
+
+
+def locate(path: str | Path) -> str:
+    """Return what GDAL calls a raster: `s3://bucket/key` is `/vsis3/bucket/key` to it."""
+    location = str(path)
+    scheme, separator, rest = location.partition("://")
+    if separator and scheme in OBJECT_STORES:
+        return OBJECT_STORES[scheme] + rest
+    return f"/vsicurl/{location}" if scheme in ("http", "https") else location
+
+
+def is_remote(path: str | Path) -> bool:
+    """Return whether a raster is read over a network."""
+    return locate(path).startswith(REMOTE)
+
+
+def resolve_beside(path: str, listing: str | Path) -> str:
+    """Return a path that stands in a file, relative ones being so to that file."""
+    if "://" in path or path.startswith(("/", "<")) or Path(path).is_absolute():
+        return path
+    return str(Path(listing).parent / path)
+
+
+def _split_asset(source: str) -> tuple[str, str | None]:
+    path, separator, asset = source.rpartition("#")
+    if separator and path.lower().endswith(STAC_ENDINGS) and not Path(source).is_file():
+        return path, asset
+    return source, None
+
+
+def _read_text(path: str) -> str:
+    if is_remote(path):
+        raise RasterError(
+            f"{path} is a list and not on this machine",
+            fix="fetch the list first; what it names may stay where it is",
+        )
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RasterError(
+            f"{path}, a list of rasters, cannot be read: {error}",
+            fix="give a text file with one raster a line",
+        ) from error
+
+
+def _list_assets(path: str, asset: str | None) -> list[str]:
+    """Return where the asset of each item of a STAC file lies, in the file's order."""
+    content = _parse_stac(path)
+    try:
+        import pystac
+    except ImportError as error:
+        raise ArgumentError(
+            f"{path} is a STAC file and pystac is not installed",
+            fix='pip install "terradelta[stac]"',
+        ) from error
+    features = [content] if content["type"] == "Feature" else content["features"]
+    try:
+        items = [pystac.Item.from_dict(feature) for feature in features]
+    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError) as error:
+        raise _refuse(path, str(error)) from error
+    paths = []
+    for item in items:
+        name = _choose_asset(item, asset, path)
+        found = item.assets[name]
+        paths.append(resolve_beside(found.get_absolute_href() or found.href, path))
+    return paths
+
+
+def _parse_stac(path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+        kind = content["type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _refuse(path, str(error)) from error
+    if kind not in ("Feature", "FeatureCollection"):
+        raise _refuse(path, f"it is a {kind}")
+    return content
+
+
+def _refuse(path: str, why: str) -> RasterError:
+    return RasterError(
+        f"{path} cannot be opened as a raster, nor as STAC items: {why}",
+        fix="give a raster, a STAC Item or an ItemCollection",
+    )
+
+
+def _choose_asset(item: Any, asset: str | None, path: str) -> str:
+    if asset is not None and asset in item.assets:
+        return asset
+    names = ", ".join(item.assets) or "none"
+    if asset is not None:
+        raise RasterError(
+            f"{path}: item {item.id} has no asset {asset!r}; it has {names}",
+            fix=f"name one that every item has: {path}#ASSET",
+        )
+    data = [name for name, found in item.assets.items() if "data" in (found.roles or ())]
+    candidates = data or list(item.assets)
+    if len(candidates) != 1:
+        raise RasterError(
+            f"{path}: item {item.id} has the assets {names}, and none was chosen",
+            fix=f"name one: {path}#{candidates[0] if candidates else 'ASSET'}",
+        )
+    return candidates[0]
+
+
+def _require_rasters(paths: list[str], name: str) -> list[str]:
+    if not paths:
+        raise RasterError(f"{name} names no raster", fix="list at least one")
+    return paths

@@ -1,0 +1,396 @@
+"""Many rasters as one: thousands of files, in several coordinate reference systems and resolutions.
+
+Rasters that share CRS and pixels form a sheet, which reads like the raster they would be merged
+into: where they overlap, the first listed that holds data shows. Sheets lie over each other in the
+order of their first rasters. `geo.aligned` lays them on the grid of a map; only there are pixels
+resampled, of a sheet as a whole, so that seams between its rasters leave no trace.
+
+GDAL's own tile index (GTI) was tried: where one band of a pixel equals the nodata value it takes
+that band from the raster below, and it resamples raster by raster, which shows at seams.
+
+Legend of the array names: C bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from terradelta.errors import RasterError
+from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.header import Header, read_headers
+from terradelta.geo.listing import RasterPaths, list_rasters, name_source, record_source
+from terradelta.geo.source import Bands, describe_source, open_source, read_pixels
+
+MAX_OPEN_RASTERS = 64
+SAME_PIXEL = 1e-3
+"""What the pixels of rasters of one sheet may be apart, in pixels."""
+
+
+@contextmanager
+def open_images(
+    source: RasterPaths, bands: Bands | None = None
+) -> Iterator[DatasetReader | Mosaic]:
+    """Open what BEFORE or AFTER may be: a raster or a mosaic; a context manager.
+
+    Args:
+        source: See `list_rasters`.
+        bands: Band numbers or names that will be read; an alpha band among them is data.
+
+    Raises:
+        RasterError: If a raster cannot be opened, or the rasters make no mosaic.
+        ArgumentError: If a package is missing.
+    """
+    paths = list_rasters(source)
+    if paths is None:
+        assert isinstance(source, str | Path)
+        with open_source(source, bands) as dataset:
+            yield dataset
+    else:
+        with Mosaic(paths, name_source(source), bands) as mosaic:
+            yield mosaic
+
+
+def describe_images(images: DatasetReader | Mosaic, source: RasterPaths) -> dict[str, Any]:
+    """Return what identifies an input; see `describe_source`."""
+    if isinstance(images, Mosaic):
+        return images.describe(source)
+    assert isinstance(source, str | Path)
+    return describe_source(images, source)
+
+
+class Mosaic:
+    """Rasters that are read as one; a context manager.
+
+    Their headers are read once, their pixels when and where they are needed, and no more than
+    `MAX_OPEN_RASTERS` files are open at a time.
+
+    Args:
+        paths: The rasters, the upper ones first.
+        name: What the mosaic is called.
+        bands: Band numbers or names that will be read; an alpha band among them is data.
+
+    Raises:
+        RasterError: If a raster cannot be opened or has no CRS, or they differ in their bands.
+    """
+
+    sheets: list[Sheet]
+    """The upper ones first."""
+
+    def __init__(self, paths: Sequence[str], name: str, bands: Bands | None = None):
+        headers = read_headers(paths)
+        for header in headers[1:]:
+            _require_alike(headers[0], header)
+        self.name = name
+        self._headers = headers
+        self._files = _OpenRasters(bands)
+        self.sheets = [
+            Sheet(grid, placed, self._files) for grid, placed in _sort_into_sheets(headers)
+        ]
+
+    def __enter__(self) -> Mosaic:
+        return self
+
+    def __exit__(self, *exception: object):
+        self._files.close()
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    @property
+    def crs(self) -> CRS | None:
+        """CRS of the first raster."""
+        return self.sheets[0].grid.crs
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The first raster's CRS and pixels, over the ground of all.
+
+        Raises:
+            RasterError: If its CRS cannot show a part of the mosaic.
+        """
+        first = self.sheets[0].grid
+        bounds = self.bounds_in(first.crs)
+        if not all(map(math.isfinite, bounds)):
+            raise RasterError(
+                f"{self.name}: the CRS of {self._headers[0].name}, {first.crs}, cannot show all of "
+                f"its {len(self)} rasters",
+                fix="give the map a CRS that can, with its pixel size: --grid EPSG:6933@10",
+            )
+        return first.cover(bounds) if len(self.sheets) > 1 else first
+
+    def bounds_in(self, crs: CRS | None) -> tuple[float, float, float, float]:
+        """Return the bounds of all sheets in a CRS; infinite where it cannot show them."""
+        edges = np.array([sheet.grid.bounds_in(crs) for sheet in self.sheets])
+        low, high = edges.min(axis=0), edges.max(axis=0)
+        return float(low[0]), float(low[1]), float(high[2]), float(high[3])
+
+    @property
+    def transform(self) -> Affine:
+        """Of `grid`."""
+        return self.grid.transform
+
+    @property
+    def width(self) -> int:
+        """Of `grid`."""
+        return self.grid.width
+
+    @property
+    def height(self) -> int:
+        """Of `grid`."""
+        return self.grid.height
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Of the first raster, like all that follows: the others' data bands are alike."""
+        return self._headers[0].dtypes
+
+    @property
+    def nodata_values(self) -> set[float | None]:
+        """Of the first band of each raster."""
+        return {header.nodata for header in self._headers}
+
+    @property
+    def count(self) -> int:
+        """Bands, alpha included."""
+        return len(self.dtypes)
+
+    @property
+    def colorinterp(self) -> tuple[ColorInterp, ...]:
+        """What the bands show."""
+        return self._headers[0].colorinterp
+
+    @property
+    def descriptions(self) -> tuple[str | None, ...]:
+        """Names of the bands."""
+        return self._headers[0].descriptions
+
+    def describe(self, source: RasterPaths) -> dict[str, Any]:
+        """Return what identifies the mosaic; the hash is of all headers, in their order."""
+        digest = hashlib.sha256("".join(header.sha256 for header in self._headers).encode())
+        return {
+            "path": record_source(source),
+            "driver": "mosaic",
+            "sources": len(self),
+            "sheets": len(self.sheets),
+            "width": self.width,
+            "height": self.height,
+            "bands": self.count,
+            "dtypes": list(self.dtypes),
+            "crs": self.crs.to_string() if self.crs else None,
+            "transform": list(self.transform)[:6],
+            "nodata": None,
+            "size_bytes": None,
+            "header_sha256": digest.hexdigest(),
+        }
+
+
+class Sheet:
+    """Rasters of one CRS and one lattice of pixels, read like the raster they would merge into.
+
+    Args:
+        grid: Their pixels, as far as any of them reaches.
+        placed: The rasters, the upper ones first, and each one's place on the grid.
+        files: What opens them.
+    """
+
+    grid: Grid
+    """Their pixels, as far as any of them reaches."""
+
+    def __init__(self, grid: Grid, placed: Sequence[tuple[Header, Window]], files: _OpenRasters):
+        self.grid = grid
+        self._placed = list(placed)
+        self._files = files
+        edges = np.array([_edges(window) for _, window in placed], dtype=np.float64)
+        self._tree = shapely.STRtree(shapely.box(*edges.T))
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether a raster has another nodata value in each band."""
+        return any(header.is_uneven for header, _ in self._placed)
+
+    @property
+    def placed(self) -> Sequence[tuple[Header, Window]]:
+        """The rasters and their places on the grid."""
+        return self._placed
+
+    def touches(self, window: Window) -> bool:
+        """Return whether a raster reaches into a window of the sheet."""
+        return bool(self._find(window))
+
+    def read(
+        self, bands: Sequence[int], window: Window, step: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a window of bands, (C, H, W), and where it holds data, (H, W) bool.
+
+        Args:
+            bands: By number from 1.
+            window: Which part of the sheet; it may reach beyond it.
+            step: Read but one pixel in so many along rows and columns: for a picture.
+
+        Raises:
+            RasterError: If the pixels of a raster cannot be read.
+        """
+        height, width = (max(1, int(side) // step) for side in (window.height, window.width))
+        dtype = self._placed[0][0].dtypes[bands[0] - 1]
+        image_CHW = np.zeros((len(bands), height, width), dtype)
+        valid_HW = np.zeros((height, width), bool)
+        for index in self._find(window):
+            header, place = self._placed[index]
+            shared = _intersect(place, window)
+            part = _slices(shared, window, step, valid_HW.shape)
+            hole_HW = ~valid_HW[part]
+            if not hole_HW.any():
+                continue
+            own = cut_window(
+                int(shared.col_off - place.col_off),
+                int(shared.row_off - place.row_off),
+                int(shared.width),
+                int(shared.height),
+            )
+            dataset = self._files.open(header.name)
+            pixels_CHW, data_HW = read_pixels(dataset, bands, own, hole_HW.shape, header.name)
+            np.copyto(image_CHW[:, *part], pixels_CHW, where=hole_HW & data_HW)
+            valid_HW[part] |= data_HW
+        return image_CHW, valid_HW
+
+    def _find(self, window: Window) -> list[int]:
+        """Return which rasters reach into a window, the upper ones first."""
+        left, top, right, bottom = _edges(window)
+        # The half pixel keeps out those that only touch it.
+        inside = shapely.box(left + 0.5, top + 0.5, right - 0.5, bottom - 0.5)
+        return np.sort(self._tree.query(inside)).tolist()
+
+
+class _OpenRasters:
+    """The rasters that were read last, kept open."""
+
+    def __init__(self, bands: Bands | None):
+        self._bands = bands
+        self._open: OrderedDict[str, tuple[ExitStack, DatasetReader]] = OrderedDict()
+
+    def open(self, path: str) -> DatasetReader:
+        if path not in self._open:
+            while len(self._open) >= MAX_OPEN_RASTERS:
+                _, (oldest, _) = self._open.popitem(last=False)
+                oldest.close()
+            files = ExitStack()
+            self._open[path] = files, files.enter_context(open_source(path, self._bands))
+        self._open.move_to_end(path)
+        return self._open[path][1]
+
+    def close(self):
+        while self._open:
+            _, (files, _) = self._open.popitem()
+            files.close()
+
+
+def _require_alike(first: Header, header: Header):
+    """Raise unless the data bands of two rasters are alike."""
+    mine, theirs = first.data_dtypes, header.data_dtypes
+    if mine != theirs:
+        raise RasterError(
+            f"{first.name} has {_say_bands(mine)} and {header.name} has {_say_bands(theirs)}: they "
+            "make no mosaic",
+            fix="list rasters of the same bands and data type, or make them so with gdal_translate",
+        )
+    for number in mine:
+        names = first.names[number], header.names[number]
+        if all(names) and names[0] != names[1]:
+            raise RasterError(
+                f"band {number} is {names[0]} in {first.name} and {names[1]} in {header.name}: "
+                "they make no mosaic",
+                fix="list rasters of the same bands in the same order",
+            )
+
+
+def _say_bands(dtypes: dict[int, str]) -> str:
+    return f"{len(dtypes)} bands of {'/'.join(dict.fromkeys(dtypes.values()))}"
+
+
+def _sort_into_sheets(
+    headers: Sequence[Header],
+) -> list[tuple[Grid, list[tuple[Header, Window]]]]:
+    """Return the grid of each sheet with its rasters and their places on it."""
+    # By what is quickly compared first, then by the lattice itself.
+    alike: defaultdict[Any, list[list[tuple[Header, tuple[int, int]]]]] = defaultdict(list)
+    sheets: list[list[tuple[Header, tuple[int, int]]]] = []
+    for header in headers:
+        t = header.grid.transform
+        key = id(header.grid.crs), *(float(f"{side:.6g}") for side in (t.a, t.b, t.d, t.e))
+        for sheet in alike[key]:
+            corner = _find_on_lattice(sheet[0][0].grid, header.grid)
+            if corner is not None:
+                sheet.append((header, corner))
+                break
+        else:
+            sheets.append([(header, (0, 0))])
+            alike[key].append(sheets[-1])
+    return [_frame(sheet) for sheet in sheets]
+
+
+def _find_on_lattice(base: Grid, grid: Grid) -> tuple[int, int] | None:
+    """Return column and row of a grid's corner on another's lattice, None if it lies beside it."""
+    column, row = ~base.transform @ (grid.transform @ (0, 0))
+    corner = round(column), round(row)
+    window = cut_window(*corner, grid.width, grid.height)
+    return corner if base.crop(window).same_as(grid) else None
+
+
+def _frame(
+    sheet: Sequence[tuple[Header, tuple[int, int]]],
+) -> tuple[Grid, list[tuple[Header, Window]]]:
+    base = sheet[0][0].grid
+    left = min(column for _, (column, _) in sheet)
+    top = min(row for _, (_, row) in sheet)
+    right = max(column + header.grid.width for header, (column, _) in sheet)
+    bottom = max(row + header.grid.height for header, (_, row) in sheet)
+    grid = base.crop(cut_window(left, top, right - left, bottom - top))
+    placed = [
+        (header, cut_window(column - left, row - top, header.grid.width, header.grid.height))
+        for header, (column, row) in sheet
+    ]
+    return grid, placed
+
+
+def _edges(window: Window) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom."""
+    return (
+        window.col_off,
+        window.row_off,
+        window.col_off + window.width,
+        window.row_off + window.height,
+    )
+
+
+def _intersect(one: Window, other: Window) -> Window:
+    left, top = max(one.col_off, other.col_off), max(one.row_off, other.row_off)
+    right = min(one.col_off + one.width, other.col_off + other.width)
+    bottom = min(one.row_off + one.height, other.row_off + other.height)
+    return cut_window(left, top, right - left, bottom - top)
+
+
+def _slices(inner: Window, outer: Window, step: int, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Return rows and columns of an inner window in a picture of the outer one."""
+    sides = []
+    for start, length, size in (
+        (inner.row_off - outer.row_off, inner.height, shape[0]),
+        (inner.col_off - outer.col_off, inner.width, shape[1]),
+    ):
+        first = min(int(start) // step, size - 1)
+        sides.append(slice(first, max(first + 1, min(-(-int(start + length) // step), size))))
+    return sides[0], sides[1]
