@@ -21,9 +21,11 @@ SETTINGS = {**scenes.SETTINGS, "RAY_AUTH_MODE": "disabled"}
 
 
 def run(*line, check=True):
-    return subprocess.run(
-        line, check=check, capture_output=True, text=True, env={**os.environ, **SETTINGS}
+    done = subprocess.run(
+        line, check=False, capture_output=True, text=True, env={**os.environ, **SETTINGS}
     )
+    assert done.returncode == 0 or not check, (line, done.stdout, done.stderr)
+    return done
 
 
 def on(host, *line, check=True):
@@ -34,10 +36,9 @@ def on(host, *line, check=True):
 def hosts():
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
-    try:
-        run("ip", "link", "add", BRIDGE, "type", "bridge")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespaces here: {error.stderr.strip()}")
+    bridge = run("ip", "link", "add", BRIDGE, "type", "bridge", check=False)
+    if bridge.returncode:
+        pytest.skip(f"no network namespaces here: {bridge.stderr.strip()}")
     try:
         run("ip", "link", "set", BRIDGE, "up")
         for host, address in HOSTS.items():
