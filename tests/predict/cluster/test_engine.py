@@ -27,6 +27,13 @@ MAPS = ("change.tif", "before_class.tif", "after_class.tif", "confidence.tif")
 OUTPUTS = (*MAPS, "changes.gpkg", "transitions.csv", "summary.json")
 OPTIONS = {"tile_size": TILE_SIZE_PX, "precision": "fp32", "memory": "2GB"}
 
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # By default workers wait for whatever else the machine does.
+    "RAY_worker_niceness": "0",
+}
+
 # Blocks of one tile, so that a small map has many.
 SMALL_BLOCKS = f"""
 import sys
@@ -69,9 +76,10 @@ def whole(scene, model_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster that the tests share; engines take the one that this process is in."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUIET.items():
+            patch.setenv(name, value)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
     assert not find_processes("raylet", "gcs_server", "ray::")
@@ -202,6 +210,7 @@ def start(scene, model_folder, output, *options, program=SMALL_BLOCKS, **setting
     line += [str(scene / "before.tif"), str(scene / "after.tif"), "-o", str(output)]
     line += ["--model", str(model_folder), "--tile-size", str(TILE_SIZE_PX), "--memory", "2GB"]
     line += ["--precision", "fp32", *options]
+    settings["env"] = {**os.environ, **QUIET}
     return subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
     )

@@ -139,7 +139,7 @@ class RayEngine:
         """
         task = ray.remote(choose_backend).options(**self._resources)  # pyright: ignore
         try:
-            return ray.get(task.remote(backend, precision, device, pixels))
+            return ray.get(task.remote(backend, precision, device, pixels))  # pyright: ignore[reportCallIssue]
         except RayTaskError as error:
             raise getattr(error, "cause", error) from None
 
