@@ -243,6 +243,7 @@ def test_a_page_outlives_its_server(browser, folder):
     """A review made while the server is away is sent to the next one, which has another token."""
     with serve(folder, token="first") as port:
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("body[data-ready=true]")
         page.keyboard.press("n")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from terradelta.cli.application import Json, Output, Overwrite, app
-from terradelta.evaluate.area_estimation.design import SampleDesign
+from terradelta.evaluate.area_estimation.design import IntervalKind, SampleDesign
 from terradelta.report.summary import print_assessment, print_survey, print_zones
 
 _design = Group("Design", sort_key=1)
@@ -63,6 +63,7 @@ def assess(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     other_map: Annotated[Path | None, Parameter(name="--map")] = None,
     unresolved: Literal["refuse", "exclude"] = "refuse",
+    interval: IntervalKind = "logit",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ):
@@ -74,6 +75,8 @@ def assess(
         output: Folder for the results; by default the prediction that the points were drawn from.
         other_map: Another prediction of the same ground, to be assessed with these points.
         unresolved: What to do about points that are unlabelled, unsure or tied.
+        interval: How 95 % intervals are found: logit holds also for what few points found; wald is
+            1.96 standard errors on either side, as in the papers.
         overwrite: Replace the results of an earlier assessment.
         as_json: Print area_estimates.json.
     """
@@ -84,6 +87,7 @@ def assess(
         output,
         other_map=other_map,
         unresolved=unresolved,
+        interval=interval,
         overwrite=overwrite,
     )
     if as_json:

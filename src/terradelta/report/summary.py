@@ -154,14 +154,15 @@ def print_survey(survey: Survey):
 def print_assessment(assessment: Assessment):
     """Print areas on the map and as estimated, accuracies, and what to keep in mind."""
     content = assessment.content
-    print(f"{'ha':<36}{'mapped':>14}{'estimated':>14}{'±':>12}   user's  producer's  points")
+    head = f"{'ha':<36}{'mapped':>14}{'estimated':>14}{'95 % interval':>24}"
+    print(f"{head}   user's  producer's  points")
     total, rows = content["change"]["classes"][-1], content["transitions"]["classes"]
     shown = [row for row in rows if row["points"]] or rows[:1]
     for row in (total, *shown):
         area = row["area_ha"]
         print(
             f"{row['class']:<36}{row['mapped_ha']:>14,.3f}{area['value']:>14,.3f}"
-            f"{1.96 * area['standard_error']:>12,.3f}   {_format_share(row['users_accuracy'])}"
+            f"{_format_ends(area, ',.3f'):>24}   {_format_share(row['users_accuracy'])}"
             f"      {_format_share(row['producers_accuracy'])}{row['points']:>8,}"
         )
     left = [row["mapped_ha"] for row in rows if row not in shown]
@@ -169,16 +170,23 @@ def print_assessment(assessment: Assessment):
         print(f"{f'{len(left)} that no point was labelled as':<36}{sum(left):>14,.3f}")
     for legend, what in (("change", "changed or not"), ("transitions", "transitions")):
         overall = content[legend]["overall_accuracy"]
-        half_width = 1.96 * overall["standard_error"]
-        print(f"overall accuracy, {what}: {overall['value']:.3f} ± {half_width:.3f}")
+        print(
+            f"overall accuracy, {what}: {overall['value']:.3f} ± "
+            f"{1.96 * overall['standard_error']:.3f}, 95 % interval {_format_ends(overall, '.3f')}"
+        )
     for pair in content["agreement"]:
         alike = pair["transition"]
         if alike["percent"] is not None:
             print(f"{' and '.join(pair['interpreters'])} agree on {alike['percent']:.1f} %")
-    print("± is half of the 95 % interval, of what chance in drawing the points does")
+    print("± is 1.96 standard errors, of what chance in drawing the points does")
     for note in content["notes"]:
         print(f"note: {note}")
     print(f"\nwritten to {assessment.folder}")
+
+
+def _format_ends(estimate: dict[str, Any], form: str) -> str:
+    low, high = estimate["interval_95_percent"]
+    return f"{low:{form}} to {high:{form}}"
 
 
 def _format_share(estimate: dict[str, Any]) -> str:

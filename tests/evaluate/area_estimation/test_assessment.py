@@ -55,10 +55,24 @@ def test_estimates_are_those_of_the_points(assessed, labelled, truth_HW):
     area = expected.area_m2[1]
     assert found["area_ha"]["value"] == pytest.approx(area.value / 1e4)
     assert found["area_ha"]["standard_error"] == pytest.approx(area.standard_error / 1e4)
-    low, high = found["area_ha"]["interval_95_percent"]
-    assert (low + high) / 2 == pytest.approx(area.value / 1e4)
-    assert (high - low) / 2 == pytest.approx(1.96 * area.standard_error / 1e4)
+    ends = [area.low / 1e4, area.high / 1e4]
+    assert found["area_ha"]["interval_95_percent"] == pytest.approx(ends)
     assert found["users_accuracy"]["value"] == pytest.approx(expected.user[1].value)
+
+
+def test_the_papers_intervals_are_there_for_the_asking(assessed, labelled):
+    content = assess(labelled, interval="wald", overwrite=True).content
+    for legend in ("change", "transitions"):
+        for row, other in zip(
+            content[legend]["classes"], assessed.content[legend]["classes"], strict=True
+        ):
+            assert row["area_ha"]["standard_error"] == other["area_ha"]["standard_error"]
+            low, high = row["area_ha"]["interval_95_percent"]
+            value, error = row["area_ha"]["value"], row["area_ha"]["standard_error"]
+            assert low == pytest.approx(max(0, value - 1.96 * error))
+            assert high == pytest.approx(value + 1.96 * error)
+    assert "1.96 standard errors on either side" in content["methods"]
+    assert "log odds" in assessed.content["methods"]
 
 
 def test_the_truth_lies_within_the_intervals(assessed, truth_HW):

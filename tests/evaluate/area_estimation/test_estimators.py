@@ -121,6 +121,10 @@ def test_every_estimate_is_stehmans_formula_point_by_point(drawn):
 
     def check(estimate, expected, factor=1.0):
         value, error = (estimate.value, estimate.standard_error)
+        if not math.isnan(value):
+            slack = 1e-9 * factor
+            assert -slack <= estimate.low <= value + slack
+            assert value - slack <= estimate.high <= factor + slack
         assert value == pytest.approx(expected[0] * factor, nan_ok=True)
         assert error == pytest.approx(expected[1] * factor, abs=1e-9, nan_ok=True)
 
@@ -186,7 +190,7 @@ def test_olofssons_formulas_are_the_case_where_strata_are_classes():
     user = np.diag(counts_KK) / rows
     overall = sum(w * n / r for w, n, r in zip(weights, np.diag(counts_KK), rows, strict=True))
     variance = sum(weights**2 * user * (1 - user) / (rows - 1))
-    assert report.overall == pytest.approx((overall, math.sqrt(variance)))
+    assert report.overall[:2] == pytest.approx((overall, math.sqrt(variance)))
     assert [u.standard_error for u in report.user] == pytest.approx(
         np.sqrt(user * (1 - user) / (rows - 1)).tolist()
     )
@@ -204,7 +208,7 @@ def test_olofssons_formulas_are_the_case_where_strata_are_classes():
             pixels_K[i] ** 2 * shares[i] * (1 - shares[i]) / (rows[i] - 1) for i in others
         )
         error = math.sqrt((commission + omission) / column**2)
-        assert report.producer[j] == pytest.approx((producer, error))
+        assert report.producer[j][:2] == pytest.approx((producer, error))
 
 
 @pytest.fixture
@@ -265,7 +269,7 @@ def test_whoever_sees_every_pixel_knows():
 def test_one_point_of_a_stratum_is_refused_unless_it_is_all_of_it():
     sizes = np.array([1, 100])
     one, ten = Strata(("a", "b"), sizes, sizes.astype(float)), np.repeat([0, 1], [1, 10])
-    assert StratifiedSample(one, ten).estimate_areas(np.ones((11, 1)))[0] == (101, 0)
+    assert StratifiedSample(one, ten).estimate_areas(np.ones((11, 1)))[0][:2] == (101, 0)
     with pytest.raises(DataError, match=r"stratum 'b' has 1 labelled points and 100 pixels"):
         StratifiedSample(one, np.array([0, 1]))
     with pytest.raises(DataError, match=r"stratum 'a' has 2 labelled points and 1 pixels"):

@@ -23,6 +23,7 @@ from terradelta.evaluate.area_estimation.census import (
     identify,
     take_census,
 )
+from terradelta.evaluate.area_estimation.design import IntervalKind
 from terradelta.evaluate.area_estimation.estimators import (
     AccuracyReport,
     Estimate,
@@ -77,6 +78,7 @@ def assess(
     *,
     other_map: str | Path | None = None,
     unresolved: Unresolved = "refuse",
+    interval: IntervalKind = "logit",
     overwrite: bool = False,
 ) -> Assessment:
     """Estimate the accuracy of a map and the areas of what changed from labelled points.
@@ -89,6 +91,8 @@ def assess(
             strata are then not the classes of the map, which the estimators allow for.
         unresolved: What to do about points without an answer: "refuse", or "exclude" them, which
             takes them for a random part of their strata.
+        interval: How 95 % intervals are found: "logit", which also hold for what few points found,
+            or "wald", 1.96 standard errors on either side, as in the papers.
         overwrite: Replace what an earlier assessment has written there.
 
     Raises:
@@ -107,7 +111,7 @@ def assess(
     if other_map is not None:
         mapped_N, mapped_m2_T = _read_other(Path(other_map), survey, kept_N)
     sample = StratifiedSample(
-        survey.strata, survey.pixels.stratum_N[kept_N], survey.pixels.area_m2_N[kept_N]
+        survey.strata, survey.pixels.stratum_N[kept_N], survey.pixels.area_m2_N[kept_N], interval
     )
     reference_N, mapped_N = labels.reference_N[kept_N], mapped_N[kept_N]
     reports = {
@@ -207,7 +211,7 @@ def _estimate_net(
     before_N, after_N = classes.decode_transition(reference_N)
     ids = np.arange(1, classes.num_classes + 1)
     net_NK = (after_N[:, None] == ids).astype(float) - (before_N[:, None] == ids)
-    return dict(zip(classes.names[1:], sample.estimate_areas(net_NK), strict=True))
+    return dict(zip(classes.names[1:], sample.estimate_areas(net_NK, least=-1), strict=True))
 
 
 def _describe(
@@ -235,6 +239,7 @@ def _describe(
         "map": "sampled" if other_map is None else str(other_map),
         "area_ha": float(survey.strata.area_m2_H.sum()) / M2_PER_HECTARE,
         "design": dict(survey.facts["design"]),
+        "interval": sample.interval,
         "strata": [
             {
                 "stratum": name,
@@ -252,7 +257,7 @@ def _describe(
         "agreement": labels.agreement,
         **{name: report.to_dict() for name, report in reports.items()},
         "net": [
-            {"class": name, "area_ha": net.to_dict(1 / M2_PER_HECTARE, bottom=-np.inf)}
+            {"class": name, "area_ha": net.scale(1 / M2_PER_HECTARE).to_dict()}
             for name, net in net_m2.items()
         ],
     }
@@ -287,8 +292,13 @@ def _list_notes(
     few = [f"{name} ({points})" for name, points in points_K.items() if 0 < points < FEW_POINTS]
     if few:
         notes.append(
-            f"Fewer than {FEW_POINTS} points were labelled as: {', '.join(few)}. Their intervals "
-            "are rough, and hold the truth less often than 95 % of the time."
+            f"Fewer than {FEW_POINTS} points were labelled as: {', '.join(few)}. "
+            + (
+                "Their intervals are wide, and rest on so few."
+                if sample.interval == "logit"
+                else "Their intervals are rough, and hold the truth less often than 95 % of the "
+                "time."
+            )
         )
     none = sum(points == 0 for points in points_K.values())
     if none:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from terradelta.errors import ArgumentError
 
 Allocation = Literal["proportional", "neyman"]
+IntervalKind = Literal["logit", "wald"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ Journal of Remote Sensing 35, 2014.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,10 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from terradelta.errors import DataError
+from terradelta.evaluate.area_estimation.design import IntervalKind
+from terradelta.evaluate.area_estimation.intervals import (
+    Z_95,
+    StratumMeans,
+    find_logit_intervals,
+    find_wald_intervals,
+)
 from terradelta.predict.transitions import M2_PER_HECTARE
-
-Z_95 = 1.96
-"""Standard errors on either side of an estimate that make its 95 % interval."""
 
 
 class Estimate(NamedTuple):
@@ -40,26 +43,27 @@ class Estimate(NamedTuple):
     """nan where the sample cannot say."""
     standard_error: float
     """nan where `value` is."""
+    low: float
+    """Lower end of the 95 % interval, likewise."""
+    high: float
+    """Its upper end."""
 
     @property
     def half_width(self) -> float:
-        """What is to be added and subtracted for the 95 % interval."""
+        """What papers print after ±."""
         return Z_95 * self.standard_error
 
-    def to_dict(
-        self, factor: float = 1.0, bottom: float = 0.0, top: float = math.inf
-    ) -> dict[str, Any]:
-        """Return a JSON-ready form: value, standard error and the ends of the 95 % interval.
+    def scale(self, factor: float) -> Estimate:
+        """Return it in another unit."""
+        return Estimate(*(number * factor for number in self))
 
-        Args:
-            factor: What to multiply the numbers with, for another unit.
-            bottom: Least possible value, where the interval is cut off.
-            top: Largest possible value, likewise.
-        """
-        value, error = self.value * factor, self.standard_error * factor
-        low, high = max(bottom, value - Z_95 * error), min(top, value + Z_95 * error)
-        ends = [math.nan, math.nan] if math.isnan(value) else [low, high]
-        return {"value": value, "standard_error": error, "interval_95_percent": ends}
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form: value, standard error and the ends of the 95 % interval."""
+        return {
+            "value": self.value,
+            "standard_error": self.standard_error,
+            "interval_95_percent": [self.low, self.high],
+        }
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,22 @@ class StratifiedSample:
         strata: The population.
         stratum_N: Index of the stratum that each point was drawn from, (N,) int.
         area_m2_N: Ground area of each point's pixel, (N,); equal pixels if it is left out.
+        interval: How 95 % intervals are found.
 
     Raises:
         DataError: If a stratum holds pixels and has fewer than two points, from which no spread can
             be told, or more points than pixels.
     """
 
-    def __init__(self, strata: Strata, stratum_N: np.ndarray, area_m2_N: np.ndarray | None = None):
+    def __init__(
+        self,
+        strata: Strata,
+        stratum_N: np.ndarray,
+        area_m2_N: np.ndarray | None = None,
+        interval: IntervalKind = "logit",
+    ):
         self.strata = strata
+        self.interval: IntervalKind = interval
         self.stratum_N = stratum_N
         self.points_H = np.bincount(stratum_N, minlength=len(strata))
         for name, points, pixels in zip(strata.names, self.points_H, strata.pixels_H, strict=True):
@@ -109,25 +121,25 @@ class StratifiedSample:
         sums_H = np.bincount(stratum_N, self._size_N, minlength=len(strata))
         self._mean_size_H = sums_H / np.maximum(self.points_H, 1)
 
-    def estimate_areas(self, values_NQ: np.ndarray) -> list[Estimate]:
+    def estimate_areas(self, values_NQ: np.ndarray, least: float = 0.0) -> list[Estimate]:
         """Return the area in m2 that has each of Q properties.
 
         Args:
-            values_NQ: 1 where a point has the property, else 0; or anything between.
+            values_NQ: 1 where a point has the property, else 0; or anything from `least` to 1.
+            least: Smallest possible value.
+        """
+        total_m2 = float(self.strata.area_m2_H.sum())
+        return [share.scale(total_m2) for share in self.estimate_shares(values_NQ, least)]
+
+    def estimate_shares(self, values_NQ: np.ndarray, least: float = 0.0) -> list[Estimate]:
+        """Return which share of the whole area has each of Q properties.
 
         Source: Stehman (2014), equations 3 and 25 and their special case Olofsson et al. (2014),
         equations 9 to 11.
         """
         means_HQ, deviations_NQ = self._centre(values_NQ)
-        areas_Q = self.strata.area_m2_H @ means_HQ
-        variances_Q = self._add_variances(deviations_NQ)
-        return _pair(areas_Q, np.sqrt(variances_Q))
-
-    def estimate_shares(self, values_NQ: np.ndarray) -> list[Estimate]:
-        """Return which share of the whole area has each of Q properties."""
-        total_m2 = float(self.strata.area_m2_H.sum())
-        areas = self.estimate_areas(values_NQ)
-        return [Estimate(area.value / total_m2, area.standard_error / total_m2) for area in areas]
+        everywhere_HQ = np.ones(means_HQ.shape, bool)
+        return self._estimate(self.strata.weights @ means_HQ, deviations_NQ, everywhere_HQ, least)
 
     def estimate_ratios(self, parts_NQ: np.ndarray, wholes_NQ: np.ndarray) -> list[Estimate]:
         """Return which share of the area with a property has another, too, Q times.
@@ -141,13 +153,41 @@ class StratifiedSample:
         Source: Stehman (2014), equations 27 and 28; Olofsson et al. (2014), equations 6 and 7, are
         the special case.
         """
-        areas_H = self.strata.area_m2_H
-        wholes_Q = areas_H @ self._centre(wholes_NQ)[0]
+        weights_H, wholes_HQ = self.strata.weights, self._centre(wholes_NQ)[0]
+        wholes_Q = weights_H @ wholes_HQ
         with np.errstate(invalid="ignore"):
-            ratios_Q = (areas_H @ self._centre(parts_NQ)[0]) / wholes_Q
-            residuals_NQ = parts_NQ - ratios_Q * wholes_NQ
-            errors_Q = np.sqrt(self._add_variances(self._centre(residuals_NQ)[1])) / wholes_Q
-        return _pair(ratios_Q, errors_Q)
+            ratios_Q = (weights_H @ self._centre(parts_NQ)[0]) / wholes_Q
+            residuals_NQ = self._centre(parts_NQ - ratios_Q * wholes_NQ)[1] / wholes_Q
+        return self._estimate(ratios_Q, residuals_NQ, wholes_HQ > 0)
+
+    def _estimate(
+        self,
+        values_Q: np.ndarray,
+        deviations_NQ: np.ndarray,
+        occurs_HQ: np.ndarray,
+        least: float = 0.0,
+    ) -> list[Estimate]:
+        """Return estimates of shares with their intervals.
+
+        Args:
+            values_Q: The shares.
+            deviations_NQ: What each point adds to its stratum's mean.
+            occurs_HQ: Whether a stratum holds points that have a say.
+            least: Smallest possible share.
+        """
+        # A stratum of one pixel, or one that is sampled whole, adds nothing.
+        unseen_H = 1 - self.points_H / np.maximum(self.strata.pixels_H, 1)
+        weights_H = self.strata.weights / np.maximum(self.points_H, 1)
+        parts = StratumMeans(
+            deviations_NQ, self.stratum_N, self.points_H, self.strata.weights, unseen_H
+        )
+        errors_Q = np.sqrt(parts.variance_Q)
+        # The most that a single point can stand for.
+        heaviest_Q = np.max((weights_H * unseen_H)[:, None] * occurs_HQ, axis=0)
+        find = {"logit": find_logit_intervals, "wald": find_wald_intervals}[self.interval]
+        low_Q, high_Q = find(values_Q, parts, heaviest_Q, least)
+        rows = np.stack([values_Q, errors_Q, low_Q, high_Q], axis=1)
+        return [Estimate(*map(float, row)) for row in rows]
 
     def _centre(self, values_NQ: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return stratum means weighted by pixel area, and each point's deviation from its mean."""
@@ -157,17 +197,6 @@ class StratifiedSample:
         means_HQ[filled_H] /= (self.points_H * self._mean_size_H)[filled_H, None]
         relative_size_N = self._size_N / self._mean_size_H[self.stratum_N]
         return means_HQ, relative_size_N[:, None] * (values_NQ - means_HQ[self.stratum_N])
-
-    def _add_variances(self, deviations_NQ: np.ndarray) -> np.ndarray:
-        """Return the variance of the sum over strata of area times mean, (Q,), in m4."""
-        squares_HQ = np.zeros((len(self.strata), deviations_NQ.shape[1]))
-        np.add.at(squares_HQ, self.stratum_N, deviations_NQ**2)
-        points_H, pixels_H = self.points_H, np.maximum(self.strata.pixels_H, 1)
-        # A stratum of one pixel, or one that is sampled whole, adds nothing.
-        spread_HQ = squares_HQ / np.maximum(points_H - 1, 1)[:, None]
-        left_H = 1 - points_H / pixels_H
-        factor_H = self.strata.area_m2_H**2 * left_H / np.maximum(points_H, 1)
-        return factor_H @ spread_HQ
 
 
 @dataclass(frozen=True)
@@ -203,15 +232,15 @@ class AccuracyReport:
             strict=True,
         )
         return {
-            "overall_accuracy": self.overall.to_dict(top=1),
+            "overall_accuracy": self.overall.to_dict(),
             "classes": [
                 {
                     "class": name,
                     "points": points,
                     "mapped_ha": mapped_m2 / M2_PER_HECTARE,
-                    "area_ha": area.to_dict(1 / M2_PER_HECTARE),
-                    "users_accuracy": user.to_dict(top=1),
-                    "producers_accuracy": producer.to_dict(top=1),
+                    "area_ha": area.scale(1 / M2_PER_HECTARE).to_dict(),
+                    "users_accuracy": user.to_dict(),
+                    "producers_accuracy": producer.to_dict(),
                 }
                 for name, points, mapped_m2, area, user, producer in rows
             ],
@@ -256,7 +285,3 @@ def report_accuracy(
         area_m2=sample.estimate_areas(reference_NK),
         mapped_area_m2=mapped_area_m2_K,
     )
-
-
-def _pair(values_Q: np.ndarray, errors_Q: np.ndarray) -> list[Estimate]:
-    return [Estimate(float(v), float(e)) for v, e in zip(values_Q, errors_Q, strict=True)]

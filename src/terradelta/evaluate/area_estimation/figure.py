@@ -34,9 +34,9 @@ def draw_areas(report: AccuracyReport, path: Path):
     axes.barh(
         places + 0.2, areas_m2[order] / M2_PER_HECTARE, 0.36, label="estimated, 95 % interval"
     )
-    half_ha = np.array([report.area_m2[k].half_width for k in order]) / M2_PER_HECTARE
     estimated_ha = areas_m2[order] / M2_PER_HECTARE
-    spans = np.stack([np.minimum(half_ha, estimated_ha), half_ha])
+    ends_m2 = np.array([[report.area_m2[k].low, report.area_m2[k].high] for k in order])
+    spans = np.abs(ends_m2.T / M2_PER_HECTARE - estimated_ha)
     axes.errorbar(estimated_ha, places + 0.2, xerr=spans, fmt="none", ecolor="black", capsize=3)
     axes.set_yticks(places, [report.classes[k] for k in order])
     axes.invert_yaxis()

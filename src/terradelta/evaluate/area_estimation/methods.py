@@ -7,6 +7,12 @@ from typing import Any
 
 from terradelta.evaluate.area_estimation.estimators import Z_95
 
+INTERVAL_WORDS = {
+    "logit": "95 % intervals are symmetric in log odds, with quantiles of Student's t at the "
+    "degrees of freedom of the design effect (Korn and Graubard 1998; Satterthwaite 1946)",
+    "wald": f"95 % intervals are {Z_95:g} standard errors on either side",
+}
+
 
 def write_methods(content: dict[str, Any]) -> str:
     """Return how the areas were estimated and what came out, in sentences.
@@ -93,14 +99,14 @@ def _tell_results(content: dict[str, Any]) -> str:
         "Areas are sums over strata of stratum area times the sample's share, weighted by the "
         "pixels' ground areas on the ellipsoid; standard errors are those of Stehman (2014), which "
         "for strata that are the map's classes are those of Olofsson et al. (2014), with the "
-        f"finite population correction; intervals are {Z_95:g} standard errors on either side. "
+        f"finite population correction; {INTERVAL_WORDS[content['interval']]}. "
         f"The overall accuracy of changed against unchanged was {_interval(overall, 3)}, that of "
         f"the transitions {_interval(full, 3)}. Mapped change covers "
         f"{_hectares(changed['mapped_ha'])} ha; the error-adjusted estimate is "
         f"{_interval(area, _decimals(area['value']))} ha, with a user's accuracy of "
         f"change of {_interval(user, 2)} and a producer's accuracy of {_interval(producer, 2)} "
-        "(95 % intervals). The intervals cover what chance in drawing the points does, not errors "
-        "of the labels."
+        f"({Z_95:g} standard errors, and in brackets the 95 % intervals). The intervals cover what "
+        "chance in drawing the points does, not errors of the labels."
     )
 
 
@@ -108,7 +114,11 @@ def _interval(estimate: dict[str, Any], digits: int) -> str:
     if estimate["value"] is None:
         return "not known"
     half_width = Z_95 * estimate["standard_error"]
-    return f"{estimate['value']:,.{digits}f} ± {half_width:,.{digits}f}"
+    low, high = estimate["interval_95_percent"]
+    return (
+        f"{estimate['value']:,.{digits}f} ± {half_width:,.{digits}f} "
+        f"({low:,.{digits}f} to {high:,.{digits}f})"
+    )
 
 
 def _decimals(hectares: float) -> int:
