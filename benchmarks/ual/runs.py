@@ -75,12 +75,10 @@ def plan(
     """
     losses = [(loss, Run.weight) for loss in LOSSES]
     yield from _cross((MAIN_MODEL,), losses, benchmarks, main_seeds)
-    losses = [(loss, Run.weight) for loss in LOSSES]
-    yield from _cross((MAIN_MODEL,), losses, benchmarks, main_seeds)
-    yield from _cross((MAIN_MODEL,), WEIGHTED, benchmarks, main_seeds)
     others = [(model, encoder) for encoder in ENCODERS for model in ("fcn", "pspnet")]
     others.remove(MAIN_MODEL)
     yield from _cross(others, losses, benchmarks, other_seeds)
+    yield from _cross((MAIN_MODEL,), WEIGHTED, benchmarks, main_seeds)
 
 
 def _cross(

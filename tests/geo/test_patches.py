@@ -121,7 +121,7 @@ def comparable(rows):
     return sorted((*row[:5], round(row[5], 9), shapely.normalize(row[6]).wkt) for row in rows)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(draw_jobs(), st.sampled_from(sorted(TRANSFORMS)))
 def test_patches_are_those_of_the_whole_map(job, name):
     transform = TRANSFORMS[name]
@@ -131,7 +131,7 @@ def test_patches_are_those_of_the_whole_map(job, name):
     assert all(row[6].is_valid for row in rows)
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(draw_jobs())
 def test_polygons_burn_back_to_the_map(job):
     rows, _ = trace(job)
@@ -145,7 +145,7 @@ def test_polygons_burn_back_to_the_map(job):
     assert (burnt_HW == change_HW).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(draw_jobs(), st.sampled_from([1.5, 6, 30, 200, 1e9]))
 def test_small_patches_are_sieved_as_on_the_whole_map(job, min_area_m2):
     rows, sieved_HW = trace(job, min_area_m2=min_area_m2)
@@ -159,7 +159,7 @@ def test_small_patches_are_sieved_as_on_the_whole_map(job, min_area_m2):
     assert comparable(rows) == comparable(kept)
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(draw_jobs())
 def test_equal_maps_give_equal_patches_in_equal_order(job):
     first, second = trace(job)[0], trace(job)[0]
