@@ -83,7 +83,7 @@ def test_intervals_hold_the_truth_and_estimates_are_unbiased(
             np.abs(values_RQ - true_Q) <= 1.96 * errors_RQ,
         )
     )
-    off_Q = (values_RQ.mean(axis=0) - true_Q) / np.nanstd(values_RQ, axis=0)
+    off_Q = (np.nanmean(values_RQ, axis=0) - true_Q) / np.nanstd(values_RQ, axis=0)
     bias = dict(zip(names, off_Q.tolist(), strict=True))
     print(f"\n{name}, another map {other_map}: points {points_H.tolist()}")
     print(f"{covered}\n{by_wald}\n{bias}")
@@ -95,9 +95,11 @@ def test_intervals_hold_the_truth_and_estimates_are_unbiased(
         if transition == RARE:
             # What the papers' intervals do not.
             assert by_wald[area] < 0.93
-            # Few points find it, yet its accuracies are not said to be surer than they are.
-            assert covered[f"user {transition}"] >= 0.93
-            assert covered[f"producer {transition}"] >= 0.93
+            # Few points find it, and sometimes none: its accuracies are not said to be surer.
+            for what in ("user", "producer"):
+                is_known_R = ~np.isnan(values_RQ[:, names.index(f"{what} {transition}")])
+                assert is_known_R.mean() > 0.99
+                assert covered[f"{what} {transition}"] >= 0.93
         # Of 2,000 samples, chance leaves a twentieth of a standard error.
         assert abs(bias[area]) < 0.1
         true_m2 = true_Q[names.index(area)]
@@ -162,6 +164,11 @@ def test_where_all_points_agree_the_interval_reaches_about_three_points_far():
     assert 0.03 < none.high < 0.04
     assert (everything.value, everything.high) == pytest.approx((1, 1))
     assert everything.low == pytest.approx(1 - none.high)
+    # Of what eight points say anything of, all of them say the same.
+    is_whole_N = np.isin(np.arange(140), np.arange(8)).astype(float)[:, None]
+    (wrong,) = sample.estimate_ratios(0 * is_whole_N, is_whole_N)
+    assert (wrong.value, wrong.low) == (0, 0)
+    assert wrong.high == pytest.approx(3.84 / (8 + 3.84), abs=0.001)
     seen = StratifiedSample(Strata(("a",), np.array([90]), np.array([9.0])), np.zeros(90, int))
     (whole,) = seen.estimate_areas(np.zeros((90, 1)))
     assert whole.high == 0, "who has seen every pixel knows"

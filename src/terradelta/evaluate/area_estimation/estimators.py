@@ -138,8 +138,8 @@ class StratifiedSample:
         equations 9 to 11.
         """
         means_HQ, deviations_NQ = self._centre(values_NQ)
-        everywhere_HQ = np.ones(means_HQ.shape, bool)
-        return self._estimate(self.strata.weights @ means_HQ, deviations_NQ, everywhere_HQ, least)
+        whole_HQ = np.ones(means_HQ.shape)
+        return self._estimate(self.strata.weights @ means_HQ, deviations_NQ, whole_HQ, least)
 
     def estimate_ratios(self, parts_NQ: np.ndarray, wholes_NQ: np.ndarray) -> list[Estimate]:
         """Return which share of the area with a property has another, too, Q times.
@@ -158,13 +158,13 @@ class StratifiedSample:
         with np.errstate(invalid="ignore"):
             ratios_Q = (weights_H @ self._centre(parts_NQ)[0]) / wholes_Q
             residuals_NQ = self._centre(parts_NQ - ratios_Q * wholes_NQ)[1] / wholes_Q
-        return self._estimate(ratios_Q, residuals_NQ, wholes_HQ > 0)
+            return self._estimate(ratios_Q, residuals_NQ, (wholes_HQ > 0) / wholes_Q)
 
     def _estimate(
         self,
         values_Q: np.ndarray,
         deviations_NQ: np.ndarray,
-        occurs_HQ: np.ndarray,
+        scale_HQ: np.ndarray,
         least: float = 0.0,
     ) -> list[Estimate]:
         """Return estimates of shares with their intervals.
@@ -172,7 +172,8 @@ class StratifiedSample:
         Args:
             values_Q: The shares.
             deviations_NQ: What each point adds to its stratum's mean.
-            occurs_HQ: Whether a stratum holds points that have a say.
+            scale_HQ: What a stratum's weight is to be multiplied with for its share of what the
+                shares are of; 0 where none of its points have a say.
             least: Smallest possible share.
         """
         # A stratum of one pixel, or one that is sampled whole, adds nothing.
@@ -183,7 +184,7 @@ class StratifiedSample:
         )
         errors_Q = np.sqrt(parts.variance_Q)
         # The most that a single point can stand for.
-        heaviest_Q = np.max((weights_H * unseen_H)[:, None] * occurs_HQ, axis=0)
+        heaviest_Q = np.max((weights_H * unseen_H)[:, None] * scale_HQ, axis=0)
         find = {"logit": find_logit_intervals, "wald": find_wald_intervals}[self.interval]
         low_Q, high_Q = find(values_Q, parts, heaviest_Q, least)
         rows = np.stack([values_Q, errors_Q, low_Q, high_Q], axis=1)
