@@ -315,6 +315,21 @@ def test_a_phone_shows_map_and_one_panel_without_sideways_scrolling(browser, por
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1080])
+def test_axe_finds_nothing_serious(browser, port, scheme, width):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    with open_page(browser, port, color_scheme=scheme) as page:
+        page.set_viewport_size({"width": width, "height": 844})
+        page.keyboard.press("n")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^1 of"))
+        found = axe.Axe().run(page).response["violations"]
+        assert [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found] == []
+
+
+@pytest.mark.slow
 def test_all_of_it_by_keyboard_and_named_for_screen_readers(browser, port):
     with open_page(browser, port) as page:
         page.keyboard.press("?")
