@@ -14,7 +14,7 @@ from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.predict import rasters
 
 TILE_SIZE_PX = 320
-SIDE_PX = 544
+SIDE_PX = 768
 """Of the scene: eight tiles to a side, each a block of its own."""
 OUTPUTS = (
     *("change.tif", "before_class.tif", "after_class.tif", "confidence.tif"),
@@ -79,9 +79,9 @@ def wait_for_blocks(process, output, number):
 
 
 def find_processes(name):
-    """Return all processes whose command has this word."""
+    """Return the processes below this one whose command has this word."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         try:
             if name in " ".join(process.cmdline()):
                 found.append(process)
