@@ -1,4 +1,7 @@
-"""A job of many small blocks, and what starts and watches it; for tests that take machines away."""
+"""A job of many small blocks over a mosaic, and what starts and watches it.
+
+For tests that take machines away.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,23 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
+import rasterio
+from affine import Affine
+from rasterio.warp import calculate_default_transform, reproject
+from rasterio.windows import Window
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.predict import rasters
 
 TILE_SIZE_PX = 320
-SIDE_PX = 544
+SIDE_PX = 768
 """Of the scene: eight tiles to a side, each a block of its own."""
+PIECE_SIZE_PX = 96
+"""Of the mosaic: 64 rasters a date."""
+OTHER_CRS = "EPSG:3035"
 OUTPUTS = (
     *("change.tif", "before_class.tif", "after_class.tif", "confidence.tif"),
     *("changes.gpkg", "transitions.csv", "summary.json"),
@@ -37,24 +48,82 @@ main(sys.argv[1:])
 
 
 def make_scene(folder, model_folder, monkeypatch):
-    """Draw the scene and map it in this process; returns both folders."""
-    write_geotiff_pair(folder / "scene", 11, (SIDE_PX, SIDE_PX))
+    """Draw the scene as two mosaics and map it in this process; returns both folders."""
+    scene = folder / "scene"
+    write_geotiff_pair(scene, 11, (SIDE_PX, SIDE_PX))
+    for date in ("before", "after"):
+        _cut(scene / f"{date}.tif")
     monkeypatch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
     whole = td.predict(
-        folder / "scene" / "before.tif",
-        folder / "scene" / "after.tif",
+        scene / "before.txt",
+        scene / "after.txt",
         folder / "whole",
         model=model_folder,
         tile_size=TILE_SIZE_PX,
         precision="fp32",
     )
-    return folder / "scene", whole.folder
+    return scene, whole.folder
+
+
+def _cut(path):
+    """Cut an image into pieces, every other one in another CRS, and list them."""
+    pieces = []
+    with rasterio.open(path) as dataset:
+        for number in range((SIDE_PX // PIECE_SIZE_PX) ** 2):
+            row, column = divmod(number, SIDE_PX // PIECE_SIZE_PX)
+            window = Window(
+                column * PIECE_SIZE_PX, row * PIECE_SIZE_PX, PIECE_SIZE_PX, PIECE_SIZE_PX
+            )
+            image_CHW = np.maximum(dataset.read(window=window), 1)
+            crs, transform = dataset.crs, dataset.window_transform(window)
+            if (row + column) % 2:
+                image_CHW, crs, transform = _warp(image_CHW, crs, transform)
+            pieces.append(path.with_name(f"{path.stem}-{number:02d}.tif"))
+            _, height, width = image_CHW.shape
+            with rasterio.open(
+                pieces[-1],
+                "w",
+                driver="GTiff",
+                width=width,
+                height=height,
+                count=len(image_CHW),
+                dtype=image_CHW.dtype,
+                crs=crs,
+                transform=transform,
+                nodata=0,
+            ) as piece:
+                piece.write(image_CHW)
+                piece.colorinterp = dataset.colorinterp
+                piece.descriptions = dataset.descriptions
+    path.with_suffix(".txt").write_text("".join(f"{piece.name}\n" for piece in pieces))
+
+
+def _warp(image_CHW, crs, transform):
+    height, width = image_CHW.shape[-2:]
+    left, top = transform @ (0, 0)
+    right, bottom = transform @ (width, height)
+    other, columns, rows = calculate_default_transform(
+        crs, OTHER_CRS, width, height, left, bottom, right, top
+    )
+    assert isinstance(other, Affine)
+    warped_CHW = np.zeros((len(image_CHW), rows, columns), image_CHW.dtype)
+    reproject(
+        image_CHW,
+        warped_CHW,
+        src_crs=crs,
+        src_transform=transform,
+        src_nodata=0,
+        dst_crs=OTHER_CRS,
+        dst_transform=other,
+        dst_nodata=0,
+    )
+    return warped_CHW, OTHER_CRS, other
 
 
 def start(scene, model_folder, output, address, prefix=()):
     """Start the job on a cluster, in a process of its own."""
     line = [*prefix, sys.executable, "-c", PROGRAM, "predict"]
-    line += [str(scene / "before.tif"), str(scene / "after.tif"), "-o", str(output)]
+    line += [str(scene / "before.txt"), str(scene / "after.txt"), "-o", str(output)]
     line += ["--model", str(model_folder), "--tile-size", str(TILE_SIZE_PX), "--memory", "2GB"]
     line += ["--precision", "fp32", "--engine", "ray", "--address", address, "--worker-cpus", "1"]
     return subprocess.Popen(
@@ -79,9 +148,9 @@ def wait_for_blocks(process, output, number):
 
 
 def find_processes(name):
-    """Return all processes whose command has this word."""
+    """Return the processes below this one whose command has this word."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         try:
             if name in " ".join(process.cmdline()):
                 found.append(process)

@@ -229,7 +229,7 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
     assert any("raylet" in member.name() for member in family)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=240)
     assert not alive
     assert not output.exists()
     process = start(*line)

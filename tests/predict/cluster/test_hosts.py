@@ -73,9 +73,10 @@ def test_a_host_drops_off_the_network(hosts, model_folder, tmp_path, monkeypatch
     process = scenes.start(
         scene, model_folder, output, address, prefix=("ip", "netns", "exec", head)
     )
-    scenes.wait_for_blocks(process, output, 10)
+    scenes.wait_for_blocks(process, output, 20)
     # As where its power fails: nothing says goodbye.
     on(others[0], "ip", "link", "set", "eth0", "down")
     _, log = process.communicate()
     assert process.returncode == 0, log
+    assert "a worker was lost on" in log, log
     scenes.assert_same_map(output, whole)

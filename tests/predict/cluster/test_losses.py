@@ -40,7 +40,7 @@ def cluster():
         yield cluster
         family = psutil.Process(os.getpid()).children(recursive=True)
         cluster.shutdown()
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=240)
     assert not alive
 
 
@@ -62,3 +62,26 @@ def test_a_worker_and_a_node_are_lost(cluster, job, model_folder, tmp_path, seed
     assert log.count("a worker was lost") >= 1, log
     scenes.assert_same_map(output, whole)
     print(f"seed {seed}: killed after {done} blocks")
+
+
+def test_workers_that_always_die_end_the_run_with_one_error(cluster):
+    import ray
+
+    from terradelta.errors import ClusterError
+    from terradelta.predict.cluster.crew import Crew
+    from terradelta.predict.cluster.worker import Post
+
+    class Doomed:
+        def start(self):
+            return Post("here", 2)
+
+        def answer(self, index, num_views):
+            os._exit(1)
+
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        crew = Crew(ray.remote(Doomed).options(num_cpus=0).remote, lambda: 1, [])
+        with pytest.raises(ClusterError, match=r"10 workers were lost .* on here with block \d"):
+            crew.answer(range(4), lambda index: 1, lambda index, answer: None)
+    finally:
+        ray.shutdown()

@@ -231,6 +231,8 @@ class RayEngine:
 def _connect(address: str):
     # What workers print is of no use here: their errors come as errors.
     settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # Before `ray.init` does: it tells of tokens first.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if address == LOCAL:
         settings["include_dashboard"] = False
     try:
