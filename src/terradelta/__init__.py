@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from terradelta.models.registry import list_encoders as list_encoders
     from terradelta.models.registry import list_models as list_models
     from terradelta.predict.backends.quantization import quantize as quantize
+    from terradelta.predict.planning import plan_area as plan_area
+    from terradelta.predict.planning import plan_pair as plan_pair
     from terradelta.predict.prediction import open_prediction as open_prediction
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
@@ -72,6 +74,8 @@ _HOMES = {
     "load_model": "terradelta.models.bundle",
     "merge": "terradelta.predict.run",
     "open_prediction": "terradelta.predict.prediction",
+    "plan_area": "terradelta.predict.planning",
+    "plan_pair": "terradelta.predict.planning",
     "predict": "terradelta.predict.run",
     "pseudo_label": "terradelta.train.rounds",
     "quantize": "terradelta.predict.backends.quantization",

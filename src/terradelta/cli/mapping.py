@@ -103,7 +103,7 @@ def predict(
     after: str,
     /,
     *,
-    output: Output,
+    output: Output | None = None,
     model: Models = None,
     tta: Views = "none",
     time_budget: float | None = None,
@@ -126,6 +126,9 @@ def predict(
     workers: int | None = None,
     worker_cpus: float | None = None,
     picture: Annotated[bool, Parameter(negative=())] = False,
+    plan: Annotated[bool, Parameter(negative=())] = False,
+    price_per_hour: str | None = None,
+    as_json: Json = False,
     overwrite: Overwrite = False,
 ):
     """Map what changed between two rasters, or between two folders of images.
@@ -166,8 +169,39 @@ def predict(
         workers: How many; by default as many as the cluster has room for. Each may take --memory.
         worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into OUTPUT/picture.png.
+        plan: Make no map, but say what it will take: blocks, tiles, bytes, hours and cost, its pace
+            measured on a few tiles.
+        price_per_hour: With --plan, the price of an hour of this machine, 0.40, or of several kinds
+            and how many times as fast they are: cpu:0.40,gpu@25:1.20.
+        as_json: With --plan, print one JSON object.
         overwrite: Replace an existing output.
     """
+    if plan:
+        from terradelta.predict.planning import plan_pair
+
+        made = plan_pair(
+            before,
+            after,
+            model=split_list(model),
+            tta=tta,
+            bands=split_list(bands),
+            value_range=_parse_range(value_range),
+            grid=grid,
+            aoi=aoi,
+            tile_size=tile_size,
+            device=device,
+            backend=backend,
+            precision=precision,
+            prices=price_per_hour,
+        )
+        print(json.dumps(made.to_dict()) if as_json else made.to_text())
+        return
+    if output is None:
+        raise ArgumentError("no --output was given", fix="name the folder to make: -o OUT")
+    if price_per_hour is not None or as_json:
+        raise ArgumentError(
+            "--price-per-hour and --json are for --plan", fix="add --plan, or leave them out"
+        )
     from terradelta.predict.run import predict as run_predict
 
     result = run_predict(
@@ -203,6 +237,57 @@ def predict(
         print(f"{done} of {blocks} blocks are done; when all are: terradelta merge {output}")
         return
     print_prediction(result)
+
+
+@app.command(name="plan")
+def plan_area(
+    area: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    grid: str,
+    model: Models = None,
+    tta: Views = "none",
+    bytes_per_pixel: int | None = None,
+    tile_size: int | None = None,
+    device: str = "auto",
+    backend: Runtime = "auto",
+    precision: Precision = "auto",
+    price_per_hour: str | None = None,
+    as_json: Json = False,
+):
+    """Say what mapping an area will take, before there are any rasters of it.
+
+    For two rasters or mosaics that are there: `terradelta predict BEFORE AFTER --plan`.
+
+    Args:
+        area: Vector file with polygons, or WEST,SOUTH,EAST,NORTH in degrees.
+        grid: CRS and side of the map's pixels: EPSG:6933@10.
+        model: Model folder, or several that vote: M1,M2; the embedded model by default.
+        tta: Flips and turns whose answers are averaged.
+        bytes_per_pixel: Of both dates together; by default a byte a band.
+        tile_size: Side of the squares that the network sees, in pixels.
+        device: auto, cpu, cuda or cuda:N.
+        backend: What runs the network.
+        precision: As of predict.
+        price_per_hour: Price of an hour of this machine, 0.40, or of several kinds and how many
+            times as fast they are: cpu:0.40,gpu@25:1.20.
+        as_json: Print one JSON object.
+    """
+    from terradelta.predict.planning import plan_area as run_plan
+
+    made = run_plan(
+        area,
+        grid=grid,
+        model=split_list(model),
+        bytes_per_pixel=bytes_per_pixel,
+        tta=tta,
+        tile_size=tile_size,
+        device=device,
+        backend=backend,
+        precision=precision,
+        prices=price_per_hour,
+    )
+    print(json.dumps(made.to_dict()) if as_json else made.to_text())
 
 
 @app.command

@@ -43,6 +43,11 @@ class AreaOfInterest:
     area: Window
     """The part of the grid that the polygons' bounds cover, in whole pixels."""
 
+    @property
+    def polygons(self) -> np.ndarray:
+        """The parts of the area in the grid's CRS, (N,) of polygons."""
+        return self._parts
+
     def mask(self, window: Window) -> np.ndarray:
         """Return where a window of the grid lies inside, (H, W) bool."""
         part = self._grid.crop(window)

@@ -200,7 +200,7 @@ def _overlap(before: Images, after: Images, choice: str | float) -> Grid:
             f"{without.name} has no coordinate reference system, {other.name} has {other.crs}",
             fix=f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {without.name}",
         )
-    crs, pixel_size = _parse_grid(choice)
+    crs, pixel_size = parse_grid(choice)
     if crs is not None:
         assert pixel_size is not None
         return _share_ground(before, after, crs, pixel_size)
@@ -247,8 +247,12 @@ def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
     return images.bounds_in(crs) if isinstance(images, Mosaic) else Grid.of(images).bounds_in(crs)
 
 
-def _parse_grid(choice: str | float) -> tuple[CRS | None, float | None]:
-    """Return the CRS and pixel size that `--grid` asks for, None for what it leaves to a raster."""
+def parse_grid(choice: str | float) -> tuple[CRS | None, float | None]:
+    """Return the CRS and pixel size that `--grid` asks for, None for what it leaves to a raster.
+
+    Raises:
+        ArgumentError: If it is neither a raster's name nor a pixel size.
+    """
     if choice in ("before", "after"):
         return None, None
     code, separator, size = str(choice).rpartition("@")

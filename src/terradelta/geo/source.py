@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
@@ -81,12 +81,13 @@ def open_source(path: str | Path, bands: Bands | None = None) -> Iterator[Datase
     Raises:
         RasterError: If it cannot be opened or holds no bands.
     """
-    with open_raster(path) as dataset:
+    # Closed and not entered: rasterio's own contexts must end in the thread that began them.
+    with closing(open_raster(path)) as dataset:
         if _is_paletted(dataset):
             with _open_virtual(dataset, _expand_palette(dataset)) as expanded:
                 yield expanded
         elif _needs_reference(dataset):
-            with _reference(dataset) as referenced:
+            with closing(_reference(dataset)) as referenced:
                 yield referenced
         elif ColorInterp.alpha in dataset.colorinterp:
             with _open_virtual(
@@ -420,5 +421,5 @@ def _open_virtual(
     )
     with allow_no_place():
         virtual = rasterio.open(xml)
-    with virtual:
+    with closing(virtual):
         yield virtual

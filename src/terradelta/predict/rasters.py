@@ -19,6 +19,7 @@ import torch
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images
 from terradelta.geo.pair import PairWindow, RasterPair
@@ -127,13 +128,13 @@ def answer_rasters(
         OutputError: If a block cannot be written.
         OutputExistsError: If an unfinished run that asked for something else is in the way.
     """
-    with _open_pair(predictor, before, after, options) as (pair, shift_px):
+    with open_pair(predictor, before, after, options) as (pair, shift_px):
         advice = advise_scale(pair.grid, predictor.resolution_m)
         if advice is not None:
             logger.warning("%s\n  fix: %s", *advice)
         # The whole grid's, so that shards and areas of interest are answered by the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
-        plan = _plan_blocks(predictor.tiling, pair)
+        plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         request = _describe_request(predictor, pair, plan, (before, after), options)
         job = Job(output, {**request, "models": models, "shift_px": shift_px})
         job.start(overwrite)
@@ -154,7 +155,7 @@ def answer_rasters(
 
 
 @contextmanager
-def _open_pair(
+def open_pair(
     predictor: Predictor, before: RasterPaths, after: RasterPaths, options: RasterOptions
 ) -> Iterator[tuple[RasterPair, tuple[float, float]]]:
     """Open the pair, its shift undone if that is asked for, and yield it with the shift."""
@@ -193,11 +194,18 @@ def _open_pair(
         yield pair, shift_px
 
 
-def _plan_blocks(tiling: Tiling, pair: RasterPair) -> BlockPlan:
-    """Return blocks of as many tiles as memory allows, by what a pixel of the pair takes only."""
-    side_px = min(MAX_BLOCK_SIZE_PX, math.isqrt(BLOCK_BYTES // pair.bytes_per_pixel))
+def plan_blocks(tiling: Tiling, grid: Grid, area: Window, bytes_per_pixel: int) -> BlockPlan:
+    """Return blocks of as many tiles as memory allows, by what a pixel of the pair takes only.
+
+    Args:
+        tiling: The tiles.
+        grid: The pixels of the pair.
+        area: The window of it that is wanted.
+        bytes_per_pixel: Of both dates.
+    """
+    side_px = min(MAX_BLOCK_SIZE_PX, math.isqrt(BLOCK_BYTES // bytes_per_pixel))
     tiles_per_side = max(1, (side_px - 2 * tiling.margin_px) // tiling.step_px)
-    return BlockPlan(tiling, pair.grid.height, pair.grid.width, pair.area, tiles_per_side)
+    return BlockPlan(tiling, grid.height, grid.width, area, tiles_per_side)
 
 
 def _describe_request(

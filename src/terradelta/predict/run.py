@@ -126,7 +126,7 @@ def predict(
     if is_folder:
         _refuse_raster_options(before, options, engine)
     refuse_existing(output, overwrite)
-    folders = [Path(folder) for folder in _listed(model)]
+    folders = [Path(folder) for folder in find_model_folders(model)]
     models = [{"folder": str(folder), "sha256": hash_model(folder)} for folder in folders]
     with make_engine(
         engine, address, workers, worker_cpus, memory_bytes=options.memory_bytes
@@ -214,7 +214,7 @@ def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCar
     Raises:
         ModelError: If one is no model.
     """
-    return [load_card(folder) for folder in _listed(model)]
+    return [load_card(folder) for folder in find_model_folders(model)]
 
 
 def _finish(job: Job) -> Prediction:
@@ -276,7 +276,8 @@ def _require_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _listed(model: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+def find_model_folders(model: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """Return the folders of a `model` argument, the embedded model's by default."""
     if model is None:
         return [DEFAULT_MODEL]
     return [model] if isinstance(model, str | Path) else list(model)

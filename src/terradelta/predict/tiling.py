@@ -22,6 +22,11 @@ class Tile:
     write: Window
     """What is kept of the answer; the `write` windows of a plan cover the map exactly once."""
 
+    @classmethod
+    def of(cls, rows: Cut, columns: Cut) -> Tile:
+        """Return the tile of these rows and columns."""
+        return _make_tile(rows, columns)
+
     @property
     def kept(self) -> tuple[slice, slice]:
         """Rows and columns of the answer that are kept."""
@@ -130,11 +135,11 @@ class BlockPlan:
     """How many tiles a block has in each direction."""
 
     def __len__(self) -> int:
-        return len(self._rows) * len(self._columns)
+        return len(self.rows) * len(self.columns)
 
     def __getitem__(self, index: int) -> Block:
-        row, column = divmod(range(len(self))[index], len(self._columns))
-        rows, columns = self._rows[row], self._columns[column]
+        row, column = divmod(range(len(self))[index], len(self.columns))
+        rows, columns = self.rows[row], self.columns[column]
         tiles = tuple(_make_tile(r, c) for r in rows for c in columns)
         first, last = tiles[0], tiles[-1]
         return Block(
@@ -152,11 +157,13 @@ class BlockPlan:
         return range(len(self) * (number - 1) // count, len(self) * number // count)
 
     @cached_property
-    def _rows(self) -> list[list[Cut]]:
+    def rows(self) -> list[list[Cut]]:
+        """Tiles of each row of blocks, along the rows' axis."""
         return self._group(self.height, int(self.area.row_off), int(self.area.height))
 
     @cached_property
-    def _columns(self) -> list[list[Cut]]:
+    def columns(self) -> list[list[Cut]]:
+        """Tiles of each column of blocks."""
         return self._group(self.width, int(self.area.col_off), int(self.area.width))
 
     def _group(self, length: int, start: int, size: int) -> list[list[Cut]]:

@@ -1,0 +1,45 @@
+"""Where the rasters of a mosaic lie on a grid, as outlines; nothing of their pixels is read.
+
+Legend of the array names: N rasters, P points of an outline.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import shapely
+
+from terradelta.geo.grid import Grid
+from terradelta.geo.mosaic import Mosaic, Sheet
+
+POINTS_PER_SIDE = 16
+
+
+def draw_footprints(mosaic: Mosaic, grid: Grid) -> np.ndarray:
+    """Return the outline of each raster of a mosaic in pixels of a grid, (N,) of polygons."""
+    return np.concatenate([_draw_sheet(sheet, grid) for sheet in mosaic.sheets])
+
+
+def _draw_sheet(sheet: Sheet, grid: Grid) -> np.ndarray:
+    edges_N4 = np.array(
+        [
+            (w.col_off, w.row_off, w.col_off + w.width, w.row_off + w.height)
+            for _, w in sheet.placed
+        ],
+        dtype=np.float64,
+    )
+    left, top, right, bottom = (edge[:, None] for edge in edges_N4.T)
+    steps = np.linspace(0, 1, POINTS_PER_SIDE, endpoint=False)[None]
+    along, down = left + (right - left) * steps, top + (bottom - top) * steps
+    back, up = right - (right - left) * steps, bottom - (bottom - top) * steps
+    still = np.ones_like(steps)
+    columns_NP = np.hstack([along, right * still, back, left * still])
+    rows_NP = np.hstack([top * still, down, bottom * still, up])
+    x_NP, y_NP = sheet.grid.transform @ (columns_NP, rows_NP)  # pyright: ignore[reportOperatorIssue]
+    if sheet.grid.crs != grid.crs and sheet.grid.crs is not None and grid.crs is not None:
+        transformer = pyproj.Transformer.from_crs(
+            sheet.grid.crs.to_wkt(), grid.crs.to_wkt(), always_xy=True
+        )
+        x_NP, y_NP = transformer.transform(x_NP, y_NP)
+    points_NP = np.stack(~grid.transform @ (x_NP, y_NP), axis=-1)  # pyright: ignore[reportOperatorIssue]
+    return shapely.polygons(points_NP[np.isfinite(points_NP).all(axis=(1, 2))])
