@@ -17,9 +17,7 @@ from affine import Affine
 from rasterio.warp import calculate_default_transform, reproject
 from rasterio.windows import Window
 
-import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
-from terradelta.predict import rasters
 
 TILE_SIZE_PX = 320
 SIDE_PX = 768
@@ -47,22 +45,16 @@ main(sys.argv[1:])
 """
 
 
-def make_scene(folder, model_folder, monkeypatch):
-    """Draw the scene as two mosaics and map it in this process; returns both folders."""
+def make_scene(folder, model_folder):
+    """Draw the scene as two mosaics and map it by one process; returns both folders."""
     scene = folder / "scene"
     write_geotiff_pair(scene, 11, (SIDE_PX, SIDE_PX))
     for date in ("before", "after"):
         _cut(scene / f"{date}.tif")
-    monkeypatch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
-    whole = td.predict(
-        scene / "before.txt",
-        scene / "after.txt",
-        folder / "whole",
-        model=model_folder,
-        tile_size=TILE_SIZE_PX,
-        precision="fp32",
-    )
-    return scene, whole.folder
+    process = start(scene, model_folder, folder / "whole")
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    return scene, folder / "whole"
 
 
 def _cut(path):
@@ -120,12 +112,14 @@ def _warp(image_CHW, crs, transform):
     return warped_CHW, OTHER_CRS, other
 
 
-def start(scene, model_folder, output, address, prefix=()):
-    """Start the job on a cluster, in a process of its own."""
+def start(scene, model_folder, output, address=None, prefix=()):
+    """Start the job in a process of its own, on a cluster where one is named."""
     line = [*prefix, sys.executable, "-c", PROGRAM, "predict"]
     line += [str(scene / "before.txt"), str(scene / "after.txt"), "-o", str(output)]
     line += ["--model", str(model_folder), "--tile-size", str(TILE_SIZE_PX), "--memory", "2GB"]
-    line += ["--precision", "fp32", "--engine", "ray", "--address", address, "--worker-cpus", "1"]
+    line += ["--precision", "fp32"]
+    if address is not None:
+        line += ["--engine", "ray", "--address", address, "--worker-cpus", "1"]
     return subprocess.Popen(
         line,
         stdout=subprocess.PIPE,

@@ -60,7 +60,7 @@ def hosts():
 
 def test_a_host_drops_off_the_network(hosts, model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    scene, whole = scenes.make_scene(tmp_path, model_folder, monkeypatch)
+    scene, whole = scenes.make_scene(tmp_path, model_folder)
     head, *others = hosts
     address = f"{HOSTS[head]}:{PORT}"
     line = ("--num-cpus=1", "--disable-usage-stats")

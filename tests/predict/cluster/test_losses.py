@@ -17,8 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def job(model_folder, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        scene, whole = scenes.make_scene(tmp_path_factory.mktemp("job"), model_folder, patch)
+    scene, whole = scenes.make_scene(tmp_path_factory.mktemp("job"), model_folder)
     assert json.loads((whole / "run.json").read_text())["blocks"] >= 64
     return scene, whole
 
