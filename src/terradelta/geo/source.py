@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
@@ -51,6 +52,8 @@ NETWORK_SETTINGS = {
 }
 """What GDAL does about a server that fails, is busy or hangs; the environment has the last word.
 The delay in seconds about doubles from try to try."""
+READ_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+"""Before a window is read once more over a network."""
 HEADER_BYTES = 65_536
 ALPHA_PROBES = 5
 ALPHA_PROBE_SIZE_PX = 64
@@ -267,23 +270,40 @@ def read_pixels(
         RasterError: If the pixels cannot be read.
     """
     shape = shape or (int(window.height), int(window.width))
-    try:
-        image_CHW = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
-        valid_HW = _read_mask(dataset, window, shape) > 0
-    except RasterioError as error:
-        name = name or dataset.name
-        raise RasterError(
-            f"{name}: pixels cannot be read in rows {window.row_off} to "
-            f"{window.row_off + window.height}: {error}",
-            fix="run the same command again when its server answers: it goes on where it was"
-            if is_remote(name)
-            else "the file is probably truncated or damaged: fetch it again",
-        ) from error
+    name = name or dataset.name
+    pauses_seconds = list(READ_PAUSES_SECONDS if is_remote(name) else ())
+    while True:
+        try:
+            image_CHW = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
+            valid_HW = _read_mask(dataset, window, shape) > 0
+            break
+        except RasterioError as error:
+            # GDAL itself asks a busy server again, but not one that breaks off in mid-answer.
+            if pauses_seconds:
+                time.sleep(pauses_seconds.pop(0))
+                _forget(name)
+                continue
+            raise RasterError(
+                f"{name}: pixels cannot be read in rows {window.row_off} to "
+                f"{window.row_off + window.height}: {error}",
+                fix="run the same command again when its server answers: it goes on where it was"
+                if is_remote(name)
+                else "the file is probably truncated or damaged: fetch it again",
+            ) from error
     if np.issubdtype(image_CHW.dtype, np.floating):
         finite_HW = np.isfinite(image_CHW).all(axis=0)
         image_CHW = np.where(finite_HW, image_CHW, 0)
         valid_HW &= finite_HW
     return image_CHW, valid_HW
+
+
+def _forget(name: str):
+    """Have GDAL forget what it has fetched of a raster: it keeps answers that were broken off."""
+    location = locate(name)
+    settings = {"CPL_VSIL_CURL_NON_CACHED": location}
+    with suppress(RasterioError), allow_no_place(), rasterio.Env(**settings):
+        # What is opened so is dropped when it is closed.
+        rasterio.open(location, sharing=False).close()
 
 
 def _read_mask(
