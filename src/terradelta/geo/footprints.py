@@ -42,4 +42,4 @@ def _draw_sheet(sheet: Sheet, grid: Grid) -> np.ndarray:
         )
         x_NP, y_NP = transformer.transform(x_NP, y_NP)
     points_NP = np.stack(~grid.transform @ (x_NP, y_NP), axis=-1)  # pyright: ignore[reportOperatorIssue]
-    return shapely.polygons(points_NP[np.isfinite(points_NP).all(axis=(1, 2))])
+    return np.asarray(shapely.polygons(points_NP[np.isfinite(points_NP).all(axis=(1, 2))]))

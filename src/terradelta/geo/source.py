@@ -300,8 +300,8 @@ def read_pixels(
 def _forget(name: str):
     """Have GDAL forget what it has fetched of a raster: it keeps answers that were broken off."""
     location = locate(name)
-    settings = {"CPL_VSIL_CURL_NON_CACHED": location}
-    with suppress(RasterioError), allow_no_place(), rasterio.Env(**settings):
+    uncached = rasterio.Env(CPL_VSIL_CURL_NON_CACHED=location)
+    with suppress(RasterioError), allow_no_place(), uncached:
         # What is opened so is dropped when it is closed.
         rasterio.open(location, sharing=False).close()
 

@@ -228,7 +228,8 @@ def plan_area(
         )
     kinds = parse_workers(prices)
     polygons = _read_area(area, Grid(crs, Affine.scale(pixel_size, -pixel_size), 1, 1))
-    bounds = tuple(polygons.total_bounds)
+    left, bottom, right, top = map(float, polygons.total_bounds)
+    bounds = left, bottom, right, top
     if not np.isfinite(bounds).all():
         raise ArgumentError(
             f"{crs} cannot show all of {area}", fix="use an equal-area one: --grid EPSG:6933@10"
@@ -353,13 +354,14 @@ def _touch(
             if not len(shapes):
                 touched_HW[:] = False
                 break
-            touched_HW &= rasterize(
+            burnt_HW = rasterize(
                 shapes,
                 out_shape=touched_HW.shape,
                 transform=Affine.translation(0, first),
                 all_touched=True,
                 dtype="uint8",
-            ).astype(bool)
+            )
+            touched_HW &= np.asarray(burnt_HW, dtype=bool)
         yield first, touched_HW
 
 
