@@ -156,7 +156,8 @@ def read_page():
     return read
 
 
-@pytest.fixture(scope="session")
+# Of a module: two playwrights at once, this and the viewer's tests', are refused.
+@pytest.fixture(scope="module")
 def browser():
     with launch(require_browser(), WITHOUT_GPU) as chromium:
         yield chromium

@@ -25,7 +25,9 @@ ray = pytest.importorskip("ray")
 TILE_SIZE_PX = 320
 MAPS = ("change.tif", "before_class.tif", "after_class.tif", "confidence.tif")
 OUTPUTS = (*MAPS, "changes.gpkg", "transitions.csv", "summary.json")
-OPTIONS = {"tile_size": TILE_SIZE_PX, "precision": "fp32", "memory": "2GB"}
+OPTIONS = {"tile_size": TILE_SIZE_PX, "precision": "fp32"}
+MEMORY = {"local": "16GB", "ray": "2GB"}
+"""This process holds what other tests have left there, a worker starts anew."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -58,9 +60,13 @@ def small_blocks(monkeypatch):
 
 @pytest.fixture
 def predict(scene, model_folder, small_blocks):
-    return partial(
-        td.predict, scene / "before.tif", scene / "after.tif", model=model_folder, **OPTIONS
-    )
+    def run(output, *, engine="local", **options):
+        options = {"model": model_folder, "memory": MEMORY[engine], **OPTIONS, **options}
+        return td.predict(
+            scene / "before.tif", scene / "after.tif", output, engine=engine, **options
+        )
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,8 @@ def whole(scene, model_folder, tmp_path_factory):
     pair = (scene / "before.tif", scene / "after.tif")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
-        return td.predict(*pair, output, model=model_folder, **OPTIONS).folder
+        options = {"model": model_folder, "memory": MEMORY["local"], **OPTIONS}
+        return td.predict(*pair, output, **options).folder
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +166,7 @@ def test_a_block_that_cannot_be_read_is_its_error_and_the_rest_is_kept(
     after.write_bytes(content[: -4 * 420 * 3])
     pair = (scene / "before.tif", after)
     options = {"model": model_folder, "engine": "ray", "worker_cpus": 1, **OPTIONS}
+    options["memory"] = MEMORY["ray"]
     output = tmp_path / "out"
     with pytest.raises(RasterError, match=r"after.tif: pixels cannot be read in rows"):
         td.predict(*pair, output, **options)
