@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 
 import psutil
 import pytest
@@ -165,8 +164,8 @@ def test_a_block_that_cannot_be_read_is_its_error_and_the_rest_is_kept(
     # The last rows are missing; the upper blocks do not need them.
     after.write_bytes(content[: -4 * 420 * 3])
     pair = (scene / "before.tif", after)
-    options = {"model": model_folder, "engine": "ray", "worker_cpus": 1, **OPTIONS}
-    options["memory"] = MEMORY["ray"]
+    options = {"model": model_folder, "memory": MEMORY["ray"], **OPTIONS}
+    options |= {"engine": "ray", "worker_cpus": 1}
     output = tmp_path / "out"
     with pytest.raises(RasterError, match=r"after.tif: pixels cannot be read in rows"):
         td.predict(*pair, output, **options)
