@@ -60,7 +60,7 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def predict(scene, model_folder, small_blocks):
     def run(output, *, engine="local", **options):
-        options = {"model": model_folder, "memory": MEMORY[engine], **OPTIONS, **options}
+        options = {"model": model_folder, "memory": MEMORY.get(engine, "2GB"), **OPTIONS, **options}
         return td.predict(
             scene / "before.tif", scene / "after.tif", output, engine=engine, **options
         )
