@@ -223,6 +223,7 @@ def start(scene, model_folder, output, *options, program=SMALL_BLOCKS, **setting
     )
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
     scene, model_folder, whole, tmp_path
 ):
