@@ -21,6 +21,8 @@ def _load_recipe(arguments: Sequence[str]):
     from cyclopts.config import Dict
 
     recipes = [argument for argument in arguments[1:] if learning.is_recipe(argument)]
+    # Not that of an earlier call in this process.
+    app["train"].config = ()
     if recipes:
         given = TrainConfig.read_yaml(recipes[0]).to_dict()
         given = {key: value for key, value in given.items() if value is not None}
