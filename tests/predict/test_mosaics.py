@@ -15,12 +15,9 @@ from rasterio.windows import Window
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.errors import OutputExistsError, RasterError
-from terradelta.predict import rasters
 
 from .. import object_store
-
-MAPS = ("change.tif", "before_class.tif", "after_class.tif", "confidence.tif")
-TILE_SIZE_PX = 320
+from .small_blocks import MAPS, PROGRAM, TILE_SIZE_PX
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +97,8 @@ def assert_same_maps(folder, other):
 
 
 def test_the_map_of_a_mosaic_is_that_of_the_file_whatever_the_blocks(
-    predict, scene, whole, tmp_path, monkeypatch
+    predict, scene, whole, small_blocks, tmp_path
 ):
-    monkeypatch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
     result = predict(scene / "before.txt", scene / "after.txt", tmp_path / "out")
     assert_same_maps(result.folder, whole.folder)
     assert result.summary["nodata_pixels"] >= 120 * 30
@@ -115,8 +111,7 @@ def test_the_map_of_a_mosaic_is_that_of_the_file_whatever_the_blocks(
     assert "cannot be opened" not in page
 
 
-def test_a_run_is_not_taken_up_by_another_list(predict, scene, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
+def test_a_run_is_not_taken_up_by_another_list(predict, scene, whole, small_blocks, tmp_path):
     before = [scene / name for name in (scene / "before.txt").read_text().split()]
     after = [scene / name for name in (scene / "after.txt").read_text().split()]
     output = tmp_path / "out"
@@ -151,12 +146,7 @@ def test_an_object_that_cannot_be_read_is_named_and_a_later_run_goes_on(
         before, after = _upload(store, scene, tmp_path)
         for name, value in {**store.environment, "GDAL_HTTP_RETRY_DELAY": "0.1"}.items():
             monkeypatch.setenv(name, value)
-        code = (
-            "import sys\nfrom terradelta.predict import rasters\n"
-            f"rasters.MAX_BLOCK_SIZE_PX = {TILE_SIZE_PX}\n"
-            "from terradelta.cli import main\nmain(sys.argv[1:])"
-        )
-        line = [sys.executable, "-c", code, "predict", str(before), str(after)]
+        line = [sys.executable, "-c", PROGRAM, "predict", str(before), str(after)]
         line += ["-o", str(tmp_path / "out"), "-m", str(model_folder), "--precision", "fp32"]
         line += ["--tile-size", str(TILE_SIZE_PX)]
         store.fail(["busy"], every=1, key="after_150_300")

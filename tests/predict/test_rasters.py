@@ -18,7 +18,6 @@ from rasterio import features
 from shapely.geometry import box
 
 import terradelta as td
-from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.errors import (
     ArgumentError,
     ModelError,
@@ -31,32 +30,9 @@ from terradelta.models.registry import create_model
 from terradelta.predict import rasters
 
 from ..conftest import make_model
+from .small_blocks import MAPS, PROGRAM, TILE_SIZE_PX, assert_same_bytes
 
-MAPS = ("change.tif", "before_class.tif", "after_class.tif", "confidence.tif")
-OUTPUTS = (*MAPS, "changes.gpkg", "transitions.csv", "summary.json")
 GIGABYTE = 1024**3
-TILE_SIZE_PX = 320
-
-# Blocks of one tile, so that a small map has many.
-SMALL_BLOCKS = """
-import sys
-from terradelta.predict import rasters
-rasters.MAX_BLOCK_SIZE_PX = 320
-from terradelta.cli import main
-main(sys.argv[1:])
-"""
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene") / "scene"
-    write_geotiff_pair(folder, 11, (330, 420))
-    return folder
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
 
 
 @pytest.fixture
@@ -93,11 +69,6 @@ def read(path):
 
 def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def assert_same_bytes(folder, other, names=OUTPUTS):
-    for name in names:
-        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def test_the_map_has_many_blocks_and_both_answers(whole):
@@ -149,7 +120,7 @@ def test_little_memory_is_refused_with_what_is_needed(predict, tmp_path):
 
 def start(scene, model_folder, output, *options, **settings):
     """Start a prediction in a process of its own."""
-    line = [sys.executable, "-c", SMALL_BLOCKS, "predict"]
+    line = [sys.executable, "-c", PROGRAM, "predict"]
     line += [str(scene / "before.tif"), str(scene / "after.tif"), "-o", str(output)]
     line += ["--model", str(model_folder), "--tile-size", str(TILE_SIZE_PX)]
     line += ["--precision", "fp32", *options]

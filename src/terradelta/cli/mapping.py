@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,6 +22,9 @@ from terradelta.cli.application import (
 from terradelta.errors import ArgumentError
 from terradelta.report.summary import print_prediction, print_summary
 from terradelta.train.config import Views
+
+if TYPE_CHECKING:
+    from terradelta.predict.planning import WorkPlan
 
 Bands = Annotated[str | None, Parameter(name="--bands")]
 ValueRange = Annotated[str | None, Parameter(name="--value-range")]
@@ -194,7 +197,7 @@ def predict(
             precision=precision,
             prices=price_per_hour,
         )
-        print(json.dumps(made.to_dict()) if as_json else made.to_text())
+        _print_plan(made, as_json)
         return
     if output is None:
         raise ArgumentError("no --output was given", fix="name the folder to make: -o OUT")
@@ -287,7 +290,7 @@ def plan_area(
         precision=precision,
         prices=price_per_hour,
     )
-    print(json.dumps(made.to_dict()) if as_json else made.to_text())
+    _print_plan(made, as_json)
 
 
 @app.command
@@ -326,6 +329,10 @@ def report(
     from terradelta.report.page import report as run_report
 
     print(f"written to {run_report(folder, areas=areas, zones=zones, overwrite=overwrite)}")
+
+
+def _print_plan(plan: WorkPlan, as_json: bool):
+    print(json.dumps(plan.to_dict()) if as_json else plan.to_text())
 
 
 def _parse_range(text: str | None) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 from xml.sax.saxutils import escape
@@ -29,7 +30,7 @@ from rasterio.windows import Window
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place, cut_window
 from terradelta.geo.mosaic import Mosaic, Sheet
-from terradelta.geo.overview import warp_overview
+from terradelta.geo.overview import warp_overview, warp_picture
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
 
 LATTICE_POINTS = 21
@@ -96,9 +97,8 @@ class _AlignedRaster:
             return
         if len(set(map(repr, dataset.nodatavals))) > 1:
             raise _refuse_uneven_nodata(dataset.name, ", ".join(map(str, dataset.nodatavals)))
-        crs = _wrap_longitudes(own, grid) or own.crs
         self._source, self._grid = dataset, grid
-        self._own = Grid(crs, _turn(own, grid), own.width, own.height)
+        self._own = _face(own, grid)
         self._warped = open_warped(dataset, own, grid)
         self._dataset = self._warped
 
@@ -171,7 +171,7 @@ class _AlignedSheet:
         self._offset = _find_offset(sheet.grid, grid)
         if self._offset is None and sheet.is_uneven:
             raise _refuse_uneven_nodata(sheet.placed[0][0].name, "for example")
-        self._transform = _turn(sheet.grid, grid)
+        self._own = _face(sheet.grid, grid)
 
     @property
     def is_resampled(self) -> bool:
@@ -214,7 +214,7 @@ class _AlignedSheet:
         own = self._sheet.grid
         with (
             _pose(pixels_CHW, data_HW, needed, own) as posed,
-            open_warped(posed, own, self._grid, self._transform) as warped,
+            open_warped(posed, own, self._grid, self._own.transform) as warped,
         ):
             return read_pixels(warped, range(1, len(self._bands) + 1), window)
 
@@ -222,15 +222,10 @@ class _AlignedSheet:
         self, window: Window, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a window as a picture of other size."""
-        scale = window.width / shape[1], window.height / shape[0]
-        part = self._grid.crop(window)
-        coarse = Grid(part.crs, part.transform @ Affine.scale(*scale), shape[1], shape[0])
-        empty = np.zeros((len(self._bands), *shape), self._dtype), np.zeros(shape, bool)
         needed = self._find_source(window)
         if needed is None:
-            return empty
-        ratio = min(needed.width / shape[1], needed.height / shape[0])
-        step = max(1, int(ratio))
+            return np.zeros((len(self._bands), *shape), self._dtype), np.zeros(shape, bool)
+        step = max(1, int(min(needed.width / shape[1], needed.height / shape[0])))
         needed = cut_window(
             needed.col_off,
             needed.row_off,
@@ -238,18 +233,9 @@ class _AlignedSheet:
             -(-int(needed.height) // step) * step,
         )
         pixels_CHW, data_HW = self._sheet.read(self._bands, needed, step)
-        if not data_HW.any():
-            return empty
-        cut = self._sheet.grid.crop(needed)
-        transform = cut.transform @ Affine.scale(step)
-        own = Grid(cut.crs, transform, data_HW.shape[1], data_HW.shape[0])
-        everything = cut_window(0, 0, own.width, own.height)
-        with (
-            _pose(pixels_CHW, data_HW, everything, own) as posed,
-            open_warped(posed, own, coarse) as warped,
-        ):
-            whole = cut_window(0, 0, coarse.width, coarse.height)
-            return read_pixels(warped, range(1, len(self._bands) + 1), whole)
+        height, width = data_HW.shape
+        own = self._own.crop(needed).redivide(height, width)
+        return warp_picture(pixels_CHW, data_HW, own, self._grid.crop(window).redivide(*shape))
 
     @property
     def _dtype(self) -> str:
@@ -274,7 +260,7 @@ class _AlignedSheet:
                 return None
             if own.crs is not None and own.crs.is_geographic:
                 x = _turn_towards(x, own)
-        columns, rows = ~self._transform @ (x, y)  # pyright: ignore[reportOperatorIssue]
+        columns, rows = ~self._own.transform @ (x, y)  # pyright: ignore[reportOperatorIssue]
         ratio = max(
             np.ptp(columns) / max(window.width, 1), np.ptp(rows) / max(window.height, 1), 1.0
         )
@@ -435,6 +421,11 @@ def _turn_towards(longitudes: np.ndarray, own: Grid) -> np.ndarray:
     if np.ptp(turned) > 180:
         return np.array([left, right])[np.arange(len(turned)) % 2]
     return turned
+
+
+def _face(own: Grid, grid: Grid) -> Grid:
+    """Return a raster's pixels with longitudes that run as a grid's do."""
+    return replace(own, crs=_wrap_longitudes(own, grid) or own.crs, transform=_turn(own, grid))
 
 
 def _turn(own: Grid, grid: Grid) -> Affine:

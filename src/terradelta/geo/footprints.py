@@ -10,7 +10,7 @@ import pyproj
 import shapely
 
 from terradelta.geo.grid import Grid
-from terradelta.geo.mosaic import Mosaic, Sheet
+from terradelta.geo.mosaic import Mosaic, Sheet, list_edges
 
 POINTS_PER_SIDE = 16
 
@@ -21,13 +21,7 @@ def draw_footprints(mosaic: Mosaic, grid: Grid) -> np.ndarray:
 
 
 def _draw_sheet(sheet: Sheet, grid: Grid) -> np.ndarray:
-    edges_N4 = np.array(
-        [
-            (w.col_off, w.row_off, w.col_off + w.width, w.row_off + w.height)
-            for _, w in sheet.placed
-        ],
-        dtype=np.float64,
-    )
+    edges_N4 = np.array([list_edges(window) for _, window in sheet.placed], dtype=np.float64)
     left, top, right, bottom = (edge[:, None] for edge in edges_N4.T)
     steps = np.linspace(0, 1, POINTS_PER_SIDE, endpoint=False)[None]
     along, down = left + (right - left) * steps, top + (bottom - top) * steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -124,7 +125,7 @@ def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
     grid = Grid.of(dataset)
     return Header(
         path,
-        Grid(_share(grid.crs.to_wkt()) if grid.crs else None, *list(vars(grid).values())[1:]),
+        replace(grid, crs=_share(grid.crs.to_wkt())) if grid.crs else grid,
         dataset.dtypes,
         dataset.colorinterp,
         dataset.descriptions,

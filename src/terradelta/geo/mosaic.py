@@ -215,7 +215,7 @@ class Sheet:
         self.grid = grid
         self._placed = list(placed)
         self._files = files
-        edges = np.array([_edges(window) for _, window in placed], dtype=np.float64)
+        edges = np.array([list_edges(window) for _, window in placed], dtype=np.float64)
         self._tree = shapely.STRtree(shapely.box(*edges.T))
 
     @property
@@ -270,7 +270,7 @@ class Sheet:
 
     def _find(self, window: Window) -> list[int]:
         """Return which rasters reach into a window, the upper ones first."""
-        left, top, right, bottom = _edges(window)
+        left, top, right, bottom = list_edges(window)
         # The half pixel keeps out those that only touch it.
         inside = shapely.box(left + 0.5, top + 0.5, right - 0.5, bottom - 0.5)
         return np.sort(self._tree.query(inside)).tolist()
@@ -367,8 +367,8 @@ def _frame(
     return grid, placed
 
 
-def _edges(window: Window) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom."""
+def list_edges(window: Window) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a window."""
     return (
         window.col_off,
         window.row_off,

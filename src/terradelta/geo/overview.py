@@ -45,22 +45,40 @@ def warp_overview(
     Raises:
         RasterError: If the pixels cannot be read.
     """
-    shape = target.height, target.width
-    warped_CHW = np.zeros((len(bands) + 1, *shape), dataset.dtypes[bands[0] - 1])
     needed = own.find_window(target)
     if needed is None:
-        return warped_CHW[:-1], np.zeros(shape, bool)
+        shape = target.height, target.width
+        empty_CHW = np.zeros((len(bands), *shape), dataset.dtypes[bands[0] - 1])
+        return empty_CHW, np.zeros(shape, bool)
     step = max(1.0, _measure_step(own.crop(needed), target))
     window = _widen(needed, math.ceil(MARGIN_PX * step), own)
     size = math.ceil(window.height / step), math.ceil(window.width / step)
     image_CHW, valid_HW = read_pixels(dataset, bands, window, size)
+    return warp_picture(image_CHW, valid_HW, own.crop(window).redivide(*size), target)
+
+
+def warp_picture(
+    image_CHW: np.ndarray, valid_HW: np.ndarray, own: Grid, target: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resample a picture bilinearly to other pixels of about the same size.
+
+    Args:
+        image_CHW: The picture.
+        valid_HW: Where it holds data, bool.
+        own: Its pixels, with longitudes that run as the target's do.
+        target: The pixels to have it on.
+
+    Returns:
+        It there, (C, H, W) of its own data type, and where it holds data, (H, W) bool.
+    """
+    warped_CHW = np.zeros((len(image_CHW) + 1, target.height, target.width), image_CHW.dtype)
     opacity_HW = np.where(valid_HW, OPAQUE, 0).astype(image_CHW.dtype)
     place = ANYWHERE if target.crs is None else None
     rasterio.warp.reproject(
         np.concatenate([np.where(valid_HW, image_CHW, 0), opacity_HW[None]]),
         warped_CHW,
         src_crs=place or own.crs,
-        src_transform=own.crop(window).redivide(*size).transform,
+        src_transform=own.transform,
         dst_crs=place or target.crs,
         dst_transform=target.transform,
         resampling=Resampling.bilinear,

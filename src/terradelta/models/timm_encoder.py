@@ -50,7 +50,7 @@ class TimmEncoder(Encoder):
                 in_chans=in_channels,
                 **({"output_stride": _STRIDE_DILATED} if dilated else {}),
             )
-        except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
+        except (TypeError, AssertionError, RuntimeError) as error:
             raise ModelError(
                 f"timm's {name} cannot serve as an encoder"
                 f"{f' of output stride {_STRIDE_DILATED}' if dilated else ''}: {error!r}",

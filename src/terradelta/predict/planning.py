@@ -62,7 +62,7 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Pace:
+class TilePace:
     """What a tile was measured to take on this machine."""
 
     tiles: int
@@ -98,7 +98,7 @@ class WorkPlan:
     """The pixels of the map."""
     extent: Extent
     """How much there is to do."""
-    pace: Pace
+    pace: TilePace
     """What a tile takes here."""
     kinds: tuple[WorkerKind, ...]
     """What may do it."""
@@ -420,7 +420,7 @@ def _make_predictor(
     return Predictor([load_model(folder) for folder in find_model_folders(model)], **settings)
 
 
-def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile]) -> Pace:
+def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile]) -> TilePace:
     """Return what tiles of a pair take; where they turn out to be empty, noise of their size."""
     reading, answering = [], []
     for tile in tiles:
@@ -436,11 +436,11 @@ def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile])
             answering.append(_clock(answer)[1])
     if not answering:
         network = _measure_network(predictor)
-        return Pace(network.tiles, network.network_seconds, float(np.mean(reading)))
-    return Pace(len(answering), float(np.mean(answering)), float(np.mean(reading)))
+        return TilePace(network.tiles, network.network_seconds, float(np.mean(reading)))
+    return TilePace(len(answering), float(np.mean(answering)), float(np.mean(reading)))
 
 
-def _measure_network(predictor: Predictor) -> Pace:
+def _measure_network(predictor: Predictor) -> TilePace:
     """Return what tiles of noise take."""
     side = predictor.tiling.tile_size_px
     generator = torch.Generator().manual_seed(0)
@@ -453,7 +453,7 @@ def _measure_network(predictor: Predictor) -> Pace:
         _clock(lambda: predictor.classify(before_BCHW, after_BCHW))[1]
         for _ in range(MEASURED_TILES)
     ]
-    return Pace(len(seconds), float(np.mean(seconds)), None)
+    return TilePace(len(seconds), float(np.mean(seconds)), None)
 
 
 def _clock(work: Callable[[], Any]) -> tuple[Any, float]:

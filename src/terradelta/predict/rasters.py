@@ -91,10 +91,6 @@ class Work:
     """What is asked for."""
 
 
-Engine = Callable[[Work], None]
-"""Answers the blocks of a work into the store of its job, in this process or elsewhere."""
-
-
 def answer_rasters(
     predictor: Predictor,
     before: RasterPaths,
@@ -105,7 +101,7 @@ def answer_rasters(
     *,
     started: float,
     overwrite: bool = False,
-    engine: Engine | None = None,
+    answer: Callable[[Work], None] | None = None,
 ) -> Job:
     """Answer the blocks of a raster pair, those that are not answered yet.
 
@@ -118,7 +114,7 @@ def answer_rasters(
         options: What is asked for.
         started: When the time budget began, in seconds of `time.monotonic`.
         overwrite: Drop an unfinished run that asked for something else.
-        engine: What answers the blocks; this process by default.
+        answer: What answers the blocks; this process by default.
 
     Returns:
         The job, whose blocks (those of the shard) are all in its store.
@@ -147,7 +143,7 @@ def answer_rasters(
             if missing:
                 work = Work(predictor, pair, job, missing, len(indices), started, options)
                 try:
-                    (engine or answer_here)(work)
+                    (answer or answer_here)(work)
                 except BaseException:
                     job.discard_if_empty()
                     raise

@@ -130,16 +130,16 @@ def predict(
     models = [{"folder": str(folder), "sha256": hash_model(folder)} for folder in folders]
     with make_engine(
         engine, address, workers, worker_cpus, memory_bytes=options.memory_bytes
-    ) as crew:
+    ) as place:
         predictor = Predictor(
             [load_model(folder) for folder in folders],
             tta=tta,
-            device=crew.choose_device(device),
+            device=place.choose_device(device),
             backend=backend,
             precision=precision,
             value_range=value_range,
             tile_size_px=tile_size,
-            choose=crew.choose_backend,
+            choose=place.choose_backend,
         )
         job = None
         if not is_folder:
@@ -152,7 +152,7 @@ def predict(
                 options,
                 started=started,
                 overwrite=overwrite,
-                engine=crew.answer,
+                answer=place.answer,
             )
     if job is not None:
         if options.shard[1] > 1:

@@ -25,7 +25,20 @@ class Tile:
     @classmethod
     def of(cls, rows: Cut, columns: Cut) -> Tile:
         """Return the tile of these rows and columns."""
-        return _make_tile(rows, columns)
+        return cls(
+            cut_window(
+                columns.read_start,
+                rows.read_start,
+                columns.read_end - columns.read_start,
+                rows.read_end - rows.read_start,
+            ),
+            cut_window(
+                columns.write_start,
+                rows.write_start,
+                columns.write_end - columns.write_start,
+                rows.write_end - rows.write_start,
+            ),
+        )
 
     @property
     def kept(self) -> tuple[slice, slice]:
@@ -79,7 +92,7 @@ class Tiling:
         columns = self.cut_axis(width)
         for rows in self.cut_axis(height):
             for column in columns:
-                yield _make_tile(rows, column)
+                yield Tile.of(rows, column)
 
     def count(self, height: int, width: int) -> int:
         """Return how many tiles `cut` yields."""
@@ -140,7 +153,7 @@ class BlockPlan:
     def __getitem__(self, index: int) -> Block:
         row, column = divmod(range(len(self))[index], len(self.columns))
         rows, columns = self.rows[row], self.columns[column]
-        tiles = tuple(_make_tile(r, c) for r in rows for c in columns)
+        tiles = tuple(Tile.of(r, c) for r in rows for c in columns)
         first, last = tiles[0], tiles[-1]
         return Block(
             index,
@@ -183,23 +196,6 @@ def offset_slices(inner: Window, outer: Window) -> tuple[slice, slice]:
     row = int(inner.row_off - outer.row_off)
     column = int(inner.col_off - outer.col_off)
     return slice(row, row + int(inner.height)), slice(column, column + int(inner.width))
-
-
-def _make_tile(rows: Cut, columns: Cut) -> Tile:
-    return Tile(
-        cut_window(
-            columns.read_start,
-            rows.read_start,
-            columns.read_end - columns.read_start,
-            rows.read_end - rows.read_start,
-        ),
-        cut_window(
-            columns.write_start,
-            rows.write_start,
-            columns.write_end - columns.write_start,
-            rows.write_end - rows.write_start,
-        ),
-    )
 
 
 def _span(first: Window, last: Window) -> Window:

@@ -19,30 +19,21 @@ from rasterio.windows import Window
 
 from terradelta.data.synthetic import write_geotiff_pair
 
-TILE_SIZE_PX = 320
+from ..small_blocks import PROGRAM, TILE_SIZE_PX
+
 SIDE_PX = 768
 """Of the scene: eight tiles to a side, each a block of its own."""
 PIECE_SIZE_PX = 96
 """Of the mosaic: 64 rasters a date."""
 OTHER_CRS = "EPSG:3035"
-OUTPUTS = (
-    *("change.tif", "before_class.tif", "after_class.tif", "confidence.tif"),
-    *("changes.gpkg", "transitions.csv", "summary.json"),
-)
-SETTINGS = {
+QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # By default workers wait for whatever else the machine does.
     "RAY_worker_niceness": "0",
-    "OMP_NUM_THREADS": "1",
 }
-PROGRAM = f"""
-import sys
-from terradelta.predict import rasters
-rasters.MAX_BLOCK_SIZE_PX = {TILE_SIZE_PX}
-from terradelta.cli import main
-main(sys.argv[1:])
-"""
+"""Of every process of a cluster."""
+SETTINGS = {**QUIET, "OMP_NUM_THREADS": "1"}
 
 
 def make_scene(folder, model_folder):
@@ -151,8 +142,3 @@ def find_processes(name):
         except psutil.Error:
             continue
     return found
-
-
-def assert_same_map(folder, whole):
-    for name in OUTPUTS:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name

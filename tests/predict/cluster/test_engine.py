@@ -14,47 +14,18 @@ import pytest
 import rasterio
 
 import terradelta as td
-from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.errors import ArgumentError, ClusterError, ModelError, OutputError, RasterError
 from terradelta.predict import rasters
 from terradelta.predict.job import Job
 
+from ..small_blocks import PROGRAM, TILE_SIZE_PX, assert_same_bytes
+from .scenes import QUIET
+
 ray = pytest.importorskip("ray")
 
-TILE_SIZE_PX = 320
-MAPS = ("change.tif", "before_class.tif", "after_class.tif", "confidence.tif")
-OUTPUTS = (*MAPS, "changes.gpkg", "transitions.csv", "summary.json")
 OPTIONS = {"tile_size": TILE_SIZE_PX, "precision": "fp32"}
 MEMORY = {"local": "16GB", "ray": "2GB"}
 """This process holds what other tests have left there, a worker starts anew."""
-
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # By default workers wait for whatever else the machine does.
-    "RAY_worker_niceness": "0",
-}
-
-# Blocks of one tile, so that a small map has many.
-SMALL_BLOCKS = f"""
-import sys
-from terradelta.predict import rasters
-rasters.MAX_BLOCK_SIZE_PX = {TILE_SIZE_PX}
-from terradelta.cli import main
-main(sys.argv[1:])
-"""
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene") / "scene"
-    write_geotiff_pair(folder, 11, (330, 420))
-    return folder
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
 
 
 @pytest.fixture
@@ -102,11 +73,6 @@ def find_processes(*names):
         if any(name in command for name in names):
             found.append(process)
     return found
-
-
-def assert_same_bytes(folder, other, names=OUTPUTS):
-    for name in names:
-        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def count_blocks(output):
@@ -211,7 +177,7 @@ def test_options_of_a_cluster_need_one(predict, tmp_path):
         predict(tmp_path / "out", engine="ray", workers=0)
 
 
-def start(scene, model_folder, output, *options, program=SMALL_BLOCKS, **settings):
+def start(scene, model_folder, output, *options, program=PROGRAM, **settings):
     """Start a prediction in a process of its own."""
     line = [sys.executable, "-c", program, "predict"]
     line += [str(scene / "before.tif"), str(scene / "after.tif"), "-o", str(output)]
@@ -252,7 +218,7 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
 
 def test_a_cluster_that_is_not_there_and_ray_that_is_not_installed(scene, model_folder, tmp_path):
     line = (scene, model_folder, tmp_path / "out", "--engine", "ray")
-    hidden = "import sys; sys.modules['ray'] = None\n" + SMALL_BLOCKS
+    hidden = "import sys; sys.modules['ray'] = None\n" + PROGRAM
     for process, message in (
         (start(*line, "--address", "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9"),
         (start(*line, program=hidden), "pip install 'terradelta[ray]'"),
@@ -264,7 +230,7 @@ def test_a_cluster_that_is_not_there_and_ray_that_is_not_installed(scene, model_
 
 
 def test_one_process_needs_no_ray(scene, model_folder, whole, tmp_path):
-    program = "import sys; sys.modules['ray'] = None\n" + SMALL_BLOCKS
+    program = "import sys; sys.modules['ray'] = None\n" + PROGRAM
     process = start(scene, model_folder, tmp_path / "out", program=program)
     process.communicate()
     assert process.returncode == 0
