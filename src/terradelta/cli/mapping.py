@@ -117,6 +117,7 @@ def predict(
     register: Annotated[bool, Parameter(negative=())] = False,
     min_area: str = "0",
     vector: Literal["gpkg", "parquet"] = "gpkg",
+    cog_size: int | None = None,
     layout: Literal["terradelta", "senseearth"] = "terradelta",
     memory: str = "4GB",
     tile_size: int | None = None,
@@ -157,6 +158,8 @@ def predict(
         register: Measure the shift between the two images and undo it.
         min_area: Smaller patches of change are taken for unchanged: 100m2, 0.5ha.
         vector: Format of the polygons.
+        cog_size: For maps too large for one file: cut them into COGs of so many pixels a side, a
+            power of two such as 16384, with a VRT over each map's and STAC items.
         layout: For folders: before/ after/ change/, or im1/ im2/ as the contest asks.
         memory: What the process may take.
         tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
@@ -221,6 +224,7 @@ def predict(
         register=register,
         min_area=min_area,
         vector=vector,
+        cog_size=cog_size,
         layout=layout,
         memory=memory,
         tile_size=tile_size,

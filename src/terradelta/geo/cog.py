@@ -1,8 +1,8 @@
-"""One cloud-optimised GeoTIFF from the files of its blocks, through a virtual raster."""
+"""Maps as cloud-optimised GeoTIFFs, through virtual rasters (VRT): one from many files, or many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -61,7 +61,7 @@ def write_cog(
         OutputError: If it cannot be written.
     """
     virtual = path.with_suffix(".vrt")
-    _write_virtual(virtual, grid, parts, band, map_format, tags)
+    write_virtual(virtual, grid, parts, band, map_format, tags)
     try:
         rasterio.shutil.copy(
             virtual,
@@ -80,6 +80,17 @@ def write_cog(
         ) from error
     finally:
         virtual.unlink()
+
+
+def find_map(folder: Path, name: str) -> Path:
+    """Return the file of a map in a prediction folder: one COG, or the VRT of many.
+
+    Args:
+        folder: The prediction folder.
+        name: Of the map, "change" for example.
+    """
+    virtual = folder / f"{name}.vrt"
+    return virtual if virtual.is_file() else folder / f"{name}.tif"
 
 
 def read_classes(path: Path) -> ClassTable:
@@ -107,14 +118,29 @@ def read_classes(path: Path) -> ClassTable:
     return ClassTable(tuple(names), tuple(colours[value][:3] for value in range(len(names))))
 
 
-def _write_virtual(
+def write_virtual(
     path: Path,
     grid: Grid,
     parts: Iterable[tuple[Path, Window]],
     band: int,
     map_format: MapFormat,
     tags: Mapping[str, str],
+    *,
+    overviews: Sequence[int] = (),
 ):
+    """Write a VRT that shows a band of many files; nodata where there is none.
+
+    Files below the VRT's folder are named relative to it, so that they may move together.
+
+    Args:
+        path: The file to make.
+        grid: Its pixels.
+        parts: Each file, and where on the grid it belongs, perhaps reaching beyond it.
+        band: Which of the files' bands, from 1.
+        map_format: What the band holds.
+        tags: What else to say in the file's header.
+        overviews: Factors of the overviews that all files have.
+    """
     kind = GDAL_TYPES[map_format.dtype]
     place = f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else ""
     if not grid.transform.is_identity:
@@ -129,18 +155,29 @@ def _write_virtual(
         file.write(f"<NoDataValue>{map_format.nodata}</NoDataValue>\n")
         file.write(_colours(map_format.palette))
         for source, window in parts:
-            # With its properties stated, a file is opened only when its pixels are asked for.
-            size = f'xSize="{window.width}" ySize="{window.height}"'
-            file.write(
-                f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(str(source.resolve()))}'
-                f"</SourceFilename><SourceBand>{band}</SourceBand>"
-                f'<SourceProperties RasterXSize="{window.width}" RasterYSize="{window.height}" '
-                f'DataType="{kind}" BlockXSize="{window.width}" BlockYSize="64"/>'
-                f'<SrcRect xOff="0" yOff="0" {size}/>'
-                f'<DstRect xOff="{window.col_off}" yOff="{window.row_off}" {size}/>'
-                "</SimpleSource>\n"
-            )
-        file.write("</VRTRasterBand></VRTDataset>\n")
+            file.write(_source(source, window, path.parent, band, kind))
+        file.write("</VRTRasterBand>")
+        if overviews:
+            factors = " ".join(map(str, overviews))
+            resampling = map_format.resampling.lower()
+            file.write(f'<OverviewList resampling="{resampling}">{factors}</OverviewList>')
+        file.write("</VRTDataset>\n")
+
+
+def _source(source: Path, window: Window, folder: Path, band: int, kind: str) -> str:
+    is_below = source.is_relative_to(folder)
+    name = source.relative_to(folder).as_posix() if is_below else str(source.resolve())
+    size = f'xSize="{window.width}" ySize="{window.height}"'
+    # With its properties stated, a file is opened only when its pixels are asked for.
+    return (
+        f'<SimpleSource><SourceFilename relativeToVRT="{is_below:d}">{escape(name)}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand>"
+        f'<SourceProperties RasterXSize="{window.width}" RasterYSize="{window.height}" '
+        f'DataType="{kind}" BlockXSize="{window.width}" BlockYSize="64"/>'
+        f'<SrcRect xOff="0" yOff="0" {size}/>'
+        f'<DstRect xOff="{window.col_off}" yOff="{window.row_off}" {size}/>'
+        "</SimpleSource>\n"
+    )
 
 
 def _metadata(tags: Mapping[str, str]) -> str:

@@ -46,6 +46,26 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
     return _require_rasters(paths, path)
 
 
+def list_dates(source: RasterPaths) -> list[str] | None:
+    """Return the first and the last date of STAC items, as ISO 8601 has it, None of other sources.
+
+    Raises:
+        RasterError: If they cannot be read.
+        ArgumentError: If pystac is not installed.
+    """
+    if not isinstance(source, str | Path):
+        return None
+    path, _ = _split_asset(str(source))
+    if not path.lower().endswith(STAC_ENDINGS):
+        return None
+    dates = []
+    for item in _read_items(path):
+        period = item.common_metadata
+        dates += [item.datetime, period.start_datetime, period.end_datetime]
+    known = [date for date in dates if date is not None]
+    return [min(known).isoformat(), max(known).isoformat()] if known else None
+
+
 def name_source(source: RasterPaths) -> str:
     """Return what a person calls it: the file's name, or the first one's and how many follow."""
     if isinstance(source, str | Path):
@@ -104,6 +124,15 @@ def _read_text(path: str) -> str:
 
 def _list_assets(path: str, asset: str | None) -> list[str]:
     """Return where the asset of each item of a STAC file lies, in the file's order."""
+    paths = []
+    for item in _read_items(path):
+        found = item.assets[_choose_asset(item, asset, path)]
+        paths.append(resolve_beside(found.get_absolute_href() or found.href, path))
+    return paths
+
+
+def _read_items(path: str) -> list[Any]:
+    """Return the items of a STAC file, each a pystac.Item."""
     content = _parse_stac(path)
     try:
         import pystac
@@ -114,15 +143,9 @@ def _list_assets(path: str, asset: str | None) -> list[str]:
         ) from error
     features = [content] if content["type"] == "Feature" else content["features"]
     try:
-        items = [pystac.Item.from_dict(feature) for feature in features]
+        return [pystac.Item.from_dict(feature) for feature in features]
     except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError) as error:
         raise _refuse(path, str(error)) from error
-    paths = []
-    for item in items:
-        name = _choose_asset(item, asset, path)
-        found = item.assets[name]
-        paths.append(resolve_beside(found.get_absolute_href() or found.href, path))
-    return paths
 
 
 def _parse_stac(path: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from rasterio.windows import Window
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.header import Header, read_headers
-from terradelta.geo.listing import RasterPaths, list_rasters, name_source, record_source
+from terradelta.geo.listing import RasterPaths, list_dates, list_rasters, name_source, record_source
 from terradelta.geo.source import Bands, describe_source, open_source, read_pixels
 
 MAX_OPEN_RASTERS = 64
@@ -194,6 +194,7 @@ class Mosaic:
             "crs": self.crs.to_string() if self.crs else None,
             "transform": list(self.transform)[:6],
             "nodata": None,
+            "dates": list_dates(source),
             "size_bytes": None,
             "header_sha256": digest.hexdigest(),
         }

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from terradelta.classes import Colour
 from terradelta.errors import OutputError, RasterError
 from terradelta.geo.area import measure_pixels
-from terradelta.geo.cog import MapFormat, write_cog
+from terradelta.geo.cog import MapFormat, find_map, write_cog
 from terradelta.geo.grid import cut_window
 from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
@@ -37,8 +38,9 @@ from terradelta.geo.style import write_layer_style, write_quantity_style, write_
 from terradelta.geo.vector import PolygonWriter
 from terradelta.outputs import replace_folder, write_json
 from terradelta.predict.job import Job
-from terradelta.predict.maps import MAP_FILES, describe_maps
+from terradelta.predict.maps import MAP_LAYERS, describe_maps
 from terradelta.predict.pace import describe_runs
+from terradelta.predict.pieces import Pieces
 from terradelta.predict.store import LAYERS, BlockLayers, BlockStore
 from terradelta.predict.transitions import TransitionSums
 
@@ -102,6 +104,9 @@ class _Assembly:
         self._parameters = job.request["parameters"]
         self._sieved = job.store.elsewhere(job.folder / "sieved")
         self._sums = TransitionSums(job.classes, has_area=self._has_area)
+        self._maps = describe_maps(job.classes)
+        size_px = self._parameters.get("cog_size_px")
+        self._pieces = size_px and Pieces(folder, self._grid, size_px, self._maps, MAP_LAYERS)
         self._views: list[int] = []
         self._seconds = self._network_seconds = 0.0
 
@@ -118,9 +123,10 @@ class _Assembly:
             ThreadPoolExecutor(2, "maps") as maps,
             PolygonWriter(vector_path, self._grid.crs) as writer,
         ):
-            # Unless small patches are to go, the maps are what the blocks hold already.
-            is_sieved = self._parameters["min_area_m2"] > 0
-            written = [] if is_sieved else self._write_maps(maps)
+            # Unless small patches are to go, the maps are what the blocks hold already; which
+            # pieces hold data is known in the end.
+            is_late = self._parameters["min_area_m2"] > 0 or self._pieces is not None
+            written = [] if is_late else self._write_maps(maps)
             for index in tqdm(
                 range(len(self._job.plan)), desc="assembling", unit="block", disable=None
             ):
@@ -132,9 +138,15 @@ class _Assembly:
                 path.result()
             if not self._sums.pixels.any():
                 self._refuse_nothing()
-            if is_sieved:
-                for path in self._write_maps(maps):
+            if is_late:
+                for path in tqdm(self._write_maps(maps), desc="maps", unit="file", disable=None):
                     path.result()
+        if self._pieces is not None:
+            self._pieces.join(
+                self._tags,
+                self._period,
+                {name: self._legend(name, form) for name, form in self._maps.items()},
+            )
         self._style_maps()
         write_layer_style(vector_path, self._job.classes, self._occurring())
         self._sums.write_csv(self._folder / "transitions.csv")
@@ -163,6 +175,8 @@ class _Assembly:
             layers = _remove(layers, removed_HW)
             self._sieved.write(index, block.write, layers, facts)
         self._sums.add(layers.change_HW, layers.valid, areas_HW)
+        if self._pieces is not None:
+            self._pieces.mark(self._shift(block.write), layers.valid)
         self._views.append(facts.views)
         self._seconds += facts.seconds
         self._network_seconds += facts.network_seconds
@@ -189,38 +203,55 @@ class _Assembly:
 
     def _write_maps(self, pool: ThreadPoolExecutor) -> list[Future[None]]:
         """Start to write the maps."""
-        tags = _describe_briefly(self._job.request)
         parts = list(self._parts())
+        if self._pieces is not None:
+            return self._pieces.write(pool, parts, self._tags)
         return [
             pool.submit(
                 write_cog,
-                self._folder / name,
+                self._folder / f"{name}.tif",
                 self._grid,
                 parts,
-                LAYERS.index(MAP_FILES[name]) + 1,
+                LAYERS.index(MAP_LAYERS[name]) + 1,
                 map_format,
-                tags,
+                self._tags,
             )
-            for name, map_format in describe_maps(self._job.classes).items()
+            for name, map_format in self._maps.items()
         ]
 
     def _style_maps(self):
-        for name, map_format in describe_maps(self._job.classes).items():
-            path = self._folder / name
-            if map_format.palette is None:
+        for name, map_format in self._maps.items():
+            path = find_map(self._folder, name)
+            legend = self._legend(name, map_format)
+            if legend is None:
                 write_quantity_style(path, 0, 100, "%")
             else:
-                write_raster_style(path, self._legend(name, map_format))
+                write_raster_style(path, legend)
 
-    def _legend(self, name: str, map_format: MapFormat) -> dict[int, tuple[str, Colour]]:
-        """Return name and colour of the values that occur in a map."""
-        assert map_format.palette is not None
+    def _legend(self, name: str, map_format: MapFormat) -> dict[int, tuple[str, Colour]] | None:
+        """Return name and colour of the values that occur in a map, None unless of classes."""
+        if map_format.palette is None:
+            return None
         occurring = self._occurring()
-        if name != "change.tif":
+        if name != "change":
             ids = zip(*map(self._job.classes.decode_transition, [0, *occurring]), strict=True)
             before, after = (sorted(set(dates)) for dates in ids)
-            occurring = before if MAP_FILES[name] == "before" else after
+            occurring = before if MAP_LAYERS[name] == "before" else after
         return {value: (map_format.names[value], map_format.palette[value]) for value in occurring}
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        return _describe_briefly(self._job.request)
+
+    @property
+    def _period(self) -> list[datetime]:
+        """When the images were taken, from first to last; where none says so, now."""
+        dates = [
+            datetime.fromisoformat(date)
+            for image in ("before", "after")
+            for date in self._job.request[image].get("dates") or ()
+        ]
+        return [min(dates), max(dates)] if dates else [datetime.now(UTC)]
 
     def _parts(self) -> Iterator[tuple[Path, Window]]:
         for block in self._job.plan:

@@ -8,21 +8,21 @@ from terradelta.classes import ClassTable
 from terradelta.geo.cog import MapFormat
 from terradelta.predict.store import CLASS_NODATA, CONFIDENCE_NODATA, transition_format
 
-MAP_FILES = {
-    "before_class.tif": "before",
-    "after_class.tif": "after",
-    "change.tif": "change",
-    "confidence.tif": "confidence",
+MAP_LAYERS = {
+    "before_class": "before",
+    "after_class": "after",
+    "change": "change",
+    "confidence": "confidence",
 }
-"""Map file: the layer of the blocks that it shows."""
+"""Name of a map's file, without its suffix: the layer of the blocks that it shows."""
 
 
 def describe_maps(classes: ClassTable) -> Mapping[str, MapFormat]:
-    """Return what each map file holds."""
+    """Return what each map holds, by the name of its file."""
     dtype, nodata = transition_format(classes)
     transitions = range(classes.num_transitions)
     formats = {
-        f"{date}_class.tif": MapFormat(
+        f"{date}_class": MapFormat(
             dtype="uint8",
             nodata=CLASS_NODATA,
             description=f"land cover {date}, where changed",
@@ -31,14 +31,14 @@ def describe_maps(classes: ClassTable) -> Mapping[str, MapFormat]:
         )
         for date in ("before", "after")
     }
-    formats["change.tif"] = MapFormat(
+    formats["change"] = MapFormat(
         dtype=dtype,
         nodata=nodata,
         description=f"change, from * {classes.num_classes + 1} + to",
         palette={i: classes.colour_transition(i) for i in transitions},
         names={i: classes.name_transition(i) for i in transitions},
     )
-    formats["confidence.tif"] = MapFormat(
+    formats["confidence"] = MapFormat(
         dtype="uint8",
         nodata=CONFIDENCE_NODATA,
         description="confidence in percent",

@@ -69,6 +69,8 @@ class RasterOptions:
     """Which of how many parts of the blocks to answer, counted from 1."""
     picture: bool = False
     """Whether to draw before, after and the map."""
+    cog_size_px: int | None = None
+    """Side of the pieces that the maps are cut into; None for each in one."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,12 @@ def open_pair(
                 f"area to compare with {options.min_area_m2:g} m2",
                 fix="georeference both rasters, or leave --min-area out",
             )
+        if options.cog_size_px and pair.grid.crs is None:
+            raise ArgumentError(
+                f"{name_source(before)} has no coordinate reference system, so the pieces of the "
+                "map would have no place",
+                fix="georeference both rasters, or leave --cog-size out",
+            )
         yield pair, shift_px
 
 
@@ -234,6 +242,7 @@ def _describe_request(
             "vector": options.vector,
             "time_budget_seconds": options.time_budget_seconds,
             "picture": options.picture,
+            "cog_size_px": options.cog_size_px,
         },
         "band_names": list(predictor.bands),
         "classes": predictor.classes.to_dict(),

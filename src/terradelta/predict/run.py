@@ -24,6 +24,7 @@ from terradelta.predict.folders import map_folder
 from terradelta.predict.job import Job
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, parse_memory
 from terradelta.predict.pace import Pace
+from terradelta.predict.pieces import parse_piece_size
 from terradelta.predict.prediction import Prediction
 from terradelta.predict.rasters import RasterOptions, answer_rasters
 
@@ -45,6 +46,7 @@ def predict(
     register: bool = False,
     min_area: str | float = 0.0,
     vector: str = "gpkg",
+    cog_size: int | None = None,
     layout: str = "terradelta",
     memory: str | int = DEFAULT_MEMORY_BYTES,
     tile_size: int | None = None,
@@ -62,7 +64,7 @@ def predict(
     """Map what changed between two rasters, or between two folders of images.
 
     A raster prediction is under way in `OUTPUT.partial` and goes on there when it is run again
-    after an error, an interruption or a crash. The options from `grid` to `vector`, `memory`,
+    after an error, an interruption or a crash. The options from `grid` to `cog_size`, `memory`,
     `shard`, `engine` and `picture` are for rasters only.
 
     Args:
@@ -85,6 +87,8 @@ def predict(
         register: Measure the shift between the images and undo it.
         min_area: Smaller patches of change are taken for unchanged: "100m2", "0.5ha" or m2.
         vector: Format of the polygons, "gpkg" or "parquet".
+        cog_size: Cut the maps into COGs of so many pixels a side, a power of two from 512 on, with
+            a VRT over each map's and STAC items; for maps too large for one file.
         layout: For folders: "terradelta" (before/ after/ change/) or "senseearth" (im1/ im2/).
         memory: What the process may take: "4GB" or bytes.
         tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
@@ -122,6 +126,7 @@ def predict(
         time_budget_seconds=time_budget,
         shard=_parse_shard(shard),
         picture=picture,
+        cog_size_px=parse_piece_size(cog_size),
     )
     if is_folder:
         _refuse_raster_options(before, options, engine)
@@ -246,6 +251,7 @@ def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: 
         "--register": options.register,
         "--min-area": options.min_area_m2,
         "--vector": options.vector if options.vector != default.vector else None,
+        "--cog-size": options.cog_size_px,
         "--shard": options.shard if options.shard != default.shard else None,
         "--engine": engine if engine != "local" else None,
         "--picture": options.picture,

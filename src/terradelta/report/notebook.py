@@ -21,7 +21,7 @@ from rasterio.enums import Resampling
 
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, OutputError
-from terradelta.geo.cog import read_classes
+from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.vector import LAYER
 from terradelta.predict.prediction import Prediction
@@ -67,7 +67,7 @@ def plot_changes(prediction: Prediction, ax: Axes | None = None) -> Axes:
 def explore_changes(prediction: Prediction, **options: Any) -> Any:
     """Return the patches on a web map; see `Prediction.explore`."""
     changes = read_changes(prediction)
-    classes = read_classes(prediction.folder / "before_class.tif")
+    classes = read_classes(find_map(prediction.folder, "before_class"))
     occurring = [name for name in dict.fromkeys(classes.names) if name in set(changes["to"])]
     colours = [css_colour(classes.colours[classes.names.index(name)]) for name in occurring]
     defaults = {
@@ -115,8 +115,8 @@ def _draw_thumbnail(prediction: Prediction) -> str:
 
 
 def _draw_map(prediction: Prediction, ax: Axes):
-    classes = read_classes(prediction.folder / "before_class.tif")
-    with allow_no_place(), rasterio.open(prediction.folder / "change.tif") as dataset:
+    classes = read_classes(find_map(prediction.folder, "before_class"))
+    with allow_no_place(), rasterio.open(find_map(prediction.folder, "change")) as dataset:
         grid = Grid.of(dataset)
         shape = choose_shape(grid)
         change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
@@ -152,7 +152,7 @@ def _list_handles(summary: dict[str, Any], classes: ClassTable) -> list[Patch]:
 
 
 def _has_map(prediction: Prediction) -> bool:
-    return (prediction.folder / "change.tif").is_file()
+    return find_map(prediction.folder, "change").is_file()
 
 
 def _require_whole(prediction: Prediction):
@@ -167,6 +167,6 @@ def _require_map(prediction: Prediction):
     _require_whole(prediction)
     if not _has_map(prediction):
         raise OutputError(
-            f"{prediction.folder} has no change.tif: it holds maps of a folder of images",
+            f"{prediction.folder} has no map of changes: it holds maps of a folder of images",
             fix="open the PNGs in before/, after/ and change/",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from terradelta.errors import ArgumentError
+from terradelta.geo.cog import find_map
 from terradelta.outputs import refuse_existing
 
 REPORT_FILE = "report.html"
@@ -41,7 +42,7 @@ def report(
     """
     folder = Path(folder)
     path = folder / REPORT_FILE
-    if (folder / "change.tif").is_file():
+    if find_map(folder, "change").is_file():
         from terradelta.report.prediction_page import write_prediction_page
 
         refuse_existing(path, overwrite)
@@ -60,8 +61,8 @@ def report(
         write_training_page(folder)
     else:
         raise ArgumentError(
-            f"{folder} has neither change.tif nor log.csv: it is no prediction of two rasters and "
-            "no training run",
+            f"{folder} has neither a map of changes nor log.csv: it is no prediction of two "
+            "rasters and no training run",
             fix="give the output of `terradelta predict` on two rasters, or of `terradelta train`",
         )
     return path

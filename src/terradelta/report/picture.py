@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 
 from terradelta.classes import ClassTable
+from terradelta.geo.cog import find_map
 from terradelta.geo.grid import allow_no_place
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.stretch import draw_rgb, find_range
@@ -35,12 +36,12 @@ def draw_picture(
 
     Args:
         pair: The two rasters; the first three bands are drawn as red, green, blue.
-        folder: The prediction folder with `change.tif`; the picture goes there.
+        folder: The prediction folder with its maps; the picture goes there.
         classes: What the map's values mean.
         summary: The prediction's summary, whose largest transitions make the legend.
         name: File name of the picture.
     """
-    with allow_no_place(), rasterio.open(folder / "change.tif") as source:
+    with allow_no_place(), rasterio.open(find_map(folder, "change")) as source:
         scale = max(1.0, max(source.width, source.height) / MAX_SIDE_PX)
         shape = (max(1, round(source.height / scale)), max(1, round(source.width / scale)))
         change_HW = source.read(1, out_shape=shape, resampling=Resampling.mode)

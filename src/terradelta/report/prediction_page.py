@@ -27,7 +27,7 @@ from scipy.ndimage import binary_erosion
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import Finding, check
-from terradelta.geo.cog import read_classes
+from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
@@ -104,7 +104,7 @@ class _Subject:
     @classmethod
     def read(cls, folder: Path) -> _Subject:
         summary, run = (_read_json(folder / name) for name in ("summary.json", "run.json"))
-        path = folder / "change.tif"
+        path = find_map(folder, "change")
         try:
             with allow_no_place(), rasterio.open(path) as dataset:
                 grid = Grid.of(dataset)
@@ -114,7 +114,13 @@ class _Subject:
         except RasterioError as error:
             raise _complain(path, error) from error
         return cls(
-            folder, summary, run, read_classes(folder / "before_class.tif"), grid, shape, change_HW
+            folder,
+            summary,
+            run,
+            read_classes(find_map(folder, "before_class")),
+            grid,
+            shape,
+            change_HW,
         )
 
     @property

@@ -69,7 +69,7 @@ def write_prediction(
         for name, values_HW in (("change", change_HW), ("before_class", before_HW)):
             part = Path(scratch) / "part.tif"
             write_raster(part, values_HW[None].astype(np.uint8), grid)
-            map_format = describe_maps(classes)[f"{name}.tif"]
+            map_format = describe_maps(classes)[name]
             write_cog(folder / f"{name}.tif", grid, [(part, whole)], 1, map_format, {})
     images = {}
     for index, date in enumerate(("before", "after")):

@@ -40,6 +40,7 @@ from terradelta.evaluate.area_estimation.labels import (
 )
 from terradelta.evaluate.area_estimation.methods import write_methods
 from terradelta.evaluate.area_estimation.survey import Survey
+from terradelta.geo.cog import find_map
 from terradelta.outputs import null_undefined, refuse_existing, stage_file, write_json
 from terradelta.predict.transitions import M2_PER_HECTARE
 
@@ -132,7 +133,7 @@ def assess(
 def _find_folder(path: Path, survey: Survey, asked: str | Path | None) -> Path:
     folder = path.parent / survey.facts["folder"] if asked is None else Path(asked)
     if asked is None:
-        change_path = folder / "change.tif"
+        change_path = find_map(folder, "change")
         if not change_path.exists() or identify(change_path) != survey.facts["map_sha256"]:
             raise DataError(
                 f"{path} was drawn from {change_path}, which is not there or another map by now",

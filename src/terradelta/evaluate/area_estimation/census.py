@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from terradelta.errors import RasterError
 from terradelta.geo.area import measure_pixels
-from terradelta.geo.cog import read_classes
+from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place, cut_window
 
 BLOCK_SIZE_PX = 2048
@@ -42,8 +42,8 @@ def identify(path: Path) -> str:
 class ChangeMap:
     """The from-to map in a prediction folder; a context manager.
 
-    A pixel's code is its value in change.tif; unchanged pixels near change have `near_code`, and
-    pixels without data -1.
+    A pixel's code is its value in the map of changes; unchanged pixels near change have
+    `near_code`, and pixels without data -1.
 
     Args:
         folder: What `terradelta predict` has made of two rasters.
@@ -56,9 +56,9 @@ class ChangeMap:
     """
 
     def __init__(self, folder: str | Path, buffer_px: int = 0):
-        self.path = Path(folder) / "change.tif"
+        self.path = find_map(Path(folder), "change")
         self.buffer_px = buffer_px
-        self.classes = read_classes(Path(folder) / "before_class.tif")
+        self.classes = read_classes(find_map(Path(folder), "before_class"))
         self.near_code = self.classes.num_transitions
         self._exits = ExitStack()
         try:

@@ -31,6 +31,7 @@ from terradelta.evaluate.area_estimation.design import SampleDesign
 from terradelta.evaluate.area_estimation.stratification import Stratification, stratify
 from terradelta.evaluate.area_estimation.survey import Survey, write_survey
 from terradelta.geo.chips import write_chips
+from terradelta.geo.cog import find_map
 from terradelta.geo.pair import RasterPair
 from terradelta.outputs import refuse_existing, stage_file, stage_folder
 
@@ -90,7 +91,7 @@ def sample(
         fold(census.area_m2_C),
         {
             "folder": os.path.relpath(folder, output.parent),
-            "map_sha256": identify(folder / "change.tif"),
+            "map_sha256": identify(find_map(folder, "change")),
             "design": design.to_dict(),
             "version": version("terradelta"),
         },

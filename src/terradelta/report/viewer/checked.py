@@ -12,7 +12,7 @@ import pyogrio
 
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError
-from terradelta.geo.cog import read_classes
+from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.style import write_layer_style
 from terradelta.geo.vector import CHUNK_ROWS, LAYER, PolygonWriter
 from terradelta.outputs import refuse_existing, stage_file
@@ -45,7 +45,7 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
             f"{path} does not end in .gpkg", fix="the checked map is written as a GeoPackage"
         )
     refuse_existing(path, overwrite)
-    classes = read_classes(folder / "before_class.tif")
+    classes = read_classes(find_map(folder, "before_class"))
     source = provide_geopackage(folder, classes)
     if path.resolve() == source.resolve():
         raise ArgumentError(

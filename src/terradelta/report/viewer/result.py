@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError, RasterError
-from terradelta.geo.cog import read_classes
+from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.source import describe_source, open_source
 from terradelta.report.viewer.polygons import provide_geopackage
@@ -65,9 +65,9 @@ class Result:
         """
         folder = Path(folder)
         run, summary = (_read_json(folder, name) for name in ("run.json", "summary.json"))
-        if not (folder / "change.tif").is_file():
+        if not find_map(folder, "change").is_file():
             raise DataError(
-                f"{folder} holds no change.tif: its images have no place on a map",
+                f"{folder} holds no map of changes: its images have no place on a map",
                 fix="look at the pictures in its before/, after/ and change/",
             )
         grid = run["grid"]
@@ -81,7 +81,7 @@ class Result:
             date: _find_raster(folder, date, run[date], given)
             for date, given in (("before", before), ("after", after))
         }
-        classes = read_classes(folder / "before_class.tif")
+        classes = read_classes(find_map(folder, "before_class"))
         return cls(
             folder=folder,
             rasters=rasters,

@@ -22,6 +22,7 @@ from rasterio.warp import transform, transform_bounds
 from rio_tiler.models import ImageData
 from rio_tiler.reader import part
 
+from terradelta.geo.cog import find_map
 from terradelta.geo.grid import cut_window
 from terradelta.geo.source import open_source, select_bands
 from terradelta.geo.style import RAMP
@@ -180,7 +181,7 @@ class ChangeTiles:
     """The change map in its palette."""
 
     def __init__(self, result: Result):
-        path = result.folder / "change.tif"
+        path = find_map(result.folder, "change")
         self._classes = result.classes
         with open_map(path) as dataset:
             self.bounds = _wgs84_bounds(dataset)
@@ -209,7 +210,7 @@ class ConfidenceTiles:
     """The confidence from dark, unsure, to bright."""
 
     def __init__(self, result: Result):
-        path = result.folder / "confidence.tif"
+        path = find_map(result.folder, "confidence")
         self._tiles = RasterTiles(lambda: open_map(path), "nearest")
         steps = np.linspace(0, len(RAMP) - 1, 101)
         ramp = [np.interp(steps, range(len(RAMP)), channel) for channel in zip(*RAMP, strict=True)]

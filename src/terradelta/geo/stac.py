@@ -1,0 +1,132 @@
+"""STAC items (SpatioTemporal Asset Catalog, version 1.1) of maps, as one item collection.
+
+Source: the specification's item, with the extensions projection 2.0 and classification 2.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import shapely
+from rasterio.warp import transform_geom
+
+from terradelta.classes import Colour
+from terradelta.geo.cog import MapFormat
+from terradelta.geo.grid import Grid
+
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+EXTENSIONS = (
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+)
+POINTS_PER_SIDE = 16
+DEGREE_DIGITS = 9
+
+
+def describe_item(
+    name: str, grid: Grid, period: Sequence[datetime], assets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the item of maps that share their pixels.
+
+    Args:
+        name: Identifies it.
+        grid: The pixels; they need a CRS.
+        period: Begin and end of what the maps show, or one instant.
+        assets: See `describe_asset`.
+    """
+    assert grid.crs is not None
+    geometry = _draw_outline(grid)
+    authority = grid.crs.to_authority()
+    dates = [date.astimezone(UTC).isoformat().replace("+00:00", "Z") for date in period]
+    is_instant = dates[0] == dates[-1]
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": list(EXTENSIONS),
+        "id": name,
+        "geometry": geometry,
+        "bbox": _find_box(geometry),
+        "properties": {
+            "datetime": dates[0] if is_instant else None,
+            **({} if is_instant else {"start_datetime": dates[0], "end_datetime": dates[-1]}),
+            "proj:code": ":".join(authority) if authority else None,
+            **({} if authority else {"proj:wkt2": grid.crs.to_wkt(version="WKT2_2019")}),
+            "proj:transform": list(grid.transform)[:6],
+            "proj:shape": [grid.height, grid.width],
+        },
+        "links": [],
+        "assets": {key: dict(asset) for key, asset in assets.items()},
+    }
+
+
+def describe_asset(
+    href: str, map_format: MapFormat, legend: Mapping[int, tuple[str, Colour]] | None = None
+) -> dict[str, Any]:
+    """Return the asset of one map.
+
+    Args:
+        href: Where it lies, relative to the file of the items.
+        map_format: What it holds.
+        legend: Name and colour of its values, if they are classes.
+    """
+    classes = [
+        {
+            "value": value,
+            "name": re.sub(r"[^0-9A-Za-z]+", "-", label.replace("→", "to")).strip("-") or "class",
+            "title": label,
+            "color_hint": "{:02X}{:02X}{:02X}".format(*colour),
+        }
+        for value, (label, colour) in sorted((legend or {}).items())
+    ]
+    return {
+        "href": href,
+        "type": COG_TYPE,
+        "title": map_format.description,
+        "roles": ["data"],
+        "data_type": map_format.dtype,
+        "nodata": map_format.nodata,
+        **({"classification:classes": classes} if classes else {}),
+    }
+
+
+def collect_items(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an item collection."""
+    return {"type": "FeatureCollection", "features": list(items)}
+
+
+def _draw_outline(grid: Grid) -> dict[str, Any]:
+    """Return the ground of a grid in degrees, cut in two where it crosses the antimeridian."""
+    frame = shapely.Polygon(
+        [
+            grid.transform @ (column, row)
+            for column, row in _walk_around(grid.width, grid.height, POINTS_PER_SIDE)
+        ]
+    )
+    outline = transform_geom(
+        grid.crs, "EPSG:4326", shapely.geometry.mapping(frame), precision=DEGREE_DIGITS
+    )
+    assert isinstance(outline, dict)
+    return {"type": outline["type"], "coordinates": outline["coordinates"]}
+
+
+def _walk_around(width: int, height: int, points_per_side: int) -> list[tuple[float, float]]:
+    """Return points along the edge of a rectangle, counterclockwise for a north-up grid."""
+    steps = [step / points_per_side for step in range(points_per_side)]
+    return [
+        *((0.0, height * step) for step in steps),
+        *((width * step, float(height)) for step in steps),
+        *((float(width), height * (1 - step)) for step in steps),
+        *((width * (1 - step), 0.0) for step in steps),
+    ]
+
+
+def _find_box(geometry: dict[str, Any]) -> list[float]:
+    """Return west, south, east, north; west is larger across the antimeridian."""
+    boxes = shapely.bounds(shapely.get_parts(shapely.geometry.shape(geometry)))
+    west, south, east, north = *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)
+    if len(boxes) > 1:
+        west, east = boxes[boxes[:, 0] > 0, 0].min(), boxes[boxes[:, 2] < 0, 2].max()
+    return [float(edge) for edge in (west, south, east, north)]
