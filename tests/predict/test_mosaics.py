@@ -6,11 +6,13 @@ import sys
 from functools import partial
 from itertools import product
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
+from shapely.geometry import box
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
@@ -109,6 +111,49 @@ def test_the_map_of_a_mosaic_is_that_of_the_file_whatever_the_blocks(
     page = (result.folder / "report.html").read_text()
     assert "before.txt" in page
     assert "cannot be opened" not in page
+
+
+def test_blocks_without_a_raster_or_outside_of_the_area_are_seen_by_no_network(
+    predict, scene, small_blocks, tmp_path
+):
+    """A third raster far to the right; and an area that leaves the left out."""
+    with rasterio.open(scene / "before_0_0.tif") as source:
+        profile, image_CHW = source.profile, source.read()
+        place = source.transform @ source.transform.translation(1500, 0)
+    for date in ("before", "after"):
+        with rasterio.open(tmp_path / f"{date}.tif", "w", **{**profile, "transform": place}) as far:
+            far.write(image_CHW)
+    lists = [[scene / f"{date}_0_0.tif", tmp_path / f"{date}.tif"] for date in ("before", "after")]
+
+    def count_views(output, **options):
+        result = predict(*lists, tmp_path / output, **options)
+        run = json.loads((result.folder / "run.json").read_text())
+        views = [part["views"] for part in run["views_of_blocks"] for _ in _numbers(part)]
+        assert len(views) == run["blocks"]
+        return result, views
+
+    whole, views = count_views("whole")
+    assert views[0] == views[-1] == 1
+    assert 0 in views
+    # All of the right raster, and a strip of the left one.
+    frame = place.c, place.f - 75, place.c + 75, place.f
+    strip = place.c - 700, place.f - 75, place.c - 699, place.f
+    area = geopandas.GeoSeries([box(*frame), box(*strip)], crs=profile["crs"].to_wkt())
+    area.to_file(tmp_path / "area.gpkg")
+    part, views = count_views("part", aoi=tmp_path / "area.gpkg")
+    assert views[-1] == 1
+    assert 0 in views
+    with (
+        rasterio.open(whole.folder / "change.tif") as one,
+        rasterio.open(part.folder / "change.tif") as other,
+    ):
+        windows = [map_.window(*frame).round_offsets().round_lengths() for map_ in (one, other)]
+        assert (one.read(1, window=windows[0]) == other.read(1, window=windows[1])).all()
+        assert (one.read(1, window=windows[0]) != one.nodata).any()
+
+
+def _numbers(part):
+    return range(part["first"], part["last"] + 1)
 
 
 def test_a_run_is_not_taken_up_by_another_list(predict, scene, whole, small_blocks, tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
+from rasterio.windows import Window
 
 from terradelta.errors import DataError, RasterError
 from terradelta.geo.cog import read_classes
@@ -160,7 +161,7 @@ def test_other_depths_are_stretched_by_the_recorded_range_or_their_own(scene, fo
             with rasterio.open(paths[date], "w", **profile) as target:
                 target.write(source.read().astype(np.uint16) * 10)
     result = Result.load(folder, **paths)
-    assert result.rasters["after"] == str(paths["after"])
+    assert result.rasters["after"] == paths["after"]
     low, high = ImageTiles(result, "after").value_range
     assert 0 < low < high < 2550
     plain = ImageTiles(Result.load(folder), "after")
@@ -195,6 +196,58 @@ def test_a_registered_shift_is_undone_in_the_after_image(folder):
         ).mean(),
     )
     assert best == pytest.approx((columns, rows), abs=1)
+
+
+def _cut_in_four(path, folder):
+    """Write the quarters of a raster and a list of them, and return the list."""
+    with rasterio.open(path) as source:
+        half = source.width // 2
+        for number in range(4):
+            window = Window(number % 2 * half, number // 2 * half, half, half)
+            profile = {
+                **source.profile,
+                "width": half,
+                "height": half,
+                "transform": source.window_transform(window),
+            }
+            with rasterio.open(folder / f"{number}.tif", "w", **profile) as target:
+                target.write(source.read(window=window))
+    listing = folder / "quarters.txt"
+    listing.write_text("".join(f"{number}.tif\n" for number in range(4)))
+    return listing
+
+
+@pytest.mark.parametrize("zooms_out", [0, 1, 3])
+def test_a_mosaic_looks_like_the_raster_it_was_cut_from(scene, folder, tmp_path, zooms_out):
+    mosaic = _cut_in_four(scene / "before.tif", tmp_path)
+    whole = ImageTiles(Result.load(folder), "before")
+    parts = ImageTiles(Result.load(folder, before=mosaic), "before")
+    assert parts.bounds == pytest.approx(whole.bounds)
+    assert parts.max_zoom == whole.max_zoom
+    tile = find_tile(whole.bounds, whole.max_zoom - zooms_out)
+    images = [
+        np.array(Image.open(io.BytesIO(tiles.draw(tile)[0])).convert("RGBA")).astype(int)
+        for tiles in (whole, parts)
+    ]
+    opaque = [image[..., 3] > 0 for image in images]
+    assert (opaque[0] == opaque[1]).mean() > 0.99
+    both = opaque[0] & opaque[1]
+    assert both.mean() > 0.003
+    # The one takes the nearest pixel, the other blends, and both are compressed with losses.
+    error = np.abs(images[0] - images[1])[both].mean()
+    elsewhere = np.abs(images[0] - np.roll(images[1], 8, axis=1))[both].mean()
+    assert error < elsewhere / 2
+
+
+def test_a_mosaic_is_served_to_the_page(scene, folder, tmp_path):
+    mosaic = _cut_in_four(scene / "before.tif", tmp_path)
+    edit_run(folder, before={"path": str(mosaic), "header_sha256": "of another"})
+    with connect(folder) as client:
+        layer = client.get("/api/session").json()["layers"]["before"]
+        assert layer["name"] == "quarters.txt"
+        tiles = [find_tile(layer["bounds"], layer["max_zoom"] - out) for out in (0, 1, 2, 3)]
+        for tile in tiles:
+            assert fetch(client, "before", tile)[..., 3].any()
 
 
 def test_an_image_without_overviews_is_read_once_for_far_zooms(folder, monkeypatch):
@@ -237,5 +290,5 @@ def test_what_cannot_be_shown_says_what_to_do(folder, tmp_path):
         Result.load(folder)
     assert "picture.png" in caught.value.fix
     (folder / "change.tif").unlink()
-    with pytest.raises(DataError, match=r"no change\.tif"):
+    with pytest.raises(DataError, match="no map of changes"):
         Result.load(folder)

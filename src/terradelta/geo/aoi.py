@@ -48,10 +48,14 @@ class AreaOfInterest:
         """The parts of the area in the grid's CRS, (N,) of polygons."""
         return self._parts
 
+    def touches(self, window: Window) -> bool:
+        """Return whether a polygon reaches into a window of the grid."""
+        return len(self._find(self._grid.crop(window))) > 0
+
     def mask(self, window: Window) -> np.ndarray:
         """Return where a window of the grid lies inside, (H, W) bool."""
         part = self._grid.crop(window)
-        touched = self._tree.query(shapely.box(*part.bounds), predicate="intersects")
+        touched = self._find(part)
         if len(touched) == 0:
             return np.zeros((part.height, part.width), dtype=bool)
         return features.geometry_mask(
@@ -60,6 +64,13 @@ class AreaOfInterest:
             transform=part.transform,
             invert=True,
         )
+
+    def _find(self, part: Grid) -> np.ndarray:
+        """Return which of the polygons reach into a part of the grid."""
+        # Of a grid that is turned against its CRS, the pixels themselves.
+        corners = ((0, 0), (part.width, 0), (part.width, part.height), (0, part.height))
+        frame = shapely.Polygon([part.transform @ corner for corner in corners])
+        return self._tree.query(frame, predicate="intersects")
 
     def _cut_area(self, path: str | Path) -> Window:
         inverse = ~self._grid.transform

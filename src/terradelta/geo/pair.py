@@ -162,7 +162,7 @@ class RasterPair:
         """
         shape = int(window.height), int(window.width)
         if not self.touches(window):
-            # Nothing is read where one of the mosaics has no raster.
+            # Nothing is read outside of the area, nor where one of the mosaics has no raster.
             return self._leave_empty(shape)
         pair = self._read(window, shape)
         if self.aoi is not None and pair.valid_HW.any():
@@ -171,7 +171,8 @@ class RasterPair:
 
     def touches(self, window: Window) -> bool:
         """Return whether there may be valid pixels in a window, without reading any."""
-        return self._before.touches(window) and self._after.touches(window)
+        is_wanted = self.aoi is None or self.aoi.touches(window)
+        return is_wanted and self._before.touches(window) and self._after.touches(window)
 
     def read_overview(self, shape: tuple[int, int], window: Window | None = None) -> PairWindow:
         """Read a window, by default the whole area, as (rows, columns) pixels for a picture."""

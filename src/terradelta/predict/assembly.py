@@ -279,7 +279,7 @@ class _Assembly:
         seconds = self._seconds + assembly_seconds
         area_ha = summary["valid_ha"]
         return {
-            **{key: value for key, value in self._job.request.items() if key != "classes"},
+            **self._job.request,
             "blocks": len(self._job.plan),
             "views_of_blocks": describe_runs(self._views),
             "seconds": {

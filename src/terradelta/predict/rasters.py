@@ -142,6 +142,7 @@ def answer_rasters(
             if len(missing) < len(indices):
                 done = len(indices) - len(missing)
                 logger.info("going on after %d of %d blocks", done, len(indices))
+            missing = _pass_over_empty(pair, job, missing)
             if missing:
                 work = Work(predictor, pair, job, missing, len(indices), started, options)
                 try:
@@ -150,6 +151,18 @@ def answer_rasters(
                     job.discard_if_empty()
                     raise
     return job
+
+
+def _pass_over_empty(pair: RasterPair, job: Job, indices: list[int]) -> list[int]:
+    """Return the blocks that hold something to answer; the others are written as nodata."""
+    filled = []
+    for index in indices:
+        block = job.plan[index]
+        if pair.touches(block.read):
+            filled.append(index)
+        else:
+            job.store.write_empty(index, block.write)
+    return filled
 
 
 @contextmanager

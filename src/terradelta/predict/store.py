@@ -111,6 +111,16 @@ class BlockStore:
         """
         self.keep(index, self.encode(window, layers, facts))
 
+    def write_empty(self, index: int, window: Window):
+        """Write a block that no network needs to see: all of it is nodata.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        shape = int(window.height), int(window.width)
+        layers = self.lay_out(ClassMaps.empty(*shape), np.zeros(shape, bool))
+        self.write(index, window, layers, BlockFacts(0, 0.0, 0.0))
+
     def encode(self, window: Window, layers: BlockLayers, facts: BlockFacts) -> bytes:
         """Return the content of a block's file; see `write`."""
         part = self._grid.crop(window)

@@ -69,7 +69,8 @@ def describe_run(run: dict[str, Any], grid: Grid) -> dict[str, list[tuple[str, s
     """Return facts of the rasters and of how they were mapped, as names and texts."""
     rasters = [(date.capitalize(), _describe_raster(run[date])) for date in ("before", "after")]
     parameters = run["parameters"]
-    views = sorted({part["views"] for part in run["views_of_blocks"]})
+    # Blocks without data had none.
+    views = sorted({part["views"] for part in run["views_of_blocks"]} - {0}) or [0]
     return {
         "rasters": [*rasters, ("Map", _describe_grid(grid))],
         "parameters": [

@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
 from terradelta.errors import TerradeltaError
+from terradelta.geo.listing import name_source
 from terradelta.report.viewer.patches import PatchFilter, PatchTable
 from terradelta.report.viewer.protection import Protection
 from terradelta.report.viewer.result import Result
@@ -209,7 +210,7 @@ def _describe(result: Result, images: dict[str, ImageTiles], change: ChangeTiles
                 date: {
                     "bounds": image.bounds,
                     "max_zoom": image.max_zoom,
-                    "name": Path(result.rasters[date]).name,
+                    "name": name_source(result.rasters[date]),
                 }
                 for date, image in images.items()
             },

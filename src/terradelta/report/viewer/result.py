@@ -18,7 +18,8 @@ from terradelta.classes import ClassTable
 from terradelta.errors import DataError, RasterError
 from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place
-from terradelta.geo.source import describe_source, open_source
+from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.geo.mosaic import describe_images, open_images
 from terradelta.report.viewer.polygons import provide_geopackage
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ class Result:
 
     folder: Path
     """The prediction folder."""
-    rasters: dict[str, str]
-    """Path of the raster of each date, "before" and "after"."""
+    rasters: dict[str, RasterPaths]
+    """The raster or mosaic of each date, "before" and "after"."""
     polygons: Path
     """The GeoPackage of its patches."""
     classes: ClassTable
@@ -48,15 +49,15 @@ class Result:
         cls,
         folder: str | Path,
         *,
-        before: str | Path | None = None,
-        after: str | Path | None = None,
+        before: RasterPaths | None = None,
+        after: RasterPaths | None = None,
     ) -> Result:
         """Read a prediction folder.
 
         Args:
             folder: What `predict` made of two rasters.
-            before: Where the earlier raster is now, if not where it was.
-            after: Where the later raster is now.
+            before: Where the earlier raster or mosaic is now, if not where it was.
+            after: Where the later one is now.
 
         Raises:
             DataError: If the folder is no prediction of rasters.
@@ -78,7 +79,7 @@ class Result:
                 "both rasters and predict again",
             )
         rasters = {
-            date: _find_raster(folder, date, run[date], given)
+            date: _find_raster(folder, date, run, given)
             for date, given in (("before", before), ("after", after))
         }
         classes = read_classes(find_map(folder, "before_class"))
@@ -124,22 +125,25 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _find_raster(
-    folder: Path, date: str, recorded: dict[str, Any], given: str | Path | None
-) -> str:
-    """Return the path of a raster that can be opened."""
-    path = str(recorded["path"] if given is None else given)
+    folder: Path, date: str, run: dict[str, Any], given: RasterPaths | None
+) -> RasterPaths:
+    """Return a raster or mosaic that can be opened."""
+    recorded = run[date]
+    source: RasterPaths = recorded["path"] if given is None else given
     try:
-        with open_source(path) as _:
-            pass
-        with allow_no_place(), rasterio.open(path) as dataset:
-            found = describe_source(dataset, path)["header_sha256"]
-    except (RasterError, RasterioError) as error:
+        with open_images(source, run["parameters"]["bands"]) as images:
+            found = describe_images(images, source)["header_sha256"]
+    except RasterError as error:
         if given is not None:
             raise
         raise RasterError(
-            f"{path}, the {date} raster of {folder}, cannot be opened: {error}",
+            f"{name_source(source)}, the {date} raster of {folder}, cannot be opened: {error}",
             fix=f"say where it is now with --{date} FILE",
         ) from error
     if found != recorded["header_sha256"]:
-        logger.warning("%s is not the file, or not as it was, that %s was made of", path, folder)
-    return path
+        logger.warning(
+            "%s is not the file, or not as it was, that %s was made of",
+            name_source(source),
+            folder,
+        )
+    return source

@@ -6,8 +6,11 @@ Legend of the array names: C bands, H rows, W columns.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import morecantile
@@ -22,8 +25,11 @@ from rasterio.warp import transform, transform_bounds
 from rio_tiler.models import ImageData
 from rio_tiler.reader import part
 
+from terradelta.geo.aligned import align
 from terradelta.geo.cog import find_map
-from terradelta.geo.grid import cut_window
+from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.mosaic import Mosaic, open_images
+from terradelta.geo.pair import Images
 from terradelta.geo.source import open_source, select_bands
 from terradelta.geo.style import RAMP
 from terradelta.report.viewer.reduction import ZOOMS as REDUCED_ZOOMS
@@ -38,6 +44,8 @@ JPEG_QUALITY = 85
 WEBP_QUALITY = 85
 SAMPLE_SIZE_PX = 256
 SAMPLES_PER_SIDE = 5
+MAX_FINER = 4096
+"""Of a mosaic's pixels along the side of one of a tile; beyond, any of them will do."""
 
 
 class RasterTiles:
@@ -72,10 +80,7 @@ class RasterTiles:
             bands: Numbers of the bands to read, from 1.
             offset_m: Read so much further right and up, in web-mercator metres.
         """
-        zoom, column, row = tile
-        left, bottom, right, top = MERCATOR_TILES.xy_bounds(morecantile.Tile(column, row, zoom))
-        x, y = offset_m
-        bounds = (left + x, bottom + y, right + x, top + y)
+        bounds = _place(tile, offset_m)
         with self._opened() as dataset:
             if not dataset.overviews(1):
                 return self._warp(dataset, bounds, bands)
@@ -114,6 +119,45 @@ class RasterTiles:
         return ImageData(masked_CHW)  # pyright: ignore[reportCallIssue]
 
 
+class MosaicTiles:
+    """A mosaic, cut into tiles; several threads may ask at once.
+
+    Its rasters stay open, and GDAL's serve one thread at a time, so tiles are read one after the
+    other, each raster from its overviews.
+
+    Args:
+        mosaic: The rasters, open.
+    """
+
+    def __init__(self, mosaic: Mosaic):
+        self._mosaic = mosaic
+        self._lock = threading.Lock()
+        self._pixel_size_m = _mercator_pixel_size(mosaic)
+
+    def read(
+        self,
+        tile: tuple[int, int, int],
+        bands: list[int],
+        offset_m: tuple[float, float] = (0.0, 0.0),
+    ) -> ImageData:
+        """Return the pixels of a tile; see `RasterTiles.read`."""
+        bounds = _place(tile, offset_m)
+        transform = from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX)
+        coarse = Grid(WEB_MERCATOR, transform, TILE_SIZE_PX, TILE_SIZE_PX)
+        # As many pixels as the images have, of which as many are read as the tile has.
+        finer = min(MAX_FINER, max(1, int(coarse.pixel_size[0] / self._pixel_size_m)))
+        side = TILE_SIZE_PX * finer
+        with (
+            self._lock,
+            align(self._mosaic, bands, coarse.redivide(side, side)) as aligned,
+        ):
+            image_CHW, valid_HW = aligned.read(
+                cut_window(0, 0, side, side), (TILE_SIZE_PX, TILE_SIZE_PX)
+            )
+        masked_CHW = np.ma.MaskedArray(image_CHW, np.broadcast_to(~valid_HW, image_CHW.shape))
+        return ImageData(masked_CHW)  # pyright: ignore[reportCallIssue]
+
+
 class ImageTiles:
     """The image of one date in red, green and blue.
 
@@ -123,24 +167,28 @@ class ImageTiles:
     """
 
     def __init__(self, result: Result, date: str):
-        path, parameters = result.rasters[date], result.run["parameters"]
+        source, parameters = result.rasters[date], result.run["parameters"]
         bands = parameters["bands"]
         names = list(result.run["band_names"])
-
-        def opened() -> AbstractContextManager[DatasetReader]:
-            return open_source(path, bands)
-
-        with opened() as dataset:
-            selected = select_bands(dataset, names, bands)
-            self._bands = [selected[index] for index in _choose_colours(names)]
-            self.value_range = _find_range(dataset, self._bands, parameters["value_range"])
-            self.bounds = _wgs84_bounds(dataset)
-            self.max_zoom = _find_max_zoom(dataset)
-            is_slow = Reduction.is_needed(dataset)
         self._offset_m = _find_offset(result) if date == "after" else (0.0, 0.0)
-        self._tiles = RasterTiles(opened, "nearest")
         self.reduction: Reduction | None = None
         """A small copy of the image for far zooms, in the making or done."""
+        with ExitStack() as exits:
+            images = exits.enter_context(open_images(source, bands))
+            selected = select_bands(images, names, bands)
+            self._bands = [selected[index] for index in _choose_colours(names)]
+            self.value_range = _find_range(images, self._bands, parameters["value_range"])
+            self.bounds = _wgs84_bounds(images)
+            self.max_zoom = _find_max_zoom(images)
+            if isinstance(images, Mosaic):
+                # It stays open for as long as tiles may be asked for.
+                self._kept_open = exits.pop_all()
+                self._tiles: RasterTiles | MosaicTiles = MosaicTiles(images)
+                return
+            is_slow = Reduction.is_needed(images)
+        assert isinstance(source, str | Path)
+        opened = partial(open_source, source, bands)
+        self._tiles = RasterTiles(opened, "nearest")
         if is_slow:
             self.reduction = Reduction(opened, self._bands, self._stretch)
             self._reduced_tiles = RasterTiles(self.reduction.open, "nearest")
@@ -253,21 +301,30 @@ def _choose_colours(band_names: list[str]) -> list[int]:
     return [0, 1, 2] if len(band_names) >= 3 else [0, 0, 0]
 
 
-def _find_range(
-    dataset: DatasetReader, bands: list[int], given: list[float] | None
-) -> tuple[float, float]:
+def _place(
+    tile: tuple[int, int, int], offset_m: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Return left, bottom, right, top of a tile that is moved, in web-mercator metres."""
+    zoom, column, row = tile
+    left, bottom, right, top = MERCATOR_TILES.xy_bounds(morecantile.Tile(column, row, zoom))
+    x, y = offset_m
+    return left + x, bottom + y, right + x, top + y
+
+
+def _find_range(images: Images, bands: list[int], given: list[float] | None) -> tuple[float, float]:
     """Return the values that are black and white: given, 8 bits, or the middle 96 percent."""
     if given is not None:
         return given[0], given[1]
-    if dataset.dtypes[bands[0] - 1] == "uint8":
+    if images.dtypes[bands[0] - 1] == "uint8":
         return 0.0, 255.0
-    side = min(SAMPLE_SIZE_PX, dataset.width, dataset.height)
+    side = min(SAMPLE_SIZE_PX, images.width, images.height)
     samples = []
-    for row in np.linspace(0, dataset.height - side, SAMPLES_PER_SIDE).astype(int):
-        for column in np.linspace(0, dataset.width - side, SAMPLES_PER_SIDE).astype(int):
-            window = cut_window(int(column), int(row), side, side)
-            values = dataset.read(bands, window=window, masked=True).compressed()
-            samples.append(values[np.isfinite(values)])
+    with align(images, bands, Grid.of(images)) as aligned:
+        for row in np.linspace(0, images.height - side, SAMPLES_PER_SIDE).astype(int):
+            for column in np.linspace(0, images.width - side, SAMPLES_PER_SIDE).astype(int):
+                window = cut_window(int(column), int(row), side, side)
+                image_CHW, valid_HW = aligned.read(window, (side, side))
+                samples.append(image_CHW[:, valid_HW].ravel())
     values = np.concatenate(samples)
     if not len(values):
         return 0.0, 1.0
@@ -290,14 +347,19 @@ def _find_offset(result: Result) -> tuple[float, float]:
     return xs[1] - xs[0], ys[1] - ys[0]
 
 
-def _wgs84_bounds(dataset: DatasetReader) -> tuple[float, float, float, float]:
+def _wgs84_bounds(images: Images) -> tuple[float, float, float, float]:
     """Return west, south, east, north in degrees."""
-    return transform_bounds(dataset.crs, CRS.from_epsg(4326), *dataset.bounds)
+    return transform_bounds(images.crs, CRS.from_epsg(4326), *Grid.of(images).bounds)
 
 
-def _find_max_zoom(dataset: DatasetReader) -> int:
-    """Return the zoom whose tiles show every pixel of a raster."""
-    left, _, right, _ = transform_bounds(dataset.crs, WEB_MERCATOR, *dataset.bounds)
+def _find_max_zoom(images: Images) -> int:
+    """Return the zoom whose tiles show every pixel of a raster or a mosaic."""
     return MERCATOR_TILES.zoom_for_res(
-        (right - left) / dataset.width * TILE_SIZE_PX / 256, zoom_level_strategy="upper"
+        _mercator_pixel_size(images) * TILE_SIZE_PX / 256, zoom_level_strategy="upper"
     )
+
+
+def _mercator_pixel_size(images: Images) -> float:
+    """Return the width of a pixel in web-mercator metres."""
+    left, _, right, _ = transform_bounds(images.crs, WEB_MERCATOR, *Grid.of(images).bounds)
+    return (right - left) / images.width
