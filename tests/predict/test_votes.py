@@ -31,7 +31,8 @@ def enlarge(scores, view, size):
 
 @pytest.mark.parametrize("views", ["none", "seed6", "d4"])
 @pytest.mark.parametrize("shapes", [((3, 5), (3, 5)), ((3, 5), (12, 20)), (SIZE, SIZE)])
-def test_decisions_follow_a_loop_over_enlarged_probabilities(views, shapes):
+@pytest.mark.parametrize("same_class", [True, False])
+def test_decisions_follow_a_loop_over_enlarged_probabilities(views, shapes, same_class):
     votes = draw_votes(views, shapes)
     change = torch.stack(
         [enlarge(vote.scores[2][:, None], vote.view, SIZE).sigmoid()[:, 0] for vote in votes]
@@ -43,16 +44,19 @@ def test_decisions_follow_a_loop_over_enlarged_probabilities(views, shapes):
         for date in (0, 1)
     )
     threshold = float(change.median())
-    answers = decide(votes, SIZE, threshold)
+    answers = decide(votes, SIZE, threshold, same_class=same_class)
     assert len(answers) == 2
     for b, row, column in np.ndindex(2, *SIZE):
         p = float(change[b, row, column])
         if abs(p - threshold) < 1e-5:
             continue
         if p >= threshold:
-            pair = before[b, :, row, column], after[b, :, row, column]
-            ids = [int(part.argmax()) + 1 for part in pair]
-            sure = p * float(pair[0].max()) * float(pair[1].max())
+            pairs_KK = torch.outer(before[b, :, row, column], after[b, :, row, column])
+            if not same_class:
+                pairs_KK.fill_diagonal_(0)
+            sure = p * float(pairs_KK.max())
+            best = int(pairs_KK.argmax())
+            ids = [best // len(pairs_KK) + 1, best % len(pairs_KK) + 1]
         else:
             ids, sure = [0, 0], 1 - p
         maps = answers[b]

@@ -308,6 +308,8 @@ def test_a_phone_shows_map_and_one_panel_without_sideways_scrolling(browser, por
             page.locator("nav button", has_text=tab).click()
             expect(page.locator(shown)).to_be_visible()
             expect(page.locator(hidden)).to_be_hidden()
+        page.keyboard.press("n")
+        expect(page.locator("#patch-rank")).to_be_visible()
         box = page.locator("#map").bounding_box()
         assert box is not None
         assert box["width"] == 390

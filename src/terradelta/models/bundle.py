@@ -139,6 +139,8 @@ class ModelCard:
     """What the class ids mean."""
     change_threshold: float = 0.5
     """Probability of change from which a pixel counts as changed."""
+    same_class_changes: bool = True
+    """Whether a change may be from a class to itself, as a new building in an old one's place."""
     temperatures: Temperatures = field(default_factory=Temperatures)
     """As `evaluate --calibrate` has found them."""
     resolution_m: tuple[float, float] | None = None
@@ -166,6 +168,12 @@ class ModelCard:
                 f"the network tells {num_classes} classes and the class table has "
                 f"{self.classes.num_classes} ({', '.join(self.classes.names[1:])})",
                 fix="give the class table the network was trained on",
+            )
+        if not self.same_class_changes and self.classes.num_classes < 2:
+            raise ModelError(
+                f"the model knows one class, {self.classes.names[1]}, and is not to tell a change "
+                "from it to itself",
+                fix="allow it: same_class_changes true",
             )
         if not 0 < self.change_threshold < 1:
             raise ModelError(
@@ -241,6 +249,7 @@ answers where the land cover changed, and from which class to which.
 | Scaling | (value / {self.scaling.divisor:g} - mean) / std, mean {_list(self.scaling.mean)}, \
 std {_list(self.scaling.std)} |
 | Counts as changed | probability of {self.change_threshold:g} or more |
+| From a class to itself | {"may be told" if self.same_class_changes else "is never told"} |
 | Calibration | logits of change / {self.temperatures.change:.3g}, \
 of classes / {self.temperatures.classes:.3g} |
 | Pixels on the ground | {resolution} |

@@ -4,7 +4,8 @@ Networks answer at a resolution of their own, mostly an eighth of the image's. T
 scores are resized to every pixel; the classes, of which there are many, are only where something
 changed. A bilinear resize takes each pixel by itself, so it is the same answer.
 
-Legend of the array names: B batch, K classes, H rows, W columns, N changed pixels.
+Legend of the array names: B batch, K classes, H rows, W columns, N changed pixels,
+E those of them whose classes are equal.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def decide(
     size: tuple[int, int],
     threshold: float,
     kept: Sequence[tuple[slice, slice]] | None = None,
+    *,
+    same_class: bool = True,
 ) -> list[ClassMaps]:
     """Return the class maps of a batch.
 
@@ -76,6 +79,8 @@ def decide(
         size: Height and width of the images.
         threshold: Probability of change.
         kept: Rows and columns of each image that are wanted; all by default.
+        same_class: Whether a change may be from a class to itself; else the classes are the most
+            probable two that differ.
     """
     change_BHW = average_change(votes, size)
     whole = slice(0, size[0]), slice(0, size[1])
@@ -87,11 +92,15 @@ def decide(
         positions = row_N + rows.start, column_N + columns.start
         confidence_HW = 1 - change_HW
         unchanged_HW = _to_percent(confidence_HW)
-        sure_N = change_HW[inside]
-        ids = []
-        for date in (0, 1):
-            top_N, index_N = _average_classes(votes, date, number, positions, size).max(dim=1)
-            sure_N = sure_N * top_N
+        before_NK, after_NK = (
+            _average_classes(votes, date, number, positions, size) for date in (0, 1)
+        )
+        indices = before_NK.argmax(dim=1), after_NK.argmax(dim=1)
+        if not same_class:
+            indices = _part_equals(before_NK, after_NK, *indices)
+        sure_N, ids = change_HW[inside], []
+        for share_NK, index_N in zip((before_NK, after_NK), indices, strict=True):
+            sure_N = sure_N * share_NK.gather(1, index_N[:, None])[:, 0]
             ids_HW = torch.zeros_like(unchanged_HW)
             ids_HW[inside] = (index_N + 1).to(torch.uint8)
             ids.append(ids_HW)
@@ -99,6 +108,33 @@ def decide(
         layers = (*ids, _to_percent(confidence_HW), unchanged_HW)
         maps.append(ClassMaps(*(layer_HW.cpu().numpy() for layer_HW in layers)))
     return maps
+
+
+def _part_equals(
+    before_NK: Tensor, after_NK: Tensor, before_N: Tensor, after_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the most probable two classes that differ.
+
+    Where the most probable ones are one class, one of the dates takes its second.
+
+    Args:
+        before_NK: Probabilities of the classes before.
+        after_NK: Those after.
+        before_N: The most probable class before.
+        after_N: That after.
+    """
+    (equal_E,) = (before_N == after_N).nonzero(as_tuple=True)
+    firsts, seconds, second_classes = [], [], []
+    for share_NK in (before_NK, after_NK):
+        shares_E2, classes_E2 = share_NK[equal_E].topk(2, dim=1)
+        firsts.append(shares_E2[:, 0])
+        seconds.append(shares_E2[:, 1])
+        second_classes.append(classes_E2[:, 1])
+    is_before_E = seconds[0] * firsts[1] >= firsts[0] * seconds[1]
+    before_N, after_N = before_N.clone(), after_N.clone()
+    before_N[equal_E[is_before_E]] = second_classes[0][is_before_E]
+    after_N[equal_E[~is_before_E]] = second_classes[1][~is_before_E]
+    return before_N, after_N
 
 
 def average(votes: Sequence[Vote], size: tuple[int, int]) -> Probabilities:

@@ -97,8 +97,9 @@ function moveSwipe(view, step) {
 
 function connectKeys(view, filters, review) {
   const click = (id) => () => byId(id).click();
+  const turn = (id) => () => { showTab("review"); byId(id).click(); };
   const actions = {
-    n: click("next"), p: click("previous"), a: click("accept"), r: click("reject"),
+    n: turn("next"), p: turn("previous"), a: click("accept"), r: click("reject"),
     u: click("undo"), c: click("show-change"), o: click("show-outlines"),
     k: click("show-confidence"), d: click("theme"), x: click("reset"), 0: click("show-all"),
     "?": click("help-button"),
