@@ -91,43 +91,55 @@ def measure_objects(objects_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
     return inside[is_large] / sizes[is_large]
 
 
-def to_building(answer: ImageProbabilities, threshold: float) -> np.ndarray:
+def changed(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
+    """Return what the map shows as changed."""
+    flagged_HW = change_head(answer, predictor)
+    if predictor.same_class:
+        return flagged_HW
+    return flagged_HW & two_maps(answer, predictor)
+
+
+def to_building(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return what is changed and a building afterwards."""
-    return (answer.change_HW >= threshold) & (answer.after_KHW.argmax(0) == BUILDING)
+    return changed(answer, predictor) & (answer.after_KHW.argmax(0) == BUILDING)
 
 
-def change_head(answer: ImageProbabilities, threshold: float) -> np.ndarray:
-    """Return what is changed, to whatever."""
-    return answer.change_HW >= threshold
+def change_head(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
+    """Return what the change head flags, whatever the classes."""
+    return answer.change_HW >= predictor.threshold
 
 
-def to_building_if_sure(answer: ImageProbabilities, threshold: float) -> np.ndarray:
+def to_building_if_sure(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return what is changed with a probability of 90 % and a building afterwards."""
-    del threshold
-    return to_building(answer, SURE)
+    return to_building(answer, predictor) & (answer.change_HW >= SURE)
 
 
-def two_maps_building(answer: ImageProbabilities, threshold: float) -> np.ndarray:
+def two_maps_building(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return what the maps of the two dates, each by itself, call no building and then one."""
-    del threshold
+    del predictor
     before_HW, after_HW = answer.before_KHW.argmax(0), answer.after_KHW.argmax(0)
     return (before_HW != BUILDING) & (after_HW == BUILDING)
 
 
-def two_maps(answer: ImageProbabilities, threshold: float) -> np.ndarray:
+def two_maps(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return where the maps of the two dates, each by itself, differ."""
-    del threshold
+    del predictor
     return answer.before_KHW.argmax(0) != answer.after_KHW.argmax(0)
 
 
-Way = Callable[[ImageProbabilities, float], np.ndarray]
+Way = Callable[[ImageProbabilities, Predictor], np.ndarray]
 BUILDING_WAYS: dict[str, Way] = {
     "changed to building": to_building,
     f"changed to building, p >= {SURE}": to_building_if_sure,
+    "changed to anything": changed,
     "change head alone": change_head,
     "two maps, to building": two_maps_building,
 }
-CHANGE_WAYS: dict[str, Way] = {"change head": change_head, "two maps": two_maps}
+CHANGE_WAYS: dict[str, Way] = {
+    "changed to anything": changed,
+    "change head alone": change_head,
+    "two maps": two_maps,
+}
 
 
 def tally(
@@ -153,7 +165,7 @@ def _answer(
         images = (torch.from_numpy(np.ascontiguousarray(i)) for i in pair[1:3])
         answer = find_probabilities(predictor, *images)
         for way, flag in ways.items():
-            yield f"{name}: {way}", flag(answer, predictor.threshold)
+            yield f"{name}: {way}", flag(answer, predictor)
 
 
 def write_table(title: str, rows: dict[str, Tally], names: list[str], with_span: str) -> str:

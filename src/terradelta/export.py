@@ -88,6 +88,7 @@ class DeepnessGraph(nn.Module):
         super().__init__()
         self.pair = PairGraph(model)
         self.threshold = model.card.change_threshold
+        self.same_class = model.card.same_class_changes
 
     def forward(self, pair_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return before_class and after_class (B, K + 1, H, W) float32, whose arg-max is the class.
@@ -96,7 +97,10 @@ class DeepnessGraph(nn.Module):
         the classes where something changed and 0 elsewhere.
         """
         before_BKHW, after_BKHW, change_BHW = self.pair(pair_BCHW)
-        changed_B1HW = (change_BHW >= self.threshold).float()[:, None]
+        changed_BHW = change_BHW >= self.threshold
+        if not self.same_class:
+            changed_BHW &= before_BKHW.argmax(dim=1) != after_BKHW.argmax(dim=1)
+        changed_B1HW = changed_BHW.float()[:, None]
         unchanged_B1HW = 1 - changed_B1HW
         return (
             torch.cat([unchanged_B1HW, before_BKHW * changed_B1HW], dim=1),

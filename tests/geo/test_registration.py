@@ -1,5 +1,7 @@
 """Known shifts are found within a tenth of a pixel, whatever else changed."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import rasterio
@@ -133,3 +135,14 @@ def test_nodata_does_not_count_as_detail(write_raster):
     with RasterPair(*paths, RGB) as pair:
         shift = measure_shift(pair)
     assert (shift.columns_px, shift.rows_px) == pytest.approx((3, 0), abs=0.1)
+
+
+def test_many_patches_take_no_more_memory_than_few():
+    patches = np.random.default_rng(0).standard_normal((32, 96, 96))
+    peaks = []
+    for count in (2, 32):
+        tracemalloc.start()
+        measure_stack(patches[:count], patches[:count], 8)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]

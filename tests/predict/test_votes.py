@@ -51,12 +51,12 @@ def test_decisions_follow_a_loop_over_enlarged_probabilities(views, shapes, same
         if abs(p - threshold) < 1e-5:
             continue
         if p >= threshold:
-            pairs_KK = torch.outer(before[b, :, row, column], after[b, :, row, column])
-            if not same_class:
-                pairs_KK.fill_diagonal_(0)
-            sure = p * float(pairs_KK.max())
-            best = int(pairs_KK.argmax())
-            ids = [best // len(pairs_KK) + 1, best % len(pairs_KK) + 1]
+            pair = before[b, :, row, column], after[b, :, row, column]
+            ids = [int(part.argmax()) + 1 for part in pair]
+            sure = p * float(pair[0].max()) * float(pair[1].max())
+            if ids[0] == ids[1] and not same_class:
+                ids, p = [0, 0], p * (1 - float((pair[0] * pair[1]).sum()))
+                sure = 1 - p
         else:
             ids, sure = [0, 0], 1 - p
         maps = answers[b]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from terradelta.classes import ClassTable
@@ -36,7 +37,8 @@ from terradelta.evaluate.scoring import prepare
 from terradelta.models.bundle import ModelCard, Temperatures, load_card, replace_card
 from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
 from terradelta.predict.engine import Predictor
-from terradelta.predict.folders import find_probabilities
+from terradelta.predict.folders import ImageProbabilities, find_probabilities
+from terradelta.predict.votes import choose_classes
 
 SAMPLED_PIXELS_PER_PAIR = 4096
 """Of change, and again of classes: what temperatures are fitted on."""
@@ -256,16 +258,11 @@ def _examine_pair(
         for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
     )
     answer = find_probabilities(predictor, sample.before_CHW, sample.after_CHW)
-    changed_HW = answer.change_HW >= predictor.threshold
-    confidence_HW = np.where(changed_HW, answer.change_HW, 1 - answer.change_HW)
-    right_HW = changed_HW == change_HW
-    predicted = []
+    predicted, confidence_HW = _decide(predictor, answer)
+    changed_HW = predicted[0] > 0
+    right_HW = (predicted[0] == true[0]) & (predicted[1] == true[1]) & (changed_HW == change_HW)
     for true_HW, probability_KHW in zip(true, (answer.before_KHW, answer.after_KHW), strict=True):
-        top_HW = probability_KHW.argmax(axis=0) + 1
-        best_HW = probability_KHW.max(axis=0)
-        predicted.append(np.where(changed_HW, top_HW, 0))
-        confidence_HW = np.where(changed_HW, confidence_HW * best_HW, confidence_HW)
-        right_HW &= predicted[-1] == true_HW
+        top_HW, best_HW = probability_KHW.argmax(axis=0) + 1, probability_KHW.max(axis=0)
         known_HW = true_HW > 0
         diagnosis.land_cover.update(best_HW[known_HW], top_HW[known_HW] == true_HW[known_HW])
         picked = _pick(known_HW, random)
@@ -279,6 +276,30 @@ def _examine_pair(
     for metric in diagnosis.protocols.values():
         metric.update(*predicted, *true)
     diagnosis.pairs += 1
+
+
+def _decide(
+    predictor: Predictor, answer: ImageProbabilities
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the class ids of both dates and the confidence, each (H, W), as `decide` has them."""
+    change_N, before_NK, after_NK = (
+        torch.from_numpy(part.reshape(-1, answer.change_HW.size)).T
+        for part in (answer.change_HW, answer.before_KHW, answer.after_KHW)
+    )
+    change_N = change_N[:, 0]
+    before_N, after_N, sure_N, _ = choose_classes(
+        change_N, before_NK, after_NK, predictor.same_class
+    )
+    flagged_N = change_N >= predictor.threshold
+    parts = (
+        before_N.where(flagged_N, torch.zeros_like(before_N)),
+        after_N.where(flagged_N, torch.zeros_like(after_N)),
+        sure_N.where(flagged_N, 1 - change_N),
+    )
+    before_HW, after_HW, sure_HW = (
+        part_N.numpy().reshape(answer.change_HW.shape) for part_N in parts
+    )
+    return (before_HW, after_HW), sure_HW
 
 
 def _pick(allowed_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:

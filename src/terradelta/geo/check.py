@@ -376,13 +376,7 @@ class _Samples:
         )
         valid_share = float(np.mean([part.valid_HW.mean() for part in parts]))
         dtypes = before_CN.dtype, after_CN.dtype
-        return cls(
-            before_CN.astype(np.float64),
-            after_CN.astype(np.float64),
-            valid_share,
-            dtypes,
-            tuple(pair.band_names),
-        )
+        return cls(before_CN, after_CN, valid_share, dtypes, tuple(pair.band_names))
 
     @property
     def is_empty(self) -> bool:

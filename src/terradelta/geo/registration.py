@@ -14,6 +14,7 @@ Legend of the array names: C bands, H rows, W columns, P patches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,12 +84,16 @@ def measure_shift(pair: RasterPair) -> Shift:
     patches = _read_patches(pair, size + 2 * reach)
     if not patches:
         return UNKNOWN
-    before_PHW, after_PHW = (np.stack(images) for images in zip(*patches, strict=True))
-    return measure_stack(before_PHW, after_PHW, reach)
+    before, after = zip(*patches, strict=True)
+    return measure_stack(before, after, reach)
 
 
-def measure_stack(before_PHW: np.ndarray, after_PHW: np.ndarray, reach: int) -> Shift:
+def measure_stack(
+    before_PHW: Sequence[np.ndarray], after_PHW: Sequence[np.ndarray], reach: int
+) -> Shift:
     """Return the shift between two stacks of patches that lie in the same places.
+
+    Spectra are made patch by patch, so that no more than one is held.
 
     Args:
         before_PHW: Grey patches of the before image, with a border of `reach` pixels; NaN where
@@ -96,7 +101,8 @@ def measure_stack(before_PHW: np.ndarray, after_PHW: np.ndarray, reach: int) -> 
         after_PHW: The same of the after image.
         reach: Whole pixels that are looked for in each direction, at least 1.
     """
-    surfaces_PHW = _correlate_orientations(before_PHW, after_PHW, reach)
+    pairs = list(zip(before_PHW, after_PHW, strict=True))
+    surfaces_PHW = np.stack([_correlate_orientations(*pair, reach) for pair in pairs])
     rows, columns, significance = _find_peak(surfaces_PHW.sum(axis=0), reach)
     own = np.array([_find_peak(surface_HW, reach)[:2] for surface_HW in surfaces_PHW])
     agrees_P = np.abs(own - (rows, columns)).max(axis=1) <= AGREEMENT_PX
@@ -106,21 +112,21 @@ def measure_stack(before_PHW: np.ndarray, after_PHW: np.ndarray, reach: int) -> 
         return Shift(float(columns), float(rows), float("nan"), 0, len(agrees_P), False)
 
     whole = np.array([rows, columns])
-    inner = before_PHW[:, reach:-reach, reach:-reach]
     for _ in range(ROUNDS):
-        spectra_PHW = _cross_spectra(inner, _cut(after_PHW, reach, whole))
-        step = np.rint(_find_fraction(np.sum(spectra_PHW, axis=0)))
+        step = np.rint(_find_fraction(sum(_cross_spectra(pairs, reach, whole))))
         step = np.clip(whole + step, -reach, reach).astype(int) - whole
         if not step.any():
             break
         whole = whole + step
-    spectra_PHW = _cross_spectra(inner, _cut(after_PHW, reach, whole))
-    fraction = _find_fraction(np.sum(spectra_PHW, axis=0))
-    agreeing = spectra_PHW[agrees_P]
-    fractions_P2 = np.array([_find_fraction(spectrum_HW) for spectrum_HW in agreeing])
+    total_HW, fractions = 0, []
+    for agrees, spectrum_HW in zip(agrees_P, _cross_spectra(pairs, reach, whole), strict=True):
+        total_HW = total_HW + spectrum_HW
+        if agrees:
+            fractions.append(_find_fraction(spectrum_HW))
+    fractions_P2 = np.array(fractions)
     deviation = np.abs(fractions_P2 - np.median(fractions_P2, axis=0))
     spread_px = MAD_TO_SIGMA * np.median(deviation, axis=0).max()
-    total = whole + fraction
+    total = whole + _find_fraction(np.asarray(total_HW))
     return Shift(
         columns_px=float(total[1]),
         rows_px=float(total[0]),
@@ -163,28 +169,26 @@ def _grey(image_CHW: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:
     return grey_HW / len(image_CHW)
 
 
-def _gradients(images_PHW: np.ndarray) -> np.ndarray:
-    """Return x + iy gradients, tapered to nothing at the patches' borders; 0 beside NaN."""
-    rows_PHW, columns_PHW = np.nan_to_num(np.gradient(images_PHW, axis=(-2, -1)))
-    taper_HW = np.outer(*(np.hanning(length + 2)[1:-1] for length in images_PHW.shape[-2:]))
-    return (columns_PHW + 1j * rows_PHW) * taper_HW
+def _gradients(image_HW: np.ndarray) -> np.ndarray:
+    """Return x + iy gradients, tapered to nothing at the patch's borders; 0 beside NaN."""
+    rows_HW, columns_HW = np.nan_to_num(np.gradient(image_HW))
+    taper_HW = np.outer(*(np.hanning(length + 2)[1:-1] for length in image_HW.shape))
+    return (columns_HW + 1j * rows_HW) * taper_HW
 
 
-def _correlate_orientations(
-    before_PHW: np.ndarray, after_PHW: np.ndarray, reach: int
-) -> np.ndarray:
-    """Return the correlation of doubled edge angles for shifts of -reach to reach, by patch."""
+def _correlate_orientations(before_HW: np.ndarray, after_HW: np.ndarray, reach: int) -> np.ndarray:
+    """Return the correlation of doubled edge angles for shifts of -reach to reach."""
     spectra = []
-    for images_PHW in (before_PHW, after_PHW):
-        squared_PHW = _gradients(images_PHW) ** 2
-        strength_PHW = np.abs(squared_PHW)
+    for image_HW in (before_HW, after_HW):
+        squared_HW = _gradients(image_HW) ** 2
+        strength_HW = np.abs(squared_HW)
         # The root tells edges from noise and keeps the strongest from ruling alone.
-        floor = strength_PHW.mean(axis=(-2, -1), keepdims=True) + 1e-12
-        spectra.append(np.fft.fft2(squared_PHW / np.sqrt(strength_PHW * floor + floor**2)))
-    surface_PHW = np.fft.ifft2(spectra[0].conj() * spectra[1]).real
-    surface_PHW = np.roll(surface_PHW, (reach, reach), axis=(-2, -1))
-    surface_PHW = surface_PHW[:, : 2 * reach + 1, : 2 * reach + 1]
-    return surface_PHW / (surface_PHW.std(axis=(-2, -1), keepdims=True) + 1e-12)
+        floor = strength_HW.mean() + 1e-12
+        spectra.append(np.fft.fft2(squared_HW / np.sqrt(strength_HW * floor + floor**2)))
+    surface_HW = np.fft.ifft2(spectra[0].conj() * spectra[1]).real
+    surface_HW = np.roll(surface_HW, (reach, reach), axis=(0, 1))
+    surface_HW = surface_HW[: 2 * reach + 1, : 2 * reach + 1]
+    return surface_HW / (surface_HW.std() + 1e-12)
 
 
 def _find_peak(surface_HW: np.ndarray, reach: int) -> tuple[int, int, float]:
@@ -199,24 +203,28 @@ def _find_peak(surface_HW: np.ndarray, reach: int) -> tuple[int, int, float]:
     return int(row) - reach, int(column) - reach, float(significance)
 
 
-def _cut(images_PHW: np.ndarray, reach: int, whole: np.ndarray) -> np.ndarray:
-    """Return patches without their border, cut at a shift of whole pixels."""
-    height, width = images_PHW.shape[-2:]
+def _cross_spectra(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], reach: int, whole: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yield each pair's cross spectrum, once its border is cut at a shift of whole pixels."""
     row, column = reach + whole
-    return images_PHW[:, row : row + height - 2 * reach, column : column + width - 2 * reach]
+    for before_HW, after_HW in pairs:
+        inner_HW = before_HW[reach:-reach, reach:-reach]
+        height, width = inner_HW.shape
+        yield _cross(inner_HW, after_HW[row : row + height, column : column + width])
 
 
-def _cross_spectra(before_PHW: np.ndarray, after_PHW: np.ndarray) -> np.ndarray:
-    """Return the phases of the cross spectra of gradients, fine detail left out."""
-    before, after = (np.fft.fft2(_gradients(images)) for images in (before_PHW, after_PHW))
-    cross_PHW = before.conj() * after
-    frequencies = (np.fft.fftfreq(length) for length in cross_PHW.shape[-2:])
+def _cross(before_HW: np.ndarray, after_HW: np.ndarray) -> np.ndarray:
+    """Return the phases of the cross spectrum of gradients, fine detail left out."""
+    before, after = (np.fft.fft2(_gradients(image)) for image in (before_HW, after_HW))
+    cross_HW = before.conj() * after
+    frequencies = (np.fft.fftfreq(length) for length in cross_HW.shape)
     rows, columns = np.meshgrid(*frequencies, indexing="ij")
     wanted_HW = np.hypot(rows, columns) <= MAX_FREQUENCY
-    strength_PHW = np.abs(cross_PHW)
-    floor = strength_PHW.mean(axis=(-2, -1), keepdims=True) + 1e-12
+    strength_HW = np.abs(cross_HW)
+    floor = strength_HW.mean() + 1e-12
     # Between plain correlation and pure phase: weak frequencies are mostly noise.
-    return cross_PHW / np.sqrt(strength_PHW * floor + floor**2) * wanted_HW
+    return cross_HW / np.sqrt(strength_HW * floor + floor**2) * wanted_HW
 
 
 def _find_fraction(spectrum_HW: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ class Predictor:
         self.value_range = value_range
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
-        self._same_class = any(model.card.same_class_changes for model in models)
+        self.same_class = any(model.card.same_class_changes for model in models)
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
         self._models = list(models)
         self._asked = backend, precision
@@ -210,7 +210,7 @@ class Predictor:
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
         kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
-        return decide(votes, size, self.threshold, kept, same_class=self._same_class)
+        return decide(votes, size, self.threshold, kept, same_class=self.same_class)
 
     @torch.inference_mode()
     def _collect_votes(
@@ -303,7 +303,7 @@ class Predictor:
         size: tuple[int, int],
     ):
         kept = [tile.kept for tile in batch]
-        answers = decide(votes, size, self.threshold, kept, same_class=self._same_class)
+        answers = decide(votes, size, self.threshold, kept, same_class=self.same_class)
         for tile, answer in zip(batch, answers, strict=True):
             for map_HW, part_HW in zip(maps, answer, strict=True):
                 map_HW[offset_slices(tile.write, write)] = part_HW

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from importlib.resources import files as package_files
 from pathlib import Path
 
+import rasterio
+
 from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
@@ -22,7 +24,12 @@ from terradelta.predict.engine import Predictor
 from terradelta.predict.engines import make_engine
 from terradelta.predict.folders import map_folder
 from terradelta.predict.job import Job
-from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, parse_memory
+from terradelta.predict.memory import (
+    DEFAULT_MEMORY_BYTES,
+    parse_memory,
+    plan_cache_bytes,
+    return_free_memory,
+)
 from terradelta.predict.pace import Pace
 from terradelta.predict.pieces import parse_piece_size
 from terradelta.predict.prediction import Prediction
@@ -164,7 +171,10 @@ def predict(
             blocks = len(job.plan)
             done = blocks - len(job.missing(range(blocks)))
             return Prediction(job.folder, {"blocks": blocks, "blocks_done": done})
-        return _finish(job)
+        # Networks and their buffers would stand in memory beside the maps and the report.
+        del predictor
+        return_free_memory()
+        return _finish(job, options.memory_bytes)
     assert isinstance(before, str | Path)
     assert isinstance(after, str | Path)
     with stage_folder(output, overwrite=overwrite) as staged:
@@ -222,8 +232,9 @@ def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCar
     return [load_card(folder) for folder in find_model_folders(model)]
 
 
-def _finish(job: Job) -> Prediction:
-    with job.lock("assembly"):
+def _finish(job: Job, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Prediction:
+    cache_bytes = plan_cache_bytes(memory_bytes)
+    with job.lock("assembly"), rasterio.Env(GDAL_CACHEMAX=cache_bytes):
         summary = assemble(job)
         finish(job)
     return Prediction(job.output, summary)

@@ -4,8 +4,7 @@ Networks answer at a resolution of their own, mostly an eighth of the image's. T
 scores are resized to every pixel; the classes, of which there are many, are only where something
 changed. A bilinear resize takes each pixel by itself, so it is the same answer.
 
-Legend of the array names: B batch, K classes, H rows, W columns, N changed pixels,
-E those of them whose classes are equal.
+Legend of the array names: B batch, K classes, H rows, W columns, N changed pixels.
 """
 
 from __future__ import annotations
@@ -79,8 +78,9 @@ def decide(
         size: Height and width of the images.
         threshold: Probability of change.
         kept: Rows and columns of each image that are wanted; all by default.
-        same_class: Whether a change may be from a class to itself; else the classes are the most
-            probable two that differ.
+        same_class: Whether a change may be from a class to itself. Where it may not, a pixel whose
+            most probable classes are one class is unchanged, and the probability of change is that
+            of a change to another class, p * (1 - sum over k of p_before,k * p_after,k).
     """
     change_BHW = average_change(votes, size)
     whole = slice(0, size[0]), slice(0, size[1])
@@ -95,46 +95,44 @@ def decide(
         before_NK, after_NK = (
             _average_classes(votes, date, number, positions, size) for date in (0, 1)
         )
-        indices = before_NK.argmax(dim=1), after_NK.argmax(dim=1)
-        if not same_class:
-            indices = _part_equals(before_NK, after_NK, *indices)
-        sure_N, ids = change_HW[inside], []
-        for share_NK, index_N in zip((before_NK, after_NK), indices, strict=True):
-            sure_N = sure_N * share_NK.gather(1, index_N[:, None])[:, 0]
-            ids_HW = torch.zeros_like(unchanged_HW)
-            ids_HW[inside] = (index_N + 1).to(torch.uint8)
-            ids.append(ids_HW)
+        *classes, sure_N, unchanged_N = choose_classes(
+            change_HW[inside], before_NK, after_NK, same_class
+        )
         confidence_HW[inside] = sure_N
+        unchanged_HW[inside] = _to_percent(unchanged_N)
+        ids = []
+        for index_N in classes:
+            ids_HW = torch.zeros_like(unchanged_HW)
+            ids_HW[inside] = index_N.to(torch.uint8)
+            ids.append(ids_HW)
         layers = (*ids, _to_percent(confidence_HW), unchanged_HW)
         maps.append(ClassMaps(*(layer_HW.cpu().numpy() for layer_HW in layers)))
     return maps
 
 
-def _part_equals(
-    before_NK: Tensor, after_NK: Tensor, before_N: Tensor, after_N: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the most probable two classes that differ.
-
-    Where the most probable ones are one class, one of the dates takes its second.
+def choose_classes(
+    change_N: Tensor, before_NK: Tensor, after_NK: Tensor, same_class: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what pixels are whose change reaches the threshold; see `decide`.
 
     Args:
+        change_N: Probability of change.
         before_NK: Probabilities of the classes before.
         after_NK: Those after.
-        before_N: The most probable class before.
-        after_N: That after.
+        same_class: Whether a change may be from a class to itself.
+
+    Returns:
+        Class ids before and after, 0 for unchanged; confidence; probability of no change.
     """
-    (equal_E,) = (before_N == after_N).nonzero(as_tuple=True)
-    firsts, seconds, second_classes = [], [], []
-    for share_NK in (before_NK, after_NK):
-        shares_E2, classes_E2 = share_NK[equal_E].topk(2, dim=1)
-        firsts.append(shares_E2[:, 0])
-        seconds.append(shares_E2[:, 1])
-        second_classes.append(classes_E2[:, 1])
-    is_before_E = seconds[0] * firsts[1] >= firsts[0] * seconds[1]
-    before_N, after_N = before_N.clone(), after_N.clone()
-    before_N[equal_E[is_before_E]] = second_classes[0][is_before_E]
-    after_N[equal_E[~is_before_E]] = second_classes[1][~is_before_E]
-    return before_N, after_N
+    (before_N, from_N), (after_N, to_N) = before_NK.max(dim=1), after_NK.max(dim=1)
+    sure_N, unchanged_N = change_N * before_N * after_N, 1 - change_N
+    if not same_class:
+        same_N = from_N == to_N
+        to_another_N = change_N * (1 - (before_NK * after_NK).sum(dim=1))
+        unchanged_N = torch.where(same_N, 1 - to_another_N, unchanged_N)
+        sure_N = torch.where(same_N, unchanged_N, sure_N)
+        from_N, to_N = (index_N.masked_fill(same_N, -1) for index_N in (from_N, to_N))
+    return from_N + 1, to_N + 1, sure_N, unchanged_N
 
 
 def average(votes: Sequence[Vote], size: tuple[int, int]) -> Probabilities:
