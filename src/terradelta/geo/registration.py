@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -113,12 +114,12 @@ def measure_stack(
 
     whole = np.array([rows, columns])
     for _ in range(ROUNDS):
-        step = np.rint(_find_fraction(sum(_cross_spectra(pairs, reach, whole))))
+        step = np.rint(_find_fraction(reduce(np.add, _cross_spectra(pairs, reach, whole))))
         step = np.clip(whole + step, -reach, reach).astype(int) - whole
         if not step.any():
             break
         whole = whole + step
-    total_HW, fractions = 0, []
+    total_HW, fractions = np.zeros((), dtype=complex), []
     for agrees, spectrum_HW in zip(agrees_P, _cross_spectra(pairs, reach, whole), strict=True):
         total_HW = total_HW + spectrum_HW
         if agrees:
@@ -126,7 +127,7 @@ def measure_stack(
     fractions_P2 = np.array(fractions)
     deviation = np.abs(fractions_P2 - np.median(fractions_P2, axis=0))
     spread_px = MAD_TO_SIGMA * np.median(deviation, axis=0).max()
-    total = whole + _find_fraction(np.asarray(total_HW))
+    total = whole + _find_fraction(total_HW)
     return Shift(
         columns_px=float(total[1]),
         rows_px=float(total[0]),

@@ -85,8 +85,10 @@ def find_shift(before_CHW: np.ndarray, after_CHW: np.ndarray) -> Shift:
     kept = [pair for pair in patches if all(patch_HW.std() > 0 for patch_HW in pair)]
     if not kept:
         return UNKNOWN
-    before_PHW, after_PHW = (np.stack(date).astype(float) for date in zip(*kept, strict=True))
-    return measure_stack(before_PHW, after_PHW, reach=min(24, side_px // 8))
+    before, after = (
+        [patch_HW.astype(float) for patch_HW in date] for date in zip(*kept, strict=True)
+    )
+    return measure_stack(before, after, reach=min(24, side_px // 8))
 
 
 def _standardise(image_CHW: np.ndarray) -> np.ndarray:
