@@ -195,7 +195,7 @@ def main():
     predictors = {}
     for text in options.model:
         name, _, folder = text.rpartition("=")
-        predictors[name or Path(folder).name] = Predictor([load_model(folder)])
+        predictors[name or Path(folder).name] = Predictor([load_model(folder)], precision="fp32")
     rivals = not options.no_rivals
     levir = tally(read_levir(options.shared), predictors, BUILDING_WAYS, rivals)
     print(
