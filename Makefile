@@ -13,7 +13,7 @@ demo: .venv/installed          ## draw a scene, run the embedded model, show wha
 	$(BIN)/terradelta demo -o demo --overwrite
 
 test: .venv/installed-dev browser ## all tests but the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations 20
 
 # Pages are tested in Debian's Chromium; where it cannot be had, those tests skip and say so.
 browser:
