@@ -1,6 +1,7 @@
 """A map cut into COGs with VRTs and STAC items is the map in one file."""
 
 import json
+import xml.etree.ElementTree as ElementTree
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
@@ -101,6 +102,14 @@ def test_overviews_of_the_virtual_map_are_those_of_its_pieces(predict, whole, tm
 def test_everything_else_is_the_same(whole, cut):
     assert_same_bytes(cut, whole, [name for name in OUTPUTS if not name.endswith(".tif")])
     assert (cut / "change.qml").read_bytes() == (whole / "change.qml").read_bytes()
+    # GDAL reads no .aux.xml of a VRT, whose attribute table is its own.
+    assert not list(cut.glob("*.aux.xml"))
+    tables = [
+        [[cell.text for cell in row] for row in ElementTree.parse(path).iter("Row")]
+        for path in (whole / "change.tif.aux.xml", cut / "change.vrt")
+    ]
+    assert len(tables[0]) > 3
+    assert tables[0] == tables[1]
 
 
 def test_pieces_without_data_are_left_out(cut):

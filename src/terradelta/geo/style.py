@@ -64,16 +64,20 @@ def write_raster_style(
 ):
     """Give a map of classes its names and colours, in files beside it.
 
-    `X.tif.aux.xml` holds GDAL's raster attribute table, which ArcGIS and QGIS from 3.30 on read;
-    `X.qml` is the style that QGIS takes by default. Nodata is left clear, and 0, unchanged, almost.
+    `X.tif.aux.xml` holds GDAL's raster attribute table, which ArcGIS and QGIS from 3.30 on read; a
+    VRT holds it itself. `X.qml` is the style that QGIS takes by default. Nodata is left clear, and
+    0, unchanged, almost.
 
     Args:
-        path: The map, `X.tif`.
+        path: The map, `X.tif` or `X.vrt`.
         classes: Name and colour (red, green, blue) of each value that is to be in the legend.
         counts: Pixels of each of these values, if they are to be told.
     """
-    table = _attribute_table(classes, counts)
-    write_bytes(path.with_name(f"{path.name}.aux.xml"), _serialise(table))
+    dataset = _attribute_table(classes, counts)
+    if path.suffix == ".vrt":
+        _embed(path, dataset)
+    else:
+        write_bytes(path.with_name(f"{path.name}.aux.xml"), _serialise(dataset))
     style, renderer = _raster_style("paletted")
     palette = SubElement(renderer, "colorPalette")
     for value, (name, colour) in sorted(classes.items()):
@@ -161,6 +165,23 @@ def _attribute_table(
         for cell in (value, name, *count, *colour, _alpha(value)):
             SubElement(row, "F").text = str(cell)
     return dataset
+
+
+def _embed(path: Path, dataset: Element):
+    """Put an attribute table into the band of a VRT, before its sources."""
+    virtual = ElementTree.parse(path)
+    band, table = (
+        root.find(name)
+        for root, name in (
+            (virtual.getroot(), "VRTRasterBand"),
+            (dataset, "PAMRasterBand/GDALRasterAttributeTable"),
+        )
+    )
+    assert band is not None
+    assert table is not None
+    tags = [element.tag for element in band]
+    band.insert(tags.index("SimpleSource") if "SimpleSource" in tags else len(tags), table)
+    write_bytes(path, _serialise(virtual.getroot()))
 
 
 def _raster_style(
