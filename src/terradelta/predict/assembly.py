@@ -143,6 +143,7 @@ class _Assembly:
                     path.result()
         if self._pieces is not None:
             self._pieces.join(
+                self._job.output.name,
                 self._tags,
                 self._period,
                 {name: self._legend(name, form) for name, form in self._maps.items()},

@@ -120,6 +120,7 @@ class Pieces:
 
     def join(
         self,
+        name_of_all: str,
         tags: Mapping[str, str],
         period: Sequence[datetime],
         legends: Mapping[str, Mapping[int, tuple[str, Colour]] | None],
@@ -127,6 +128,7 @@ class Pieces:
         """Write the VRTs and the items, once all COGs are there.
 
         Args:
+            name_of_all: What the names of the items begin with.
             tags: What else to say in the headers.
             period: Begin and end of what the maps show.
             legends: Name and colour of the values that occur in each map of classes.
@@ -139,7 +141,7 @@ class Pieces:
             write_virtual(path, self._grid, parts, 1, map_format, tags, overviews=factors)
         items = [
             describe_item(
-                piece.name,
+                f"{name_of_all}_{piece.name}",
                 self._grid.crop(place),
                 period,
                 {
