@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from terradelta.data.synthetic import draw_pair
-from terradelta.models.bundle import Model, ModelCard, load_model
+from terradelta.models.bundle import Model, load_model
+from terradelta.models.card import ModelCard
 from terradelta.models.registry import create_model
 from terradelta.predict.engine import Predictor, choose_pool_window
 from terradelta.predict.run import DEFAULT_MODEL

@@ -20,7 +20,7 @@ import torch
 
 from terradelta.data.synthetic import draw_pair, write_folders
 from terradelta.losses.objective import ChangeObjective
-from terradelta.models.bundle import Scaling
+from terradelta.models.card import Scaling
 from terradelta.models.registry import create_model
 from terradelta.train.config import TrainConfig
 from terradelta.train.loop import train

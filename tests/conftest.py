@@ -6,7 +6,8 @@ from hypothesis import settings
 
 from terradelta.classes import SENSEEARTH
 from terradelta.data.synthetic import draw_pair
-from terradelta.models.bundle import Model, ModelCard, Scaling, save_model
+from terradelta.models.bundle import Model, save_model
+from terradelta.models.card import ModelCard, Scaling
 from terradelta.models.registry import create_model
 
 # No test is about time; a busy machine takes longer.

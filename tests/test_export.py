@@ -13,7 +13,8 @@ import terradelta as td
 from terradelta.cli import main
 from terradelta.errors import ArgumentError, ModelError, OutputExistsError
 from terradelta.export import TARGETS, InputSize, describe, export
-from terradelta.models.bundle import Model, ModelCard, Scaling, hash_model, save_model
+from terradelta.models.bundle import Model, hash_model, save_model
+from terradelta.models.card import ModelCard, Scaling
 from terradelta.models.registry import create_model
 
 from .conftest import make_model

@@ -94,7 +94,7 @@ def measure_objects(objects_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
 def changed(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return what the map shows as changed."""
     flagged_HW = change_head(answer, predictor)
-    if predictor.same_class:
+    if predictor.same_class_changes:
         return flagged_HW
     return flagged_HW & two_maps(answer, predictor)
 

@@ -16,7 +16,8 @@ from terradelta.data.synthetic import write_folders
 from terradelta.errors import ArgumentError, OutputExistsError
 from terradelta.evaluate.diagnosis import calibrate_card, diagnose, diagnose_model
 from terradelta.evaluate.protocols import PROTOCOLS
-from terradelta.models.bundle import Model, Temperatures, load_model, save_model
+from terradelta.models.bundle import Model, load_model, save_model
+from terradelta.models.card import Temperatures
 from terradelta.predict.engine import Predictor
 from terradelta.train.config import TrainConfig
 from terradelta.train.loop import train

@@ -10,14 +10,8 @@ from safetensors.torch import load_file
 
 from terradelta.classes import BINARY, ClassTable
 from terradelta.errors import DataError, ModelError, OutputExistsError
-from terradelta.models.bundle import (
-    Model,
-    ModelCard,
-    Scaling,
-    hash_model,
-    load_model,
-    save_model,
-)
+from terradelta.models.bundle import Model, hash_model, load_model, save_model
+from terradelta.models.card import ModelCard, Scaling
 from terradelta.models.registry import create_model, list_models
 
 CLASSES = ClassTable(("unchanged", "water", "tree"), ((255,) * 3, (0, 0, 255), (0, 255, 0)))

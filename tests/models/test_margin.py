@@ -8,7 +8,8 @@ import torch
 from tests.weights import DRAWN_MODEL
 
 from terradelta.data.synthetic import draw_pair
-from terradelta.models.bundle import Scaling, load_model
+from terradelta.models.bundle import load_model
+from terradelta.models.card import Scaling
 from terradelta.models.encoder import TILING_TOLERANCE
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from terradelta.errors import ModelError
-from terradelta.models.bundle import Scaling
+from terradelta.models.card import Scaling
 from terradelta.models.published import convert_published, load_encoder_weights
 from terradelta.models.registry import create_model
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from terradelta.data.synthetic import draw_pair, write_folders
 from terradelta.errors import ArgumentError, DataError, ModelError, OutputExistsError
-from terradelta.models.bundle import INT8_FILE, Model, ModelCard, load_model, save_model
+from terradelta.models.bundle import INT8_FILE, Model, load_model, save_model
+from terradelta.models.card import ModelCard
 from terradelta.models.deployment import fold_norms
 from terradelta.models.encoder import Encoder
 from terradelta.models.heads import FCNHead

@@ -162,7 +162,8 @@ def test_what_does_not_fit_is_refused(model):
         Predictor([model], precision="fp8")
     with pytest.raises(ArgumentError, match="device 'abacus'"):
         Predictor([model], device="abacus")
-    from terradelta.models.bundle import Model, ModelCard
+    from terradelta.models.bundle import Model
+    from terradelta.models.card import ModelCard
     from terradelta.models.registry import create_model
 
     network = create_model("fcn", "resnet18", num_classes=1)

@@ -25,7 +25,8 @@ from terradelta.errors import (
     OutputExistsError,
     RasterError,
 )
-from terradelta.models.bundle import Model, ModelCard, save_model
+from terradelta.models.bundle import Model, save_model
+from terradelta.models.card import ModelCard
 from terradelta.models.registry import create_model
 from terradelta.predict import rasters
 

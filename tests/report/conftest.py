@@ -14,7 +14,8 @@ import terradelta as td
 from terradelta.classes import ClassTable
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.geo.grid import allow_no_place
-from terradelta.models.bundle import Model, ModelCard, save_model
+from terradelta.models.bundle import Model, save_model
+from terradelta.models.card import ModelCard
 from terradelta.models.registry import create_model
 from tests.chromium import WITHOUT_GPU, launch, require_browser
 from tests.evaluate.area_estimation.maps import label

@@ -34,7 +34,8 @@ from terradelta.evaluate.protocols import (
     measure_class_ious,
 )
 from terradelta.evaluate.scoring import prepare
-from terradelta.models.bundle import ModelCard, Temperatures, load_card, replace_card
+from terradelta.models.bundle import load_card, replace_card
+from terradelta.models.card import ModelCard, Temperatures
 from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import ImageProbabilities, find_probabilities
@@ -288,7 +289,7 @@ def _decide(
     )
     change_N = change_N[:, 0]
     before_N, after_N, sure_N, _ = choose_classes(
-        change_N, before_NK, after_NK, predictor.same_class
+        change_N, before_NK, after_NK, predictor.same_class_changes
     )
     flagged_N = change_N >= predictor.threshold
     parts = (

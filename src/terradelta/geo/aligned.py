@@ -28,7 +28,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
-from terradelta.geo.grid import Grid, allow_no_place, cut_window
+from terradelta.geo.grid import Grid, allow_no_place, cut_window, shift_window
 from terradelta.geo.mosaic import Mosaic, Sheet
 from terradelta.geo.overview import warp_overview, warp_picture
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
@@ -121,7 +121,7 @@ class _AlignedRaster:
         if self._warped is not None and step >= OVERVIEW_STEP:
             coarse = self._grid.crop(window).redivide(*shape)
             return warp_overview(self._source, self._own, self._bands, coarse)
-        shifted = _shift(window, self._column_offset, self._row_offset)
+        shifted = shift_window(window, self._column_offset, self._row_offset)
         return read_pixels(self._dataset, self._bands, shifted, shape, self._name)
 
 
@@ -185,7 +185,7 @@ class _AlignedSheet:
         if shape != (window.height, window.width):
             return self._read_reduced(window, shape)
         if self._offset is not None:
-            shifted = _shift(window, self._offset.col_off, self._offset.row_off)
+            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
             return self._sheet.read(self._bands, shifted)
         return self._read_resampled(window)
 
@@ -245,7 +245,7 @@ class _AlignedSheet:
         """Return the window of the sheet that a window of the grid needs, None if none."""
         own = self._sheet.grid
         if self._offset is not None:
-            shifted = _shift(window, self._offset.col_off, self._offset.row_off)
+            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
             edges = shifted.col_off, shifted.row_off
             return _clip(own, *edges, edges[0] + shifted.width, edges[1] + shifted.height)
         columns, rows = np.meshgrid(
@@ -375,15 +375,6 @@ def _find_offset(own: Grid, grid: Grid) -> Window | None:
         return None
     offset = cut_window(round(column), round(row), grid.width, grid.height)
     return offset if own.crop(offset).same_as(grid) else None
-
-
-def _shift(window: Window, columns: float, rows: float) -> Window:
-    return cut_window(
-        int(window.col_off + columns),
-        int(window.row_off + rows),
-        int(window.width),
-        int(window.height),
-    )
 
 
 def _clip(grid: Grid, left: float, top: float, right: float, bottom: float) -> Window | None:

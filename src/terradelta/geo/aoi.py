@@ -68,8 +68,7 @@ class AreaOfInterest:
     def _find(self, part: Grid) -> np.ndarray:
         """Return which of the polygons reach into a part of the grid."""
         # Of a grid that is turned against its CRS, the pixels themselves.
-        corners = ((0, 0), (part.width, 0), (part.width, part.height), (0, part.height))
-        frame = shapely.Polygon([part.transform @ corner for corner in corners])
+        frame = shapely.Polygon(np.stack(part.walk_around(1), axis=1))
         return self._tree.query(frame, predicate="intersects")
 
     def _cut_area(self, path: str | Path) -> Window:

@@ -138,13 +138,17 @@ class Grid:
             else None
         )
 
+    def walk_around(self, points_per_side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return CRS coordinates of points along the edge, from the first row's to the right."""
+        steps = np.linspace(0, 1, points_per_side, endpoint=False)
+        ahead, back, none = steps, 1 - steps, np.zeros(points_per_side)
+        columns = np.concatenate([ahead, none + 1, back, none]) * self.width
+        rows = np.concatenate([none, ahead, none + 1, back]) * self.height
+        return self.transform @ (columns, rows)  # pyright: ignore[reportOperatorIssue]
+
     def _draw_outline(self, other: Grid) -> np.ndarray | None:
         """Return the outline of another grid in pixels of this one, (N, 2), if it can be drawn."""
-        steps = np.linspace(0, 1, OUTLINE_POINTS, endpoint=False)
-        ahead, back, none = steps, 1 - steps, np.zeros(OUTLINE_POINTS)
-        columns = np.concatenate([ahead, none + 1, back, none]) * other.width
-        rows = np.concatenate([none, ahead, none + 1, back]) * other.height
-        x, y = other.transform @ (columns, rows)  # pyright: ignore[reportOperatorIssue]
+        x, y = other.walk_around(OUTLINE_POINTS)
         if self.crs != other.crs and self.crs is not None and other.crs is not None:
             try:
                 x, y = map(np.array, transform(other.crs, self.crs, x, y))
@@ -272,6 +276,16 @@ def allow_no_place() -> Iterator[None]:
 def cut_window(column: int, row: int, width: int, height: int) -> Window:
     """Return the window at this offset and of this size, in pixels."""
     return Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
+
+
+def shift_window(window: Window, columns: float, rows: float) -> Window:
+    """Return a window moved right and down, its corner in whole pixels."""
+    return cut_window(
+        int(window.col_off + columns),
+        int(window.row_off + rows),
+        int(window.width),
+        int(window.height),
+    )
 
 
 def _corners(left: float, bottom: float, right: float, top: float) -> Iterator[tuple]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import shapely
 from rasterio.warp import transform_geom
 
@@ -92,35 +93,16 @@ def describe_asset(
     }
 
 
-def collect_items(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return an item collection."""
-    return {"type": "FeatureCollection", "features": list(items)}
-
-
 def _draw_outline(grid: Grid) -> dict[str, Any]:
     """Return the ground of a grid in degrees, cut in two where it crosses the antimeridian."""
-    frame = shapely.Polygon(
-        [
-            grid.transform @ (column, row)
-            for column, row in _walk_around(grid.width, grid.height, POINTS_PER_SIDE)
-        ]
-    )
+    frame = shapely.Polygon(np.stack(grid.walk_around(POINTS_PER_SIDE), axis=1))
+    # GeoJSON has outer rings run counterclockwise.
+    frame = shapely.geometry.polygon.orient(frame)
     outline = transform_geom(
         grid.crs, "EPSG:4326", shapely.geometry.mapping(frame), precision=DEGREE_DIGITS
     )
     assert isinstance(outline, dict)
     return {"type": outline["type"], "coordinates": outline["coordinates"]}
-
-
-def _walk_around(width: int, height: int, points_per_side: int) -> list[tuple[float, float]]:
-    """Return points along the edge of a rectangle, counterclockwise for a north-up grid."""
-    steps = [step / points_per_side for step in range(points_per_side)]
-    return [
-        *((0.0, height * step) for step in steps),
-        *((width * step, float(height)) for step in steps),
-        *((float(width), height * (1 - step)) for step in steps),
-        *((width * (1 - step), 0.0) for step in steps),
-    ]
 
 
 def _find_box(geometry: dict[str, Any]) -> list[float]:

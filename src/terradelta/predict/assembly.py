@@ -30,7 +30,7 @@ from terradelta.classes import Colour
 from terradelta.errors import OutputError, RasterError
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.cog import MapFormat, find_map, write_cog
-from terradelta.geo.grid import cut_window
+from terradelta.geo.grid import shift_window
 from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.patches import Patch, PatchTracer
@@ -38,10 +38,10 @@ from terradelta.geo.style import write_layer_style, write_quantity_style, write_
 from terradelta.geo.vector import PolygonWriter
 from terradelta.outputs import replace_folder, write_json
 from terradelta.predict.job import Job
-from terradelta.predict.maps import MAP_LAYERS, describe_maps
+from terradelta.predict.maps import MAP_LAYERS, describe_maps, find_band
 from terradelta.predict.pace import describe_runs
 from terradelta.predict.pieces import Pieces
-from terradelta.predict.store import LAYERS, BlockLayers, BlockStore
+from terradelta.predict.store import BlockLayers, BlockStore
 from terradelta.predict.transitions import TransitionSums
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class _Assembly:
         self._sums = TransitionSums(job.classes, has_area=self._has_area)
         self._maps = describe_maps(job.classes)
         size_px = self._parameters.get("cog_size_px")
-        self._pieces = size_px and Pieces(folder, self._grid, size_px, self._maps, MAP_LAYERS)
+        self._pieces = size_px and Pieces(folder, self._grid, size_px, self._maps)
         self._views: list[int] = []
         self._seconds = self._network_seconds = 0.0
 
@@ -213,7 +213,7 @@ class _Assembly:
                 self._folder / f"{name}.tif",
                 self._grid,
                 parts,
-                LAYERS.index(MAP_LAYERS[name]) + 1,
+                find_band(name),
                 map_format,
                 self._tags,
             )
@@ -265,12 +265,7 @@ class _Assembly:
     def _shift(self, window: Window) -> Window:
         """Return a window of the whole grid as one of the area's."""
         column, row = self._corner
-        return cut_window(
-            int(window.col_off) - column,
-            int(window.row_off) - row,
-            int(window.width),
-            int(window.height),
-        )
+        return shift_window(window, -column, -row)
 
     def _occurring(self) -> list[int]:
         return [int(transition) for transition in np.flatnonzero(self._sums.pixels)]

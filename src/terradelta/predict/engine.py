@@ -20,7 +20,8 @@ from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.pair import PairWindow
-from terradelta.models.bundle import Model, Temperatures
+from terradelta.models.bundle import Model
+from terradelta.models.card import Temperatures
 from terradelta.models.precision import choose_device
 from terradelta.models.siamese import ChangeOutput
 from terradelta.predict.backends import Backend, Choice, Request, choose_backend, make_backend
@@ -91,7 +92,7 @@ class Predictor:
         self.value_range = value_range
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
-        self.same_class = any(model.card.same_class_changes for model in models)
+        self.same_class_changes = any(model.card.same_class_changes for model in models)
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
         self._models = list(models)
         self._asked = backend, precision
@@ -210,7 +211,7 @@ class Predictor:
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
         kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
-        return decide(votes, size, self.threshold, kept, same_class=self.same_class)
+        return decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
 
     @torch.inference_mode()
     def _collect_votes(
@@ -303,7 +304,7 @@ class Predictor:
         size: tuple[int, int],
     ):
         kept = [tile.kept for tile in batch]
-        answers = decide(votes, size, self.threshold, kept, same_class=self.same_class)
+        answers = decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
         for tile, answer in zip(batch, answers, strict=True):
             for map_HW, part_HW in zip(maps, answer, strict=True):
                 map_HW[offset_slices(tile.write, write)] = part_HW

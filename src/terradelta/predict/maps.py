@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from terradelta.classes import ClassTable
 from terradelta.geo.cog import MapFormat
-from terradelta.predict.store import CLASS_NODATA, CONFIDENCE_NODATA, transition_format
+from terradelta.predict.store import CLASS_NODATA, CONFIDENCE_NODATA, LAYERS, transition_format
 
 MAP_LAYERS = {
     "before_class": "before",
@@ -15,6 +15,11 @@ MAP_LAYERS = {
     "confidence": "confidence",
 }
 """Name of a map's file, without its suffix: the layer of the blocks that it shows."""
+
+
+def find_band(name: str) -> int:
+    """Return the band of the blocks' files that a map shows, from 1."""
+    return LAYERS.index(MAP_LAYERS[name]) + 1
 
 
 def describe_maps(classes: ClassTable) -> Mapping[str, MapFormat]:

@@ -20,10 +20,10 @@ from rasterio.windows import Window
 from terradelta.classes import Colour
 from terradelta.errors import ArgumentError
 from terradelta.geo.cog import BLOCK_SIZE_PX, MapFormat, write_cog, write_virtual
-from terradelta.geo.grid import Grid, cut_window
-from terradelta.geo.stac import collect_items, describe_asset, describe_item
+from terradelta.geo.grid import Grid, cut_window, shift_window
+from terradelta.geo.stac import describe_asset, describe_item
 from terradelta.outputs import write_json
-from terradelta.predict.store import LAYERS
+from terradelta.predict.maps import find_band
 
 FOLDER = "cogs"
 ITEMS_FILE = "items.json"
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
         return f"r{self.row:05d}_c{self.column:05d}"
 
 
-def parse_piece_size(size_px: int | None) -> int | None:
+def check_piece_size(size_px: int | None) -> int | None:
     """Return the side of the pieces, None for a map in one.
 
     Raises:
@@ -64,19 +64,11 @@ class Pieces:
         grid: The pixels of the map.
         size_px: Side of a piece.
         maps: What each map holds, by name.
-        layers: The layer of the blocks that each map shows.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        grid: Grid,
-        size_px: int,
-        maps: Mapping[str, MapFormat],
-        layers: Mapping[str, str],
-    ):
+    def __init__(self, folder: Path, grid: Grid, size_px: int, maps: Mapping[str, MapFormat]):
         self._folder, self._grid, self._size_px = folder, grid, size_px
-        self._maps, self._layers = maps, layers
+        self._maps = maps
         self._filled: set[Piece] = set()
 
     def mark(self, window: Window, valid_HW: np.ndarray):
@@ -120,7 +112,7 @@ class Pieces:
 
     def join(
         self,
-        name_of_all: str,
+        prefix: str,
         tags: Mapping[str, str],
         period: Sequence[datetime],
         legends: Mapping[str, Mapping[int, tuple[str, Colour]] | None],
@@ -128,7 +120,7 @@ class Pieces:
         """Write the VRTs and the items, once all COGs are there.
 
         Args:
-            name_of_all: What the names of the items begin with.
+            prefix: What the names of the items begin with.
             tags: What else to say in the headers.
             period: Begin and end of what the maps show.
             legends: Name and colour of the values that occur in each map of classes.
@@ -141,7 +133,7 @@ class Pieces:
             write_virtual(path, self._grid, parts, 1, map_format, tags, overviews=factors)
         items = [
             describe_item(
-                f"{name_of_all}_{piece.name}",
+                f"{prefix}_{piece.name}",
                 self._grid.crop(place),
                 period,
                 {
@@ -155,7 +147,8 @@ class Pieces:
             )
             for piece, place in places.items()
         ]
-        write_json(self._folder / ITEMS_FILE, collect_items(items))
+        collection = {"type": "FeatureCollection", "features": items}
+        write_json(self._folder / ITEMS_FILE, collection)
 
     def _write_piece(
         self,
@@ -166,21 +159,11 @@ class Pieces:
     ):
         place = self._place(piece)
         moved = [
-            (
-                path,
-                cut_window(
-                    int(window.col_off - place.col_off),
-                    int(window.row_off - place.row_off),
-                    int(window.width),
-                    int(window.height),
-                ),
-            )
-            for path, window in parts
+            (path, shift_window(window, -place.col_off, -place.row_off)) for path, window in parts
         ]
         path = self._path(piece, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        band = LAYERS.index(self._layers[name]) + 1
-        write_cog(path, self._grid.crop(place), moved, band, self._maps[name], tags)
+        write_cog(path, self._grid.crop(place), moved, find_band(name), self._maps[name], tags)
 
     def _path(self, piece: Piece, name: str) -> Path:
         return self._folder / FOLDER / piece.name / f"{name}.tif"

@@ -17,7 +17,8 @@ from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.source import Bands
-from terradelta.models.bundle import ModelCard, hash_model, load_card, load_model
+from terradelta.models.bundle import hash_model, load_card, load_model
+from terradelta.models.card import ModelCard
 from terradelta.outputs import refuse_existing, stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
 from terradelta.predict.engine import Predictor
@@ -31,7 +32,7 @@ from terradelta.predict.memory import (
     return_free_memory,
 )
 from terradelta.predict.pace import Pace
-from terradelta.predict.pieces import parse_piece_size
+from terradelta.predict.pieces import check_piece_size
 from terradelta.predict.prediction import Prediction
 from terradelta.predict.rasters import RasterOptions, answer_rasters
 
@@ -133,7 +134,7 @@ def predict(
         time_budget_seconds=time_budget,
         shard=_parse_shard(shard),
         picture=picture,
-        cog_size_px=parse_piece_size(cog_size),
+        cog_size_px=check_piece_size(cog_size),
     )
     if is_folder:
         _refuse_raster_options(before, options, engine)

@@ -8,7 +8,8 @@ from typing import Any
 from terradelta.errors import ModelError
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import name_source
-from terradelta.models.bundle import ModelCard, hash_model, load_card
+from terradelta.models.bundle import hash_model, load_card
+from terradelta.models.card import ModelCard
 
 PARAMETER_WORDS = {
     "tta": "Test-time views",

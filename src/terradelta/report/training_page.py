@@ -21,7 +21,8 @@ from terradelta.errors import ArgumentError, OutputError, TerradeltaError
 from terradelta.evaluate.calibration import Reliability
 from terradelta.evaluate.diagnosis import Diagnosis, diagnose
 from terradelta.geo.stretch import find_range
-from terradelta.models.bundle import ModelCard, load_card, load_model
+from terradelta.models.bundle import load_card, load_model
+from terradelta.models.card import ModelCard
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import ImagePair, count_pixels_per_size, predict_images
 from terradelta.report.chart import LineChart

@@ -29,7 +29,8 @@ from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluate.protocols import PROTOCOLS
 from terradelta.evaluate.scoring import evaluate_dataset
 from terradelta.losses.objective import ChangeObjective
-from terradelta.models.bundle import Model, Scaling, load_model
+from terradelta.models.bundle import Model, load_model
+from terradelta.models.card import Scaling
 from terradelta.models.precision import choose_device, choose_precision
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import refuse_existing

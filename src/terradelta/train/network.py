@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 import torch
 
 from terradelta.errors import ArgumentError
-from terradelta.models.bundle import Model, ModelCard, Scaling, load_model
+from terradelta.models.bundle import Model, load_model
+from terradelta.models.card import ModelCard, Scaling
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.predict.run import DEFAULT_MODEL

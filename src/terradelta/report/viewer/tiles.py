@@ -47,6 +47,9 @@ SAMPLES_PER_SIDE = 5
 MAX_FINER = 4096
 """Of a mosaic's pixels along the side of one of a tile; beyond, any of them will do."""
 
+Bounds = tuple[float, float, float, float]
+"""Left, bottom, right, top in web-mercator metres."""
+
 
 class RasterTiles:
     """One raster, cut into tiles; several threads may ask at once.
@@ -67,20 +70,13 @@ class RasterTiles:
         self._opened = opened
         self._resampling: Literal["nearest", "bilinear"] = resampling
 
-    def read(
-        self,
-        tile: tuple[int, int, int],
-        bands: list[int],
-        offset_m: tuple[float, float] = (0.0, 0.0),
-    ) -> ImageData:
-        """Return the pixels of a tile (zoom, column, row).
+    def read(self, bounds: Bounds, bands: list[int]) -> ImageData:
+        """Return the pixels of a tile.
 
         Args:
-            tile: Zoom, column, row in the web-mercator quad.
+            bounds: What it shows; see `place_tile`.
             bands: Numbers of the bands to read, from 1.
-            offset_m: Read so much further right and up, in web-mercator metres.
         """
-        bounds = _place(tile, offset_m)
         with self._opened() as dataset:
             if not dataset.overviews(1):
                 return self._warp(dataset, bounds, bands)
@@ -96,9 +92,7 @@ class RasterTiles:
                 reproject_method=self._resampling,
             )
 
-    def _warp(
-        self, dataset: DatasetReader, bounds: tuple[float, float, float, float], bands: list[int]
-    ) -> ImageData:
+    def _warp(self, dataset: DatasetReader, bounds: Bounds, bands: list[int]) -> ImageData:
         """Return a tile of a raster without overviews.
 
         `part` warps to the raster's own resolution first, which from afar is all of the world.
@@ -134,14 +128,8 @@ class MosaicTiles:
         self._lock = threading.Lock()
         self._pixel_size_m = _mercator_pixel_size(mosaic)
 
-    def read(
-        self,
-        tile: tuple[int, int, int],
-        bands: list[int],
-        offset_m: tuple[float, float] = (0.0, 0.0),
-    ) -> ImageData:
+    def read(self, bounds: Bounds, bands: list[int]) -> ImageData:
         """Return the pixels of a tile; see `RasterTiles.read`."""
-        bounds = _place(tile, offset_m)
         transform = from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX)
         coarse = Grid(WEB_MERCATOR, transform, TILE_SIZE_PX, TILE_SIZE_PX)
         # As many pixels as the images have, of which as many are read as the tile has.
@@ -199,13 +187,14 @@ class ImageTiles:
 
         Returns None while a reduced copy that the tile is to be read from is in the making.
         """
+        bounds = place_tile(tile, self._offset_m)
         if self.reduction is not None and tile[0] <= self.max_zoom - REDUCED_ZOOMS:
             if not self.reduction.is_done:
                 return None
-            image = self._reduced_tiles.read(tile, [1, 2, 3], self._offset_m)
+            image = self._reduced_tiles.read(bounds, [1, 2, 3])
             rgb_CHW = image.array.data
         else:
-            image = self._tiles.read(tile, self._bands, self._offset_m)
+            image = self._tiles.read(bounds, self._bands)
             rgb_CHW = self._stretch(image.array.data)
         is_empty_HW = image.mask == 0
         if not is_empty_HW.any():
@@ -238,7 +227,7 @@ class ChangeTiles:
 
     def read(self, tile: tuple[int, int, int]) -> ImageData:
         """Return the transitions in a tile."""
-        return self._tiles.read(tile, [1])
+        return self._tiles.read(place_tile(tile), [1])
 
     def draw(self, tile: tuple[int, int, int], transitions: Collection[int] | None = None) -> bytes:
         """Return a tile as PNG, unchanged ground left clear.
@@ -266,7 +255,7 @@ class ConfidenceTiles:
 
     def draw(self, tile: tuple[int, int, int]) -> bytes:
         """Return a tile as PNG."""
-        return _paint(self._tiles.read(tile, [1]), self._palette_N4)
+        return _paint(self._tiles.read(place_tile(tile), [1]), self._palette_N4)
 
 
 def _paint(image: ImageData, palette_N4: np.ndarray) -> bytes:
@@ -301,10 +290,13 @@ def _choose_colours(band_names: list[str]) -> list[int]:
     return [0, 1, 2] if len(band_names) >= 3 else [0, 0, 0]
 
 
-def _place(
-    tile: tuple[int, int, int], offset_m: tuple[float, float]
-) -> tuple[float, float, float, float]:
-    """Return left, bottom, right, top of a tile that is moved, in web-mercator metres."""
+def place_tile(tile: tuple[int, int, int], offset_m: tuple[float, float] = (0.0, 0.0)) -> Bounds:
+    """Return what a tile shows.
+
+    Args:
+        tile: Zoom, column, row in the web-mercator quad.
+        offset_m: Read so much further right and up, in web-mercator metres.
+    """
     zoom, column, row = tile
     left, bottom, right, top = MERCATOR_TILES.xy_bounds(morecantile.Tile(column, row, zoom))
     x, y = offset_m

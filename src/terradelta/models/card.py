@@ -1,0 +1,292 @@
+"""What has to be known about a network besides its weights: scaling, classes, calibration, origin.
+
+Legend of the tensor names: B batch, C bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from terradelta.classes import SENSEEARTH, ClassTable
+from terradelta.errors import DataError, ModelError
+from terradelta.models import aerial_resnet, efficientnet_lite
+
+FORMAT = 1
+CARD_FILE = "model.json"
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How stored pixel values become what the network was trained on.
+
+    Raises:
+        ModelError: If the numbers cannot scale anything.
+    """
+
+    divisor: float
+    """Stored values are divided by this first; 255 for 8-bit images."""
+    mean: tuple[float, ...]
+    """Then this is subtracted, one number per band."""
+    std: tuple[float, ...]
+    """And the rest divided by this, one number per band."""
+
+    def __post_init__(self):
+        if len(self.mean) != len(self.std):
+            raise ModelError(
+                f"the scaling has {len(self.mean)} means and {len(self.std)} standard deviations",
+                fix="give one of each per band",
+            )
+        if self.divisor <= 0 or min(self.std, default=1) <= 0:
+            raise ModelError(
+                f"the scaling divides by {self.divisor} and {self.std}", fix="use positive numbers"
+            )
+
+    @classmethod
+    def imagenet(cls, bands: int = 3) -> Scaling:
+        """Return ImageNet's for 8-bit RGB; for other bands mean 0.5 and standard deviation 0.25."""
+        if bands == 3:
+            return cls(255.0, _IMAGENET_MEAN, _IMAGENET_STD)
+        return cls(255.0, (0.5,) * bands, (0.25,) * bands)
+
+    @classmethod
+    def for_encoder(cls, encoder: str, bands: int = 3) -> Scaling:
+        """Return what an encoder's published weights want of 8-bit images; else `imagenet`."""
+        if encoder in efficientnet_lite.VARIANTS or encoder in aerial_resnet.VARIANTS:
+            return cls(255.0, (0.5,) * bands, (0.5,) * bands)
+        return cls.imagenet(bands)
+
+    def apply(self, image_BCHW: Tensor) -> Tensor:
+        """Return `(image / divisor - mean) / std` as float32.
+
+        Args:
+            image_BCHW: Images of any dtype, in stored values.
+
+        Raises:
+            DataError: If the number of bands differs.
+        """
+        bands = image_BCHW.shape[-3]
+        if bands != len(self.mean):
+            raise DataError(
+                f"the image has {bands} bands and the model's scaling {len(self.mean)}",
+                fix="choose the bands the model was trained on",
+            )
+        offset_C11, scale_C11 = (
+            self.divisor
+            * torch.tensor(numbers, dtype=torch.float32, device=image_BCHW.device)[:, None, None]
+            for numbers in (self.mean, self.std)
+        )
+        return image_BCHW.float().sub(offset_C11).div_(scale_C11)
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """What logits are divided by, so that probabilities mean what they say.
+
+    Raises:
+        ModelError: If one is not positive.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+
+    change: float = 1.0
+    """Of the change head."""
+    classes: float = 1.0
+    """Of the semantic head, at both dates."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ModelError(
+                    f"the temperature of {name} is {value}", fix="use a positive number"
+                )
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that has to be known about a network besides its weights.
+
+    Raises:
+        ModelError: If the fields contradict each other.
+    """
+
+    architecture: dict[str, Any]
+    """Arguments of `create_model`; a network's `config`."""
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    """What each input band is, in order."""
+    scaling: Scaling = field(default_factory=Scaling.imagenet)
+    """From stored values to the network's input."""
+    classes: ClassTable = SENSEEARTH
+    """What the class ids mean."""
+    change_threshold: float = 0.5
+    """Probability of change from which a pixel counts as changed."""
+    same_class_changes: bool = True
+    """Whether a change may be from a class to itself, as a new building in an old one's place."""
+    temperatures: Temperatures = field(default_factory=Temperatures)
+    """As `evaluate --calibrate` has found them."""
+    resolution_m: tuple[float, float] | None = None
+    """Least and largest side of a pixel on the ground that it learned from, in metres."""
+    tile_size_px: int | None = None
+    """Side of the tiles the network must see; None where any size gives the same answer."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Where the weights come from: data, recipe, versions."""
+    licence: str = ""
+    """Terms of the weights."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Measured numbers, each under the name of its data and protocol."""
+
+    def __post_init__(self):
+        bands = self.architecture.get("in_channels", 3)
+        if not bands == len(self.bands) == len(self.scaling.mean):
+            raise ModelError(
+                f"the network takes {bands} bands, the card names {len(self.bands)} "
+                f"and scales {len(self.scaling.mean)}",
+                fix="name and scale every band",
+            )
+        num_classes = self.architecture.get("num_classes", 6)
+        if num_classes != self.classes.num_classes:
+            raise ModelError(
+                f"the network tells {num_classes} classes and the class table has "
+                f"{self.classes.num_classes} ({', '.join(self.classes.names[1:])})",
+                fix="give the class table the network was trained on",
+            )
+        if not self.same_class_changes and self.classes.num_classes < 2:
+            raise ModelError(
+                f"the model knows one class, {self.classes.names[1]}, and is not to tell a change "
+                "from it to itself",
+                fix="allow it: same_class_changes true",
+            )
+        if not 0 < self.change_threshold < 1:
+            raise ModelError(
+                f"the change threshold is {self.change_threshold}", fix="use a number in (0, 1)"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form; `from_dict` reads it."""
+        fields = {key: value for key, value in vars(self).items() if key != "classes"}
+        fields |= {
+            "scaling": asdict(self.scaling),
+            "classes": self.classes.to_dict(),
+            "temperatures": asdict(self.temperatures),
+        }
+        return {"format": FORMAT, **fields}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> ModelCard:
+        """Build a card from what `to_dict` returned.
+
+        Raises:
+            ModelError: If a field is missing or unknown, or the format is a newer one.
+        """
+        fields = dict(fields)
+        version = fields.pop("format", None)
+        if not isinstance(version, int) or version > FORMAT:
+            raise ModelError(
+                f"the model has format {version}, this terradelta reads up to {FORMAT}",
+                fix="update terradelta",
+            )
+        try:
+            scaling = fields["scaling"]
+            fields |= {
+                "bands": tuple(fields["bands"]),
+                "scaling": Scaling(
+                    float(scaling["divisor"]), tuple(scaling["mean"]), tuple(scaling["std"])
+                ),
+                "classes": ClassTable.from_dict(fields["classes"]),
+                # Folders of earlier versions have none.
+                "temperatures": Temperatures(**fields.get("temperatures", {})),
+                "resolution_m": _read_range(fields.get("resolution_m")),
+            }
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"the model card has a wrong or missing field: {error!r}",
+                fix="write the folder with terradelta's save_model or convert",
+            ) from error
+
+    def to_markdown(self, title: str) -> str:
+        """Return the card for readers."""
+        architecture = self.architecture
+        heads = "lightweight heads" if architecture.get("lightweight") else "full heads"
+        tile = "any" if self.tile_size_px is None else f"{self.tile_size_px} px"
+        resolution = "not stated"
+        if self.resolution_m is not None:
+            resolution = "{:g} to {:g} m".format(*self.resolution_m)
+        classes = "\n".join(
+            f"| {index} | {name} | {', '.join(map(str, colour))} |"
+            for index, (name, colour) in enumerate(
+                zip(self.classes.names, self.classes.colours, strict=True)
+            )
+        )
+        return f"""# {title}
+
+A terradelta model for semantic change detection: it takes two co-registered images of one place and
+answers where the land cover changed, and from which class to which.
+
+| | |
+| --- | --- |
+| Network | {architecture.get("name")} on {architecture.get("encoder")}, {heads} |
+| Bands | {", ".join(self.bands)} |
+| Scaling | (value / {self.scaling.divisor:g} - mean) / std, mean {_list(self.scaling.mean)}, \
+std {_list(self.scaling.std)} |
+| Counts as changed | probability of {self.change_threshold:g} or more |
+| From a class to itself | {"may be told" if self.same_class_changes else "is never told"} |
+| Calibration | logits of change / {self.temperatures.change:.3g}, \
+of classes / {self.temperatures.classes:.3g} |
+| Pixels on the ground | {resolution} |
+| Tile size | {tile} |
+| Licence of the weights | {self.licence or "not stated"} |
+
+## Classes
+
+| id | name | red, green, blue |
+| --- | --- | --- |
+{classes}
+
+## Scores
+
+{_tabulate(self.scores, "Not measured.")}
+
+## Training
+
+{_tabulate(self.training, "Not recorded.")}
+
+## Use
+
+```
+terradelta predict BEFORE AFTER --model FOLDER -o OUT
+```
+
+`FOLDER` is the folder of this file. `{CARD_FILE}` says the same for programs.
+"""
+
+
+def _read_range(numbers: list[float] | None) -> tuple[float, float] | None:
+    if numbers is None:
+        return None
+    least, most = (float(number) for number in numbers)
+    return least, most
+
+
+def _list(numbers: tuple[float, ...]) -> str:
+    return " ".join(f"{number:g}" for number in numbers)
+
+
+def _tabulate(rows: dict[str, Any], empty: str) -> str:
+    if not rows:
+        return empty
+    lines = "\n".join(f"| {key} | {_format(value)} |" for key, value in rows.items())
+    return f"| | |\n| --- | --- |\n{lines}"
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_format(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
