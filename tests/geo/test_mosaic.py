@@ -314,11 +314,44 @@ def test_stac_items_name_their_asset(write_raster, noise_CHW, tmp_path):
     single = tmp_path / "item.json"
     single.write_text(json.dumps(items[3].to_dict(include_self_link=False)))
     assert list_rasters(single) == expected[3:4]
-    with pytest.raises(RasterError, match="tile0 has no asset 'B04'; it has visual, thumbnail"):
-        list_rasters(f"{collection}#B04")
+    for asset in ("B04", "visual,B04"):
+        with pytest.raises(RasterError, match="tile0 has no asset 'B04'; it has visual, thumbnail"):
+            list_rasters(f"{collection}#{asset}")
     whole = write_raster("whole", noise_CHW)
     with RasterPair(whole, f"{collection}#visual", BANDS) as pair:
         assert (read_in_parts(pair, 64)[0] == noise_CHW).all()
+
+
+def test_stac_items_may_have_an_asset_for_each_band(write_raster, noise_CHW, tmp_path):
+    pystac = pytest.importorskip("pystac")
+    bands = [
+        cut_tiles(write_raster, noise_CHW[band : band + 1], prefix=name, colours=None)
+        for band, name in enumerate(BANDS)
+    ]
+    items = []
+    for number, files in enumerate(zip(*bands, strict=True)):
+        item = pystac.Item(f"tile{number}", None, None, _date(), {})
+        for name, path in zip(BANDS, files, strict=True):
+            item.add_asset(name, pystac.Asset(path.name, roles=["data"]))
+        items.append(item)
+    collection = tmp_path / "items.json"
+    collection.write_text(json.dumps(pystac.ItemCollection(items).to_dict()))
+    with pytest.raises(RasterError, match="none was chosen"):
+        list_rasters(collection)
+    whole = write_raster("whole", noise_CHW)
+    digests = set()
+    for names in (BANDS, BANDS[::-1]):
+        source = f"{collection}#{','.join(names)}"
+        with RasterPair(whole, source, BANDS) as pair:
+            order = [BANDS.index(name) for name in names]
+            assert (read_in_parts(pair, 64)[0] == noise_CHW[order]).all()
+            digests.add(describe_images(pair.datasets[1], source)["header_sha256"])
+    assert len(digests) == 2
+    # A list says the same.
+    listing = tmp_path / "after.txt"
+    lines = (" + ".join(path.name for path in files) for files in zip(*bands, strict=True))
+    listing.write_text("\n".join(lines))
+    assert list_rasters(listing) == list_rasters(f"{collection}#red,green,blue")
 
 
 def test_a_check_says_what_a_mosaic_is_made_of(write_raster, picture_CHW):

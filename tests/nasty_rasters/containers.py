@@ -6,12 +6,13 @@ import gzip
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.shutil import copy
 
 from .cases import Bench, Pair, draw_rgb, home, mapped
@@ -281,3 +282,64 @@ def served_by_http_with_vsicurl(bench: Bench) -> Pair:
     pair = _pair(bench)
     url = bench.exits.enter_context(serve(bench.folder))
     return replace(pair, after=f"/vsicurl/{url}/after.tif")
+
+
+def _write_bands(bench: Bench, rasters: Sequence[Raster], **profile) -> str:
+    """Write each raster's one band as a file and return what names them all."""
+    paths = [
+        bench.write(f"band{number}.tif", raster, **profile)
+        for number, raster in enumerate(rasters, start=1)
+    ]
+    return " + ".join(map(str, paths))
+
+
+@mapped
+def a_file_for_each_band(bench: Bench) -> Pair:
+    pair = _pair(bench)
+    after = [pair.truth[1].arrange(band) for band in range(3)]
+    return replace(pair, after=_write_bands(bench, after))
+
+
+@mapped
+def a_file_for_each_band_with_holes(bench: Bench) -> Pair:
+    pair = _pair(bench)
+    after = pair.truth[1].punch()
+    files = _write_bands(bench, [after.arrange(band) for band in range(3)], nodata=0)
+    return replace(pair, after=files, truth=(pair.truth[0], after))
+
+
+@mapped
+def a_file_for_each_band_and_a_mask_in_the_second(bench: Bench) -> Pair:
+    pair = _pair(bench)
+    after = pair.truth[1].punch()
+    files = [
+        bench.write(f"band{band}.tif", after.arrange(band), mask=band == 1) for band in range(3)
+    ]
+    return replace(pair, after=" + ".join(map(str, files)), truth=(pair.truth[0], after))
+
+
+@mapped
+def a_file_for_two_bands_and_alpha_and_one_for_the_third(bench: Bench) -> Pair:
+    pair = _pair(bench)
+    after = pair.truth[1].punch()
+    colours = ColorInterp.red, ColorInterp.green, ColorInterp.alpha
+    alpha_HW = after.valid_HW * 255
+    first = bench.write("rg.tif", after.arrange(0, 1), colours=colours, extra_HW=alpha_HW)
+    last = bench.write("b.tif", after.arrange(2), colours=(ColorInterp.blue,))
+    return replace(pair, after=f"{first} + {last}", truth=(pair.truth[0], after))
+
+
+@mapped
+def a_file_for_each_band_and_one_of_them_coarser(bench: Bench) -> Pair:
+    before, after = draw_rgb(home(), "before", 20), draw_rgb(PHASE, "after", 20)
+    half = PHASE.zoom(2, PHASE.width // 2, PHASE.height // 2)
+    coarse = draw_rgb(half, "after", 20).arrange(0)
+    files = _write_bands(bench, [coarse, after.arrange(1), after.arrange(2)])
+    # Laid on the pixels of the others and then on the map's, both bilinearly.
+    options = {"pixel_m": 20, "grey_levels": 6, "wrong_share": 0.03}
+    return Pair(bench.write("before.tif", before), files, (before, after), **options)
+
+
+@mapped
+def a_plus_in_the_name_of_a_file(bench: Bench) -> Pair:
+    return _pair(bench, "red + green + blue.tif")

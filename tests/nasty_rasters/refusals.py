@@ -13,6 +13,7 @@ import rasterio
 import shapely
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 from rasterio.shutil import copy
 
 from .cases import UTM, Bench, Refusal, draw_rgb, home, refused
@@ -335,3 +336,33 @@ def area_of_interest_on_rasters_without_crs(bench: Bench) -> Refusal:
     geopandas.GeoSeries([shapely.box(0, 0, 1, 1)], crs=4326).to_file(area)
     plain = Frame(None, Affine.identity(), 112, 96)
     return _refuse(bench, plain, plain, r"area\.gpkg", "no coordinate reference system", aoi=area)
+
+
+@refused
+def band_files_of_other_ground(bench: Bench) -> Refusal:
+    after = draw_rgb(home(), "after")
+    aside = draw_rgb(home().cut(1, 0), "after")
+    good, bad = bench.write("good.tif", after), bench.write("bad.tif", aside)
+    return _refuse_after(bench, f"{good} + {bad}", r"good\.tif and .*bad\.tif", r"EPSG:32633")
+
+
+@refused
+def a_band_file_that_is_missing(bench: Bench) -> Refusal:
+    good = bench.write("good.tif", draw_rgb(home(), "after"))
+    return _refuse_after(bench, f"{good} + {bench.folder}/absent.tif", r"absent\.tif cannot be")
+
+
+@refused
+def too_few_band_files(bench: Bench) -> Refusal:
+    after = draw_rgb(home(), "after")
+    files = [bench.write(f"{band}.tif", after.arrange(band)) for band in range(2)]
+    return _refuse_after(bench, " + ".join(map(str, files)), r"^[^<]*0\.tif \+ [^<]*1\.tif has the")
+
+
+@refused
+def too_few_bands_beside_alpha(bench: Bench) -> Refusal:
+    after = draw_rgb(home(), "after").arrange(0)
+    colours = ColorInterp.red, ColorInterp.alpha
+    opaque_HW = np.full(after.valid_HW.shape, 255)
+    file = bench.write("after.tif", after, colours=colours, extra_HW=opaque_HW)
+    return _refuse_after(bench, file, r"^[^<]*after\.tif has the bands 1 red")

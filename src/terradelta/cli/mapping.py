@@ -69,8 +69,9 @@ def check(
     Exit code 0 when nothing fails, 2 otherwise.
 
     Args:
-        before: The earlier raster: a path, a URL, or anything else GDAL opens; or a mosaic: a .txt
-            file with one raster a line, or STAC items and the asset, items.json#visual.
+        before: The earlier raster: a path, a URL, or anything else GDAL opens, or a file for each
+            band: "red.tif + green.tif + blue.tif"; or a mosaic: a .txt file with one raster a line,
+            or STAC items and the asset or assets, items.json#visual, items.json#red,green,blue.
         after: The later raster or mosaic.
         model: Model folder whose bands and values the pair is held against; the embedded model by
             default.
@@ -140,9 +141,10 @@ def predict(
     A run on rasters that was stopped goes on where it was when the same command is run again.
 
     Args:
-        before: The earlier raster (a path, a URL, or anything else GDAL opens); a mosaic (a .txt
-            file with one raster a line, the upper ones first, or STAC items and the asset,
-            items.json#visual); or a folder of images.
+        before: The earlier raster (a path, a URL, or anything else GDAL opens, or a file for each
+            band: "red.tif + green.tif + blue.tif"); a mosaic (a .txt file with one raster a line,
+            the upper ones first, or STAC items and the asset, items.json#visual, or the asset of
+            each band, items.json#red,green,blue); or a folder of images.
         after: The later raster or mosaic, or a folder of images with the same names.
         output: Folder to make; it appears whole or not at all.
         model: Model folder, or several that vote: M1,M2; the embedded model by default.

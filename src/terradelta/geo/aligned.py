@@ -32,6 +32,7 @@ from terradelta.geo.grid import Grid, allow_no_place, cut_window, shift_window
 from terradelta.geo.mosaic import Mosaic, Sheet
 from terradelta.geo.overview import warp_overview, warp_picture
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
+from terradelta.geo.virtual import name_raster
 
 LATTICE_POINTS = 21
 """Along each side of a window that is looked up on a sheet."""
@@ -85,7 +86,7 @@ class _AlignedRaster:
 
     def __init__(self, dataset: DatasetReader, bands: Sequence[int], grid: Grid):
         self._bands = list(bands)
-        self._name = dataset.name
+        self._name = name_raster(dataset)
         self._row_offset = self._column_offset = 0
         self._warped: WarpedVRT | None = None
         self.bytes_per_pixel = count_bytes(dataset.dtypes, bands)
@@ -96,7 +97,7 @@ class _AlignedRaster:
             self._dataset: DatasetReader | WarpedVRT = dataset
             return
         if len(set(map(repr, dataset.nodatavals))) > 1:
-            raise _refuse_uneven_nodata(dataset.name, ", ".join(map(str, dataset.nodatavals)))
+            raise _refuse_uneven_nodata(self._name, ", ".join(map(str, dataset.nodatavals)))
         self._source, self._grid = dataset, grid
         self._own = _face(own, grid)
         self._warped = open_warped(dataset, own, grid)

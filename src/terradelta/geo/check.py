@@ -27,6 +27,7 @@ from terradelta.geo.pair import Images, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale, measure_pixel_size
 from terradelta.geo.source import Bands, describe_bands, has_false_alpha, open_raster
+from terradelta.geo.virtual import name_raster
 
 LEVELS = ("OK", "WARN", "FAIL")
 SAMPLES_PER_SIDE = 6
@@ -217,7 +218,7 @@ def _check_layout(*datasets: Images) -> Iterator[Finding]:
                 "layout",
                 "WARN",
                 f"{date} is a large file in strips of {columns} x {rows} px, slow to read in parts",
-                f"gdal_translate -of COG {dataset.name} tiled.tif",
+                f"gdal_translate -of COG {name_raster(dataset)} tiled.tif",
             )
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -19,7 +20,7 @@ from rasterio.io import DatasetReader
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place
-from terradelta.geo.listing import is_remote, locate
+from terradelta.geo.listing import is_remote, locate, split_files
 from terradelta.geo.source import describe_bands, describe_source, open_header, open_source
 
 FETCHED_AT_ONCE = 32
@@ -73,7 +74,7 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
     with allow_no_place(), ThreadPoolExecutor(FETCHED_AT_ONCE, "headers") as pool:
         for first in range(0, len(paths), FETCHED_AT_ONCE):
             part = paths[first : first + FETCHED_AT_ONCE]
-            list(pool.map(_fetch, filter(is_remote, part)))
+            list(pool.map(_fetch, filter(is_remote, chain.from_iterable(map(split_files, part)))))
             headers += [_read_header(path, _stamp(path)) for path in part]
     return headers
 
@@ -97,16 +98,14 @@ def _fetch(path: str):
         dataset.read(1)
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
-    """Return what changes with a file; of remote ones GDAL itself remembers what they were."""
-    if not Path(path).is_file():
-        return None
-    status = Path(path).stat()
-    return status.st_mtime_ns, status.st_size
+def _stamp(path: str) -> tuple[tuple[int, int], ...]:
+    """Return what changes with a raster; of remote ones GDAL itself remembers what they were."""
+    statuses = (Path(file).stat() for file in split_files(path) if Path(file).is_file())
+    return tuple((status.st_mtime_ns, status.st_size) for status in statuses)
 
 
 @lru_cache(MAX_REMEMBERED)
-def _read_header(path: str, stamp: tuple[int, int] | None) -> Header:
+def _read_header(path: str, stamp: tuple[tuple[int, int], ...]) -> Header:
     with open_header(path) as raw:
         is_plain = raw.crs is not None and ColorInterp.palette not in raw.colorinterp
         if is_plain:

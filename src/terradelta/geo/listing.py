@@ -16,6 +16,8 @@ LIST_ENDINGS = (".txt", ".lst")
 STAC_ENDINGS = (".json", ".geojson")
 OBJECT_STORES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 """GDAL's own access, which finds credentials in the environment and needs no other package."""
+BAND_JOINER = " + "
+"""Between files whose bands make one raster."""
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsioss", "/vsiswift", "/vsihdfs")
 
 
@@ -25,7 +27,9 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
     Args:
         source: A sequence of rasters; a text file (.txt, .lst) with one raster a line, relative to
             the file, blank lines and those with a leading # aside; or a STAC item or item
-            collection (.json, .geojson), the asset's name after a #: `items.json#visual`.
+            collection (.json, .geojson), the asset's name after a #, `items.json#visual`, or one
+            for each band, `items.json#red,green,blue`. Each raster may be several files, see
+            `split_files`.
 
     Raises:
         RasterError: If the list cannot be read, is empty or lacks the asset.
@@ -88,16 +92,30 @@ def locate(path: str | Path) -> str:
     return f"/vsicurl/{location}" if scheme in ("http", "https") else location
 
 
+def split_files(path: str | Path) -> list[str]:
+    """Return the files whose bands make a raster: `red.tif + green.tif + blue.tif` are three."""
+    text = str(path)
+    is_one = BAND_JOINER not in text or text.startswith("<") or Path(text).is_file()
+    return [text] if is_one else text.split(BAND_JOINER)
+
+
 def is_remote(path: str | Path) -> bool:
-    """Return whether a raster is read over a network."""
-    return locate(path).startswith(REMOTE)
+    """Return whether a raster, or a file of its bands, is read over a network."""
+    return any(locate(file).startswith(REMOTE) for file in split_files(path))
 
 
 def resolve_beside(path: str, listing: str | Path) -> str:
-    """Return a path that stands in a file, relative ones being so to that file."""
-    if "://" in path or path.startswith(("/", "<")) or Path(path).is_absolute():
-        return path
-    return str(Path(listing).parent / path)
+    """Return a raster that stands in a file, relative paths being so to that file."""
+    folder = Path(listing).parent
+    beside = str(folder / path)
+    if Path(beside).is_file():
+        return beside
+    return BAND_JOINER.join(
+        file
+        if "://" in file or file.startswith(("/", "<")) or Path(file).is_absolute()
+        else str(folder / file)
+        for file in split_files(path)
+    )
 
 
 def _split_asset(source: str) -> tuple[str, str | None]:
@@ -123,12 +141,14 @@ def _read_text(path: str) -> str:
 
 
 def _list_assets(path: str, asset: str | None) -> list[str]:
-    """Return where the asset of each item of a STAC file lies, in the file's order."""
-    paths = []
-    for item in _read_items(path):
-        found = item.assets[_choose_asset(item, asset, path)]
-        paths.append(resolve_beside(found.get_absolute_href() or found.href, path))
-    return paths
+    """Return the raster of each item of a STAC file, in the file's order."""
+    return [
+        BAND_JOINER.join(
+            resolve_beside(item.assets[name].get_absolute_href() or item.assets[name].href, path)
+            for name in _choose_assets(item, asset, path)
+        )
+        for item in _read_items(path)
+    ]
 
 
 def _read_items(path: str) -> list[Any]:
@@ -166,23 +186,28 @@ def _refuse(path: str, why: str) -> RasterError:
     )
 
 
-def _choose_asset(item: Any, asset: str | None, path: str) -> str:
-    if asset is not None and asset in item.assets:
-        return asset
+def _choose_assets(item: Any, asset: str | None, path: str) -> list[str]:
+    """Return the names of the assets that make an item's raster."""
     names = ", ".join(item.assets) or "none"
     if asset is not None:
-        raise RasterError(
-            f"{path}: item {item.id} has no asset {asset!r}; it has {names}",
-            fix=f"name one that every item has: {path}#ASSET",
-        )
+        chosen = [asset] if asset in item.assets else asset.split(",")
+        for name in chosen:
+            if name not in item.assets:
+                raise RasterError(
+                    f"{path}: item {item.id} has no asset {name!r}; it has {names}",
+                    fix=f"name one that every item has, {path}#ASSET, or one for each band, "
+                    f"{path}#RED,GREEN,BLUE",
+                )
+        return chosen
     data = [name for name, found in item.assets.items() if "data" in (found.roles or ())]
     candidates = data or list(item.assets)
     if len(candidates) != 1:
         raise RasterError(
             f"{path}: item {item.id} has the assets {names}, and none was chosen",
-            fix=f"name one: {path}#{candidates[0] if candidates else 'ASSET'}",
+            fix=f"name one, {path}#{candidates[0] if candidates else 'ASSET'}, or one for each "
+            f"band, separated by commas",
         )
-    return candidates[0]
+    return candidates
 
 
 def _require_rasters(paths: list[str], name: str) -> list[str]:

@@ -23,6 +23,7 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.source import Bands, select_bands
+from terradelta.geo.virtual import name_raster
 
 Images = DatasetReader | Mosaic
 
@@ -197,9 +198,10 @@ def _overlap(before: Images, after: Images, choice: str | float) -> Grid:
     """Return the chosen grid, cut to what both rasters cover."""
     if (before.crs is None) != (after.crs is None):
         without, other = (before, after) if before.crs is None else (after, before)
+        name = name_raster(without)
         raise RasterError(
-            f"{without.name} has no coordinate reference system, {other.name} has {other.crs}",
-            fix=f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {without.name}",
+            f"{name} has no coordinate reference system, {name_raster(other)} has {other.crs}",
+            fix=f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {name}",
         )
     crs, pixel_size = parse_grid(choice)
     if crs is not None:
@@ -208,8 +210,9 @@ def _overlap(before: Images, after: Images, choice: str | float) -> Grid:
     before_grid, after_grid = Grid.of(before), Grid.of(after)
     if before.crs is None and not before_grid.same_as(after_grid):
         raise RasterError(
-            f"neither raster has a coordinate reference system and they differ: {before.name} is "
-            f"{before.width} x {before.height}, {after.name} is {after.width} x {after.height}",
+            "neither raster has a coordinate reference system and they differ: "
+            f"{name_raster(before)} is {before.width} x {before.height}, "
+            f"{name_raster(after)} is {after.width} x {after.height}",
             fix="georeference both, or cut them to the same pixels",
         )
     if pixel_size is not None:
@@ -221,24 +224,25 @@ def _overlap(before: Images, after: Images, choice: str | float) -> Grid:
 
 def _share_ground(before: Images, after: Images, crs: CRS, pixel_size: float) -> Grid:
     """Return the grid of a CRS over what the bounds of both rasters share."""
+    names = name_raster(before), name_raster(after)
     if before.crs is None:
         raise RasterError(
-            f"{before.name} and {after.name} have no coordinate reference system, so the map "
-            f"cannot have {crs}",
+            f"{' and '.join(names)} have no coordinate reference system, so the map cannot have "
+            f"{crs}",
             fix="georeference both, or leave --grid out",
         )
     edges = np.array([_find_bounds(images, crs) for images in (before, after)])
     if not np.isfinite(edges).all():
         raise RasterError(
-            f"{crs} cannot show all of {before.name} and {after.name}",
+            f"{crs} cannot show all of {' and '.join(names)}",
             fix="give a CRS of their part of the world: --grid EPSG:CODE@SIZE",
         )
     left, bottom = edges[:, :2].max(axis=0).tolist()
     right, top = edges[:, 2:].min(axis=0).tolist()
     if left >= right or bottom >= top:
         raise RasterError(
-            f"the two rasters do not overlap: in {crs} {before.name} covers {tuple(edges[0])} and "
-            f"{after.name} {tuple(edges[1])}",
+            f"the two rasters do not overlap: in {crs} {names[0]} covers {tuple(edges[0])} and "
+            f"{names[1]} {tuple(edges[1])}",
             fix="give two rasters of the same place",
         )
     return Grid.spanning(crs, pixel_size, (left, bottom, right, top))

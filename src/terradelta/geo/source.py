@@ -12,16 +12,15 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
-from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -29,7 +28,14 @@ from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import allow_no_place, cut_window
-from terradelta.geo.listing import is_remote, locate
+from terradelta.geo.listing import is_remote, locate, split_files
+from terradelta.geo.virtual import (
+    drop_alpha,
+    expand_palette,
+    name_raster,
+    open_virtual,
+    stack_bands,
+)
 
 Bands = Sequence[int | str]
 
@@ -87,15 +93,13 @@ def open_source(path: str | Path, bands: Bands | None = None) -> Iterator[Datase
     # Closed and not entered: rasterio's own contexts must end in the thread that began them.
     with closing(open_raster(path)) as dataset:
         if _is_paletted(dataset):
-            with _open_virtual(dataset, _expand_palette(dataset)) as expanded:
+            with open_virtual(dataset, expand_palette(dataset)) as expanded:
                 yield expanded
         elif _needs_reference(dataset):
             with closing(_reference(dataset)) as referenced:
                 yield referenced
         elif ColorInterp.alpha in dataset.colorinterp:
-            with _open_virtual(
-                dataset, _drop_alpha(dataset), *_choose_mask(dataset, bands)
-            ) as plain:
+            with open_virtual(dataset, drop_alpha(dataset), *_choose_mask(dataset, bands)) as plain:
                 yield plain
         else:
             yield dataset
@@ -109,10 +113,11 @@ def require_plain(dataset: Described, bands: Sequence[int]):
     """
     kinds = [dataset.dtypes[band - 1] for band in bands]
     if len(set(kinds)) > 1 or kinds[0].startswith("complex"):
+        name = name_raster(dataset)
         raise RasterError(
-            f"{dataset.name} holds {', '.join(kinds)} in bands {', '.join(map(str, bands))}",
-            fix=f"make them one real type, for example: gdal_translate -ot Float32 {dataset.name} "
-            "plain.tif",
+            f"{name} holds {', '.join(kinds)} in bands {', '.join(map(str, bands))}",
+            fix="make them one real type, for example: "
+            f"gdal_translate -ot Float32 {name} plain.tif",
         )
 
 
@@ -154,7 +159,8 @@ def select_bands(
     if len(data_bands) == len(band_names) and all(map(_says_nothing, data_bands.values())):
         return list(data_bands)
     raise RasterError(
-        f"{dataset.name} has the bands {_list(known)}, and the model needs {', '.join(band_names)}",
+        f"{name_raster(dataset)} has the bands {_list(known)}, and the model needs "
+        f"{', '.join(band_names)}",
         fix=f"say which they are, for example --bands "
         f"{','.join(str(n + 1) for n in range(len(band_names)))}",
     )
@@ -180,6 +186,10 @@ def has_false_alpha(dataset: DatasetReader, bands: Bands | None = None) -> bool:
     return bool(np.isin(values, (0, *opaque)).mean() < OPAQUE_SHARE)
 
 
+def _has_true_alpha(dataset: DatasetReader) -> bool:
+    return ColorInterp.alpha in dataset.colorinterp and not has_false_alpha(dataset)
+
+
 def _spread_windows(dataset: DatasetReader):
     size = min(ALPHA_PROBE_SIZE_PX, dataset.width, dataset.height)
     for row in np.linspace(0, dataset.height - size, ALPHA_PROBES).astype(int):
@@ -194,7 +204,7 @@ def _find_band(dataset: Described, known: dict[int, str], band: int | str) -> in
         if candidate == number or (number is None and name == text):
             return candidate
     raise RasterError(
-        f"{dataset.name} has no band {band}; it has {_list(known)}",
+        f"{name_raster(dataset)} has no band {band}; it has {_list(known)}",
         fix="name bands that the raster has with --bands, by number from 1 or by name",
     )
 
@@ -223,6 +233,15 @@ def open_header(path: str | Path) -> DatasetReader:
     Raises:
         RasterError: If it cannot be opened or holds no bands.
     """
+    files = split_files(path)
+    if len(files) == 1:
+        return _open_file(files[0])
+    with ExitStack() as opened:
+        datasets = [opened.enter_context(closing(_open_file(file))) for file in files]
+        return stack_bands(datasets, files, list(map(_has_true_alpha, datasets)))
+
+
+def _open_file(path: str) -> DatasetReader:
     location = locate(path)
     archive = next((a for end, a in ARCHIVES.items() if location.lower().endswith(end)), None)
     if archive is not None and Path(location).is_file():
@@ -270,7 +289,7 @@ def read_pixels(
         RasterError: If the pixels cannot be read.
     """
     shape = shape or (int(window.height), int(window.width))
-    name = name or dataset.name
+    name = name or name_raster(dataset)
     pauses_seconds = list(READ_PAUSES_SECONDS if is_remote(name) else ())
     while True:
         try:
@@ -299,11 +318,11 @@ def read_pixels(
 
 def _forget(name: str):
     """Have GDAL forget what it has fetched of a raster: it keeps answers that were broken off."""
-    location = locate(name)
-    uncached = rasterio.Env(CPL_VSIL_CURL_NON_CACHED=location)
-    with suppress(RasterioError), allow_no_place(), uncached:
-        # What is opened so is dropped when it is closed.
-        rasterio.open(location, sharing=False).close()
+    for location in map(locate, split_files(name)):
+        uncached = rasterio.Env(CPL_VSIL_CURL_NON_CACHED=location)
+        with suppress(RasterioError), allow_no_place(), uncached:
+            # What is opened so is dropped when it is closed.
+            rasterio.open(location, sharing=False).close()
 
 
 def _read_mask(
@@ -333,15 +352,17 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
         "nodata": None if dataset.nodata is None else repr(dataset.nodata),
     }
     digest = hashlib.sha256(json.dumps([facts, dataset.tags()], sort_keys=True).encode())
-    size_bytes = None
-    if Path(path).is_file():
-        size_bytes = Path(path).stat().st_size
-        with Path(path).open("rb") as file:
-            digest.update(file.read(HEADER_BYTES))
+    files = split_files(path)
+    if len(files) > 1:
+        digest.update(json.dumps([Path(file).name for file in files]).encode())
+    local = [Path(file) for file in files if Path(file).is_file()]
+    for file in local:
+        with file.open("rb") as opened:
+            digest.update(opened.read(HEADER_BYTES))
     return {
         "path": str(path),
         **facts,
-        "size_bytes": size_bytes,
+        "size_bytes": sum(file.stat().st_size for file in local) if local else None,
         "header_sha256": digest.hexdigest(),
     }
 
@@ -374,72 +395,9 @@ def _reference(dataset: DatasetReader) -> WarpedVRT:
         ) from error
 
 
-def _expand_palette(dataset: DatasetReader) -> str:
-    return "".join(
-        f'<VRTRasterBand dataType="Byte" band="{number}"><ColorInterp>{colour}</ColorInterp>'
-        f"<ComplexSource>{_source(dataset, '1')}"
-        f"<ColorTableComponent>{number}</ColorTableComponent></ComplexSource></VRTRasterBand>"
-        for number, colour in enumerate(("Red", "Green", "Blue"), start=1)
-    )
-
-
-def _drop_alpha(dataset: DatasetReader) -> str:
-    kinds = {"uint8": "Byte", "int8": "Int8"}
-    bands = []
-    for number, (kind, colour, text) in enumerate(
-        zip(dataset.dtypes, dataset.colorinterp, dataset.descriptions, strict=True), start=1
-    ):
-        name = "Undefined" if colour == ColorInterp.alpha else colour.name.capitalize()
-        described = f"<Description>{escape(text)}</Description>" if text else ""
-        bands.append(
-            f'<VRTRasterBand dataType="{kinds.get(kind, kind.capitalize().replace("Ui", "UI"))}" '
-            f'band="{number}">{described}<ColorInterp>{name}</ColorInterp>'
-            f"<SimpleSource>{_source(dataset, str(number))}</SimpleSource></VRTRasterBand>"
-        )
-    return "".join(bands)
-
-
 def _choose_mask(dataset: DatasetReader, bands: Bands | None) -> tuple[str, float | None]:
     """Return what masks a raster with an alpha band: that band, or at least its nodata value."""
     if has_false_alpha(dataset, bands):
         return "", dataset.nodata
     # GDAL takes alpha for a mask only where it is the second or the fourth band.
     return str(dataset.colorinterp.index(ColorInterp.alpha) + 1), None
-
-
-def _source(dataset: DatasetReader, band: str) -> str:
-    # A rasterio URI such as zip://a.zip!b.tif is not GDAL's name of the file.
-    is_uri = "://" in dataset.name and dataset.files
-    name = dataset.files[0] if is_uri else dataset.name
-    if Path(name).is_file():
-        name = str(Path(name).resolve())
-    return f"<SourceFilename>{escape(name)}</SourceFilename><SourceBand>{band}</SourceBand>"
-
-
-@contextmanager
-def _open_virtual(
-    dataset: DatasetReader, bands_xml: str, mask_band: str = "mask,1", nodata: float | None = None
-) -> Iterator[DatasetReader]:
-    """Open a virtual raster of these bands with the place and a mask of the dataset."""
-    transform = ", ".join(repr(number) for number in dataset.transform.to_gdal())
-    place = f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>" if dataset.crs else ""
-    if not dataset.transform.is_identity:
-        place += f"<GeoTransform>{transform}</GeoTransform>"
-    if nodata is not None:
-        value = f"<NoDataValue>{nodata!r}</NoDataValue>"
-        bands_xml = bands_xml.replace("<ColorInterp>", f"{value}<ColorInterp>")
-    is_masked = MaskFlags.all_valid not in dataset.mask_flag_enums[0]
-    mask = ""
-    if mask_band.isdigit() or (mask_band and is_masked):
-        mask = (
-            '<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource>'
-            f"{_source(dataset, mask_band)}</SimpleSource></VRTRasterBand></MaskBand>"
-        )
-    xml = (
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
-        f"{place}{bands_xml}{mask}</VRTDataset>"
-    )
-    with allow_no_place():
-        virtual = rasterio.open(xml)
-    with closing(virtual):
-        yield virtual

@@ -26,6 +26,7 @@ from terradelta.geo.pair import PairWindow, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale
 from terradelta.geo.source import Bands
+from terradelta.geo.virtual import name_raster
 from terradelta.predict.engine import Predictor
 from terradelta.predict.job import Job, describe_grid, describe_plan
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_memory
@@ -335,7 +336,7 @@ def guard_range(
         pixels = pair.read(window)
         for dataset, image_CHW in zip(pair.datasets, pixels[:2], strict=True):
             if image_CHW.dtype != np.uint8 and pixels.valid_HW.any():
-                _require_range(dataset.name, image_CHW[:, pixels.valid_HW], largest_value)
+                _require_range(name_raster(dataset), image_CHW[:, pixels.valid_HW], largest_value)
         return pixels
 
     return read

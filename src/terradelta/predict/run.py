@@ -76,10 +76,11 @@ def predict(
     `shard`, `engine` and `picture` are for rasters only.
 
     Args:
-        before: The earlier raster (a path, URL, `/vsi...` path or anything else GDAL opens); a
-            mosaic (a list of rasters, a .txt file with one a line, or a STAC item collection with
-            the name of the asset, "items.json#visual"; the first listed lie on top); or a folder
-            of images.
+        before: The earlier raster (a path, URL, `/vsi...` path or anything else GDAL opens, or a
+            file for each band, "red.tif + green.tif + blue.tif"); a mosaic (a list of rasters, a
+            .txt file with one a line, or a STAC item collection with the name of the asset or of
+            each band's, "items.json#visual", "items.json#red,green,blue"; the first listed lie on
+            top); or a folder of images.
         after: The later raster or mosaic, or a folder of images with the same names.
         output: Folder to make; it appears whole or not at all.
         model: A model folder, or several that vote; the embedded model by default.
