@@ -17,6 +17,7 @@ from shapely.geometry import box
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.errors import OutputExistsError, RasterError
+from terradelta.geo.pair import RasterPair
 
 from .. import object_store
 from .small_blocks import MAPS, PROGRAM, TILE_SIZE_PX
@@ -209,6 +210,39 @@ def test_an_object_that_cannot_be_read_is_named_and_a_later_run_goes_on(
         assert again.returncode == 0, again.stderr
         assert store.failures > 4
     assert_same_maps(tmp_path / "out", whole.folder)
+
+
+def test_an_object_for_each_band_is_read_again_where_its_line_broke(scene, tmp_path, monkeypatch):
+    """One raster of three objects, window by window: each fourth answer breaks off."""
+    with rasterio.open(scene / "after.tif") as dataset:
+        image_CHW, valid_HW = dataset.read(), dataset.dataset_mask() > 0
+        profile = {**dataset.profile, "driver": "COG", "count": 1, "blocksize": 128}
+    with object_store.serve(tmp_path / "store") as store:
+        files = []
+        for number, band_HW in enumerate(image_CHW):
+            file = tmp_path / f"band{number}.tif"
+            with rasterio.open(file, "w", **_choose(profile)) as target:
+                target.write(band_HW, 1)
+                target.write_mask(valid_HW)
+            store.put(file, file.name)
+            files.append(f"s3://{object_store.BUCKET}/{file.name}")
+        for name, value in {**store.environment, "GDAL_HTTP_RETRY_DELAY": "0.1"}.items():
+            monkeypatch.setenv(name, value)
+        with RasterPair(scene / "before.tif", " + ".join(files), ("red", "green", "blue")) as pair:
+            store.fail(["short"], every=4)
+            for row in range(0, 330, 110):
+                part = pair.read(Window(0, row, 420, 110))
+                expected_HW = valid_HW[row : row + 110]
+                assert (part.valid_HW == expected_HW).all()
+                wrong_CHW = part.after_CHW != image_CHW[:, row : row + 110]
+                assert not (wrong_CHW & expected_HW).any()
+        assert store.failures
+
+
+def _choose(profile):
+    """Return what a COG of one band takes of a profile."""
+    kept = ("driver", "count", "blocksize", "width", "height", "dtype", "crs", "transform")
+    return {name: profile[name] for name in kept}
 
 
 def test_an_absent_object_is_named(predict, scene, tmp_path, monkeypatch):
