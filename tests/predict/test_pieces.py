@@ -1,6 +1,9 @@
 """A map cut into COGs with VRTs and STAC items is the map in one file."""
 
 import json
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from datetime import UTC, datetime
 from functools import partial
@@ -110,6 +113,37 @@ def test_everything_else_is_the_same(whole, cut):
     ]
     assert len(tables[0]) > 3
     assert tables[0] == tables[1]
+
+
+def test_a_killed_assembly_goes_on_after_the_pieces_it_had_finished(scene, cut, tmp_path):
+    output = tmp_path / "out"
+    assembled = tmp_path / "out.partial" / "assembled"
+    line = [sys.executable, "-m", "terradelta.cli", "predict", str(scene / "before.tif")]
+    line += [str(scene / "after.tif"), "-o", str(output), "--precision", "fp32"]
+    line += ["--cog-size", str(SIZE_PX)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while len(_list_pieces(assembled)) < 3:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.kill()
+    kept = _list_pieces(assembled)
+    assert kept
+    leftover = assembled / "cogs" / "r00000_c00000" / "change.unfinished.tif"
+    leftover.write_bytes(b"half")
+    (assembled / "summary.json").write_text("half")
+    subprocess.run(line, check=True, capture_output=True)
+    assert kept.items() <= _list_pieces(output).items()
+    files = [path.relative_to(cut) for path in cut.rglob("*.tif")]
+    assert sorted(files) == sorted(path.relative_to(output) for path in output.rglob("*.tif"))
+    assert_same_bytes(output, cut, [*files, "summary.json", "changes.gpkg"])
+
+
+def _list_pieces(folder):
+    """Return which file is which piece: writing one again makes another file."""
+    pieces = (folder / "cogs").glob("*/*.tif")
+    return {
+        str(path.relative_to(folder)): path.stat().st_ino for path in pieces if path.stem in NAMES
+    }
 
 
 def test_pieces_without_data_are_left_out(cut):

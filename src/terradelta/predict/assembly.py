@@ -40,7 +40,7 @@ from terradelta.outputs import replace_folder, write_json
 from terradelta.predict.job import Job
 from terradelta.predict.maps import MAP_LAYERS, describe_maps, find_band
 from terradelta.predict.pace import describe_runs
-from terradelta.predict.pieces import Pieces
+from terradelta.predict.pieces import Pieces, discard_unfinished
 from terradelta.predict.store import BlockLayers, BlockStore
 from terradelta.predict.transitions import TransitionSums
 
@@ -60,10 +60,9 @@ def assemble(job: Job) -> dict[str, Any]:
     started = time.monotonic()
     _require_complete(job)
     staged = job.folder / "assembled"
-    # What a killed run left of it is worthless.
-    for leftover in (staged, job.folder / "sieved"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    staged.mkdir()
+    discard_unfinished(staged)
+    shutil.rmtree(job.folder / "sieved", ignore_errors=True)
+    staged.mkdir(exist_ok=True)
     assembly = _Assembly(job, staged)
     summary = assembly.run()
     if job.request["parameters"]["picture"]:

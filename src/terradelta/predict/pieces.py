@@ -7,6 +7,7 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from terradelta.geo.cog import BLOCK_SIZE_PX, MapFormat, write_cog, write_virtua
 from terradelta.geo.grid import Grid, cut_window, shift_window
 from terradelta.geo.stac import describe_asset, describe_item
 from terradelta.outputs import write_json
-from terradelta.predict.maps import find_band
+from terradelta.predict.maps import MAP_LAYERS, find_band
 
 FOLDER = "cogs"
 ITEMS_FILE = "items.json"
@@ -39,6 +40,18 @@ class Piece(NamedTuple):
     def name(self) -> str:
         """Of its folder."""
         return f"r{self.row:05d}_c{self.column:05d}"
+
+
+def discard_unfinished(folder: Path):
+    """Remove what a killed assembly left in a folder, but the pieces that it had finished."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_file():
+            path.unlink()
+        elif path.name != FOLDER:
+            shutil.rmtree(path)
+    for path in (folder / FOLDER).glob("*/*"):
+        if path.suffix != ".tif" or path.stem not in MAP_LAYERS:
+            path.unlink()
 
 
 def check_piece_size(size_px: int | None) -> int | None:
@@ -162,8 +175,13 @@ class Pieces:
             (path, shift_window(window, -place.col_off, -place.row_off)) for path, window in parts
         ]
         path = self._path(piece, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_cog(path, self._grid.crop(place), moved, find_band(name), self._maps[name], tags)
+        # One that is there is whole, and the same: its blocks and the request are.
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            begun = path.with_name(f"{name}.unfinished.tif")
+            grid = self._grid.crop(place)
+            write_cog(begun, grid, moved, find_band(name), self._maps[name], tags)
+            begun.rename(path)
 
     def _path(self, piece: Piece, name: str) -> Path:
         return self._folder / FOLDER / piece.name / f"{name}.tif"
