@@ -11,6 +11,7 @@ import torch
 
 import terradelta as td
 from terradelta.models.published import list_published_keys
+from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.train.config import TrainConfig
 from tests.evaluate.area_estimation.maps import UTM, draw_map, draw_truth, label, write_prediction
 
@@ -136,7 +137,7 @@ def test_the_main_job_from_the_command_line(tmp_path):
         ("predict", "drawn/im1", "drawn/im2", "-o", "out", "-m", "run/last"),
         ("score", "out", "drawn", "--json"),
         ("score", "out", "drawn", "--protocol", "ual"),
-        ("info", "run/best"),
+        ("info", "run/best", "--json"),
         ("models",),
         ("evaluate", "run/last", "drawn", "--split", "all", "-o", "seen", "--calibrate"),
         ("evaluate", "run/last", "drawn", "--split", "all", "--against", "run/last", "--json"),
@@ -171,6 +172,12 @@ def test_the_main_job_from_the_command_line(tmp_path):
     assert added["added_px"] + added["disagreed_px"] == added["unlabelled_px"] > 0
     assert "# 5 pairs to train on, 1 for validation" in printed[13]
     assert difference.split()[1:3] == [f"{scored['fscd'] or 0:.4f}", "1.0000"]
+
+
+def test_info_without_a_model_is_the_card_of_the_embedded_one():
+    done = run("info")
+    assert done.stdout == (DEFAULT_MODEL / "README.md").read_text()
+    assert "## Where it fails\n\n- " in done.stdout
 
 
 def test_published_weights_are_converted_from_the_command_line(tmp_path):

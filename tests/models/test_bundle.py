@@ -38,6 +38,8 @@ def model():
         training={"data": "drawn scenes", "epochs": 3, "loss": {"ual": 0.5}},
         licence="CC0-1.0",
         scores={"validation, protocol second": {"miou": 0.71234567}},
+        strengths=("It finds ponds.",),
+        limits=("It takes shadows for ponds.",),
     )
 
 
@@ -150,6 +152,8 @@ def test_readme_tells_what_the_card_says(tmp_path, model):
         "CC0-1.0",
         "miou 0.7123",
         "| data | drawn scenes |",
+        "## What it is good at\n\n- It finds ponds.\n",
+        "## Where it fails\n\n- It takes shadows for ponds.\n",
     ):
         assert words in text
 

@@ -16,7 +16,8 @@ import terradelta as td
 from terradelta.classes import BINARY, ClassTable
 from terradelta.errors import ArgumentError, OutputError, OutputExistsError
 from terradelta.geo.grid import Grid
-from terradelta.models.bundle import Model, save_model
+from terradelta.models.bundle import Model, load_card, save_model
+from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.report import flow
 from terradelta.report.imagery import place_chip
 
@@ -124,6 +125,9 @@ def test_the_check_and_the_provenance_are_there(prediction, read_page):
     assert run["models"][0]["sha256"] in text
     assert f"terradelta {td.__version__}" in text
     assert "both EPSG:32632" in text
+    limits = load_card(DEFAULT_MODEL).limits
+    assert limits
+    assert all(limit in text for limit in limits)
 
 
 def test_without_a_crs_it_tells_pixels(mapper, read_page):

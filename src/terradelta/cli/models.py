@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from terradelta.cli.application import Output, Overwrite, Split, app
+from terradelta.cli.application import Json, Output, Overwrite, Split, app
 
 
 @app.command
@@ -115,12 +115,19 @@ def models():
 
 
 @app.command
-def info(model: Path, /):
-    """Show what a model folder says of itself.
+def info(model: Path | None = None, /, *, as_json: Json = False):
+    """Show what a model says of itself: what it is good at, where it fails, where it comes from.
 
     Args:
-        model: Model folder.
+        model: Model folder; the embedded model by default.
+        as_json: Print one JSON object.
     """
     from terradelta.models.bundle import load_card
+    from terradelta.predict.run import DEFAULT_MODEL
 
-    print(json.dumps(load_card(model).to_dict(), indent=2, ensure_ascii=False))
+    folder = model or DEFAULT_MODEL
+    card = load_card(folder)
+    if as_json:
+        print(json.dumps(card.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print(card.to_markdown(folder.resolve().name), end="")

@@ -141,6 +141,10 @@ class ModelCard:
     """Terms of the weights."""
     scores: dict[str, Any] = field(default_factory=dict)
     """Measured numbers, each under the name of its data and protocol."""
+    strengths: tuple[str, ...] = ()
+    """What it is good at and how that was measured, in sentences."""
+    limits: tuple[str, ...] = ()
+    """Where it fails, and where nobody has tried it, in sentences."""
 
     def __post_init__(self):
         bands = self.architecture.get("in_channels", 3)
@@ -203,6 +207,8 @@ class ModelCard:
                 # Folders of earlier versions have none.
                 "temperatures": Temperatures(**fields.get("temperatures", {})),
                 "resolution_m": _read_range(fields.get("resolution_m")),
+                "strengths": tuple(fields.get("strengths", ())),
+                "limits": tuple(fields.get("limits", ())),
             }
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -229,6 +235,16 @@ class ModelCard:
 
 A terradelta model for semantic change detection: it takes two co-registered images of one place and
 answers where the land cover changed, and from which class to which.
+
+## What it is good at
+
+{_itemise(self.strengths)}
+
+## Where it fails
+
+{_itemise(self.limits)}
+
+## What it is
 
 | | |
 | --- | --- |
@@ -277,6 +293,10 @@ def _read_range(numbers: list[float] | None) -> tuple[float, float] | None:
 
 def _list(numbers: tuple[float, ...]) -> str:
     return " ".join(f"{number:g}" for number in numbers)
+
+
+def _itemise(sentences: tuple[str, ...]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences) or "Not stated."
 
 
 def _tabulate(rows: dict[str, Any], empty: str) -> str:

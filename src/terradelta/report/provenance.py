@@ -43,6 +43,7 @@ def describe_models(models: list[dict[str, str]]) -> list[dict[str, Any]]:
                 "trained_on": None if card is None else card.training.get("data"),
                 "facts": [] if card is None else _describe_card(card),
                 "scores": {} if card is None else card.scores,
+                "limits": () if card is None else card.limits,
             }
         )
     return described

@@ -1,0 +1,43 @@
+"""Put what card.yaml says of the default model on its card.
+
+What a model is worth on real pairs is known after it is made, so `train.py` cannot say it. Weights
+that card.yaml does not speak of are left alone. Run: `python recipes/default/describe.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from terradelta.models.bundle import hash_model, load_card, replace_card
+from terradelta.predict.run import DEFAULT_MODEL
+
+CARD = Path(__file__).with_name("card.yaml")
+
+
+def main():
+    """Write the card."""
+    described = yaml.safe_load(CARD.read_text(encoding="utf-8"))
+    weights = hash_model(DEFAULT_MODEL)
+    if described["weights_sha256"] != weights:
+        sys.exit(
+            f"{CARD} describes other weights, {described['weights_sha256']}, than those of "
+            f"{DEFAULT_MODEL}, {weights}: measure these with `make real-pairs` first"
+        )
+    card = load_card(DEFAULT_MODEL)
+    replace_card(
+        DEFAULT_MODEL,
+        replace(
+            card,
+            strengths=tuple(described["strengths"]),
+            limits=tuple(described["limits"]),
+            training={**card.training, **described["training"]},
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
