@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections import defaultdict
@@ -43,6 +44,9 @@ from terradelta.predict.pace import describe_runs
 from terradelta.predict.pieces import Pieces, discard_unfinished
 from terradelta.predict.store import BlockLayers, BlockStore
 from terradelta.predict.transitions import TransitionSums
+
+MAX_PIECES_AT_ONCE = 8
+"""Each takes some 25 MB beside GDAL's cache."""
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +121,11 @@ class _Assembly:
             nodata=self._job.store.change_nodata,
             min_area_m2=self._parameters["min_area_m2"],
         )
+        # Nothing else runs while pieces are written.
+        at_once = 2 if self._pieces is None else min(os.cpu_count() or 1, MAX_PIECES_AT_ONCE)
         with (
             # GDAL's own threads take twice the processor time and no less time.
-            ThreadPoolExecutor(2, "maps") as maps,
+            ThreadPoolExecutor(at_once, "maps") as maps,
             PolygonWriter(vector_path, self._grid.crs) as writer,
         ):
             # Unless small patches are to go, the maps are what the blocks hold already; which
