@@ -178,7 +178,7 @@ def test_without_the_extra_the_error_names_it(folder):
     code = (
         "import sys, importlib.util\n"
         "found = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda n, *a: None if n == 'rio_tiler' else found(n, *a)\n"
+        "importlib.util.find_spec = lambda n, *a: None if n == 'morecantile' else found(n, *a)\n"
         "from terradelta.cli import main\n"
         f"main(['view', {str(folder)!r}, '--no-browser'])\n"
     )

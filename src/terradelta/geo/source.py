@@ -20,7 +20,7 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -329,6 +329,9 @@ def _read_mask(
     dataset: DatasetReader | WarpedVRT, window: Window, shape: tuple[int, int]
 ) -> np.ndarray:
     colours = dataset.colorinterp
+    if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
+        # GDAL would make it pixel by pixel, of the whole window however small `shape` is.
+        return np.full(shape, 255, np.uint8)
     if ColorInterp.alpha not in colours:
         return dataset.dataset_mask(window=window, out_shape=shape)
     # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.

@@ -47,7 +47,7 @@ def view(
             address of tiles.
         TerradeltaError: If the prediction or its rasters cannot be opened.
     """
-    for package in ("fastapi", "uvicorn", "rio_tiler"):
+    for package in ("fastapi", "uvicorn", "morecantile"):
         if importlib.util.find_spec(package) is None:
             raise ArgumentError(
                 f"the map viewer needs {package}, which is not installed",
