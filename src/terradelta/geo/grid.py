@@ -205,23 +205,18 @@ class Grid:
         """Return CRS coordinates of those of a lattice of this grid's points that `other` holds."""
         assert self.crs is not None
         assert other.crs is not None
-        steps = [step / LATTICE_PARTS for step in range(LATTICE_PARTS + 1)]
-        points = [
-            self.transform @ (column * self.width, row * self.height)
-            for row in steps
-            for column in steps
-        ]
-        turns = (0, 360, -360) if other.crs.is_geographic else (0,)
-        inside = []
-        for point, x, y in zip(
-            points, *transform(self.crs, other.crs, *zip(*points, strict=True)), strict=True
-        ):
-            for turn in turns:
-                column, row = ~other.transform @ (x + turn, y)
-                if 0 <= column <= other.width and 0 <= row <= other.height:
-                    inside.append(point)
-                    break
-        return [x for x, _ in inside], [y for _, y in inside]
+        steps = np.linspace(0, 1, LATTICE_PARTS + 1)
+        columns, rows = np.meshgrid(steps * self.width, steps * self.height)
+        points_2N = np.array(self.transform @ (columns.ravel(), rows.ravel()))  # pyright: ignore[reportOperatorIssue]
+        x, y = map(np.array, transform(self.crs, other.crs, *points_2N))
+        is_inside = np.zeros(len(x), bool)
+        for turn in (0, 360, -360) if other.crs.is_geographic else (0,):
+            column, row = ~other.transform @ (x + turn, y)  # pyright: ignore[reportOperatorIssue]
+            is_inside |= (
+                (column >= 0) & (column <= other.width) & (row >= 0) & (row <= other.height)
+            )
+        inside_x, inside_y = points_2N[:, is_inside].tolist()
+        return inside_x, inside_y
 
     def resample(self, pixel_size: float) -> Grid:
         """Return a north-up grid over this one, its pixels' edges at multiples of their size.

@@ -329,7 +329,9 @@ def _read_mask(
     dataset: DatasetReader | WarpedVRT, window: Window, shape: tuple[int, int]
 ) -> np.ndarray:
     colours = dataset.colorinterp
-    if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
+    # A WarpedVRT says that all is valid also where its nodata value is not.
+    is_plain = not isinstance(dataset, WarpedVRT)
+    if is_plain and all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
         # GDAL would make it pixel by pixel, of the whole window however small `shape` is.
         return np.full(shape, 255, np.uint8)
     if ColorInterp.alpha not in colours:

@@ -7,6 +7,7 @@ import logging
 import secrets
 import socket
 import threading
+import warnings
 import webbrowser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,6 +59,8 @@ def view(
     from terradelta.report.viewer.application import create_application
     from terradelta.report.viewer.result import Result
 
+    # rasterio keeps it from arrays that it warps, which fails where several threads do so at once.
+    warnings.filterwarnings("ignore", "Dataset has no geotransform", module=r"rasterio\.warp")
     _require_tiles(basemap)
     result = Result.load(folder, before=before, after=after)
     with _listen(port) as listener:

@@ -40,8 +40,6 @@ TILE_SIZE_PX = 512
 WEB_MERCATOR = CRS.from_epsg(3857)
 MERCATOR_TILES = morecantile.tms.get("WebMercatorQuad")
 WARP_TOLERANCE_PX = 0.01
-LATTICE_POINTS = 9
-"""Along each side of a tile, whose places on a raster are looked up."""
 MARGIN_STEPS = 2
 """Of pixels, read around a tile."""
 JPEG_QUALITY = 85
@@ -87,11 +85,17 @@ class RasterTiles:
             bounds: What it shows; see `place_tile`.
             bands: Numbers of the bands to read, from 1.
         """
+        tile = Grid(
+            WEB_MERCATOR,
+            from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX),
+            TILE_SIZE_PX,
+            TILE_SIZE_PX,
+        )
         with self._opened() as dataset:
             # The mask goes along as one more band.
             dtype = np.promote_types(dataset.dtypes[bands[0] - 1], np.uint8)
             tile_CHW = np.zeros((len(bands) + 1, TILE_SIZE_PX, TILE_SIZE_PX), dtype)
-            part = _find_part(dataset, bounds)
+            part = _find_part(dataset, tile)
             if part is not None:
                 window, step = part
                 shape = -(-int(window.height) // step), -(-int(window.width) // step)
@@ -103,7 +107,7 @@ class RasterTiles:
                     @ Affine.translation(window.col_off, window.row_off)
                     @ Affine.scale(window.width / shape[1], window.height / shape[0]),
                     src_crs=dataset.crs,
-                    dst_transform=from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX),
+                    dst_transform=tile.transform,
                     dst_crs=WEB_MERCATOR,
                     resampling=Resampling.nearest,
                     tolerance=WARP_TOLERANCE_PX,
@@ -111,29 +115,27 @@ class RasterTiles:
         return TilePixels(tile_CHW[:-1], tile_CHW[-1] > 0)
 
 
-def _find_part(dataset: DatasetReader, bounds: Bounds) -> tuple[Window, int] | None:
+def _find_part(dataset: DatasetReader, tile: Grid) -> tuple[Window, int] | None:
     """Return the window of a raster that a tile shows, and which pixels of it to read.
 
     Those are every first, second, fourth, ... along rows and columns, no coarser than the tile.
     Returns None where the tile shows nothing of the raster.
     """
-    left, bottom, right, top = bounds
-    xs, ys = np.meshgrid(
-        np.linspace(left, right, LATTICE_POINTS), np.linspace(bottom, top, LATTICE_POINTS)
-    )
-    points = np.array(transform(WEB_MERCATOR, dataset.crs, xs.ravel(), ys.ravel())[:2])
-    columns, rows = ~dataset.transform @ points[:, np.isfinite(points).all(axis=0)]
-    if not len(columns):
+    shown = Grid.of(dataset).find_window(tile)
+    if shown is None:
         return None
-    finer = min(np.ptp(columns), np.ptp(rows)) / TILE_SIZE_PX
+    finer = tile.pixel_size[0] / _mercator_pixel_size(dataset)
     step = 2 ** int(math.log2(max(1.0, finer)))
     edges = []
-    for places, size in ((columns, dataset.width), (rows, dataset.height)):
-        first = max(0, math.floor(places.min()) // step - MARGIN_STEPS) * step
-        last = min(size, (math.floor(places.max()) // step + 1 + MARGIN_STEPS) * step)
+    for start, length, size in (
+        (int(shown.col_off), int(shown.width), dataset.width),
+        (int(shown.row_off), int(shown.height), dataset.height),
+    ):
+        first = max(0, start // step - MARGIN_STEPS) * step
+        last = min(size, (-(-(start + length) // step) + MARGIN_STEPS) * step)
         edges.append((first, last - first))
     (column, width), (row, height) = edges
-    return (cut_window(column, row, width, height), step) if width > 0 < height else None
+    return cut_window(column, row, width, height), step
 
 
 class MosaicTiles:
