@@ -284,6 +284,17 @@ def served_by_http_with_vsicurl(bench: Bench) -> Pair:
     return replace(pair, after=f"/vsicurl/{url}/after.tif")
 
 
+@mapped
+def bands_at_signed_addresses_longer_than_a_file_name(bench: Bench) -> Pair:
+    pair = _pair(bench)
+    for band in range(3):
+        bench.write(f"band{band}.tif", pair.truth[1].arrange(band))
+    url = bench.exits.enter_context(serve(bench.folder))
+    signature = "s" * 300
+    after = " + ".join(f"{url}/band{band}.tif?signature={signature}" for band in range(3))
+    return replace(pair, before=f"{url}/before.tif?signature={signature}", after=after)
+
+
 def _write_bands(bench: Bench, rasters: Sequence[Raster], **profile) -> str:
     """Write each raster's one band as a file and return what names them all."""
     paths = [

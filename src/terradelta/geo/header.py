@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place
-from terradelta.geo.listing import is_remote, locate, split_files
+from terradelta.geo.listing import is_file, is_remote, locate, split_files
 from terradelta.geo.source import describe_bands, describe_source, open_header, open_source
 
 FETCHED_AT_ONCE = 32
@@ -100,7 +100,7 @@ def _fetch(path: str):
 
 def _stamp(path: str) -> tuple[tuple[int, int], ...]:
     """Return what changes with a raster; of remote ones GDAL itself remembers what they were."""
-    statuses = (Path(file).stat() for file in split_files(path) if Path(file).is_file())
+    statuses = (Path(file).stat() for file in split_files(path) if is_file(file))
     return tuple((status.st_mtime_ns, status.st_size) for status in statuses)
 
 

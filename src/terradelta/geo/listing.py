@@ -92,10 +92,18 @@ def locate(path: str | Path) -> str:
     return f"/vsicurl/{location}" if scheme in ("http", "https") else location
 
 
+def is_file(path: str | Path) -> bool:
+    """Return whether a raster is a file; a signed address may be too long to be asked for one."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def split_files(path: str | Path) -> list[str]:
     """Return the files whose bands make a raster: `red.tif + green.tif + blue.tif` are three."""
     text = str(path)
-    is_one = BAND_JOINER not in text or text.startswith("<") or Path(text).is_file()
+    is_one = BAND_JOINER not in text or text.startswith("<") or is_file(text)
     return [text] if is_one else text.split(BAND_JOINER)
 
 
@@ -108,7 +116,7 @@ def resolve_beside(path: str, listing: str | Path) -> str:
     """Return a raster that stands in a file, relative paths being so to that file."""
     folder = Path(listing).parent
     beside = str(folder / path)
-    if Path(beside).is_file():
+    if is_file(beside):
         return beside
     return BAND_JOINER.join(
         file
@@ -120,7 +128,7 @@ def resolve_beside(path: str, listing: str | Path) -> str:
 
 def _split_asset(source: str) -> tuple[str, str | None]:
     path, separator, asset = source.rpartition("#")
-    if separator and path.lower().endswith(STAC_ENDINGS) and not Path(source).is_file():
+    if separator and path.lower().endswith(STAC_ENDINGS) and not is_file(source):
         return path, asset
     return source, None
 

@@ -28,7 +28,7 @@ from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import allow_no_place, cut_window
-from terradelta.geo.listing import is_remote, locate, split_files
+from terradelta.geo.listing import is_file, is_remote, locate, split_files
 from terradelta.geo.virtual import (
     drop_alpha,
     expand_palette,
@@ -244,7 +244,7 @@ def open_header(path: str | Path) -> DatasetReader:
 def _open_file(path: str) -> DatasetReader:
     location = locate(path)
     archive = next((a for end, a in ARCHIVES.items() if location.lower().endswith(end)), None)
-    if archive is not None and Path(location).is_file():
+    if archive is not None and is_file(location):
         location = f"{archive}{Path(location).resolve()}"
     if is_remote(location):
         for name, value in NETWORK_SETTINGS.items():
@@ -360,7 +360,7 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
     files = split_files(path)
     if len(files) > 1:
         digest.update(json.dumps([Path(file).name for file in files]).encode())
-    local = [Path(file) for file in files if Path(file).is_file()]
+    local = [Path(file) for file in files if is_file(file)]
     for file in local:
         with file.open("rb") as opened:
             digest.update(opened.read(HEADER_BYTES))

@@ -19,7 +19,7 @@ from rasterio.io import DatasetReader
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place
-from terradelta.geo.listing import BAND_JOINER
+from terradelta.geo.listing import BAND_JOINER, is_file
 
 NAMESPACE = "TERRADELTA"
 """Of GDAL's metadata, where the name is kept."""
@@ -164,7 +164,7 @@ def _name_source(dataset: DatasetReader, band: str) -> str:
     # A rasterio URI such as zip://a.zip!b.tif is not GDAL's name of the file.
     is_uri = "://" in dataset.name and dataset.files
     name = dataset.files[0] if is_uri else dataset.name
-    if not name.startswith("<") and Path(name).is_file():
+    if not name.startswith("<") and is_file(name):
         name = str(Path(name).resolve())
     return f"<SourceFilename>{escape(name)}</SourceFilename><SourceBand>{band}</SourceBand>"
 
