@@ -85,12 +85,7 @@ class RasterTiles:
             bounds: What it shows; see `place_tile`.
             bands: Numbers of the bands to read, from 1.
         """
-        tile = Grid(
-            WEB_MERCATOR,
-            from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX),
-            TILE_SIZE_PX,
-            TILE_SIZE_PX,
-        )
+        tile = _divide(bounds)
         with self._opened() as dataset:
             # The mask goes along as one more band.
             dtype = np.promote_types(dataset.dtypes[bands[0] - 1], np.uint8)
@@ -113,6 +108,12 @@ class RasterTiles:
                     tolerance=WARP_TOLERANCE_PX,
                 )
         return TilePixels(tile_CHW[:-1], tile_CHW[-1] > 0)
+
+
+def _divide(bounds: Bounds) -> Grid:
+    """Return the pixels of a tile."""
+    transform = from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX)
+    return Grid(WEB_MERCATOR, transform, TILE_SIZE_PX, TILE_SIZE_PX)
 
 
 def _find_part(dataset: DatasetReader, tile: Grid) -> tuple[Window, int] | None:
@@ -155,8 +156,7 @@ class MosaicTiles:
 
     def read(self, bounds: Bounds, bands: list[int]) -> TilePixels:
         """Return the pixels of a tile; see `RasterTiles.read`."""
-        transform = from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX)
-        coarse = Grid(WEB_MERCATOR, transform, TILE_SIZE_PX, TILE_SIZE_PX)
+        coarse = _divide(bounds)
         # As many pixels as the images have, of which as many are read as the tile has.
         finer = min(MAX_FINER, max(1, int(coarse.pixel_size[0] / self._pixel_size_m)))
         side = TILE_SIZE_PX * finer
