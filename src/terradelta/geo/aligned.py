@@ -32,7 +32,7 @@ from terradelta.geo.grid import Grid, allow_no_place, cut_window, shift_window
 from terradelta.geo.mosaic import Mosaic, Sheet
 from terradelta.geo.overview import warp_overview, warp_picture
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
-from terradelta.geo.virtual import name_raster
+from terradelta.geo.virtual import name_gdal_type, name_raster
 
 LATTICE_POINTS = 21
 """Along each side of a window that is looked up on a sheet."""
@@ -42,7 +42,6 @@ MAX_SHEET_PIXELS = 32 * 1024**2
 """Of a sheet that are held at a time."""
 OVERVIEW_STEP = 2
 """From so many pixels of the grid on, that one of a picture is wide, the grid is left aside."""
-VRT_TYPES = {"uint8": "Byte", "int8": "Int8"}
 
 
 class Aligned(Protocol):
@@ -316,7 +315,7 @@ def _pose(
     """
     bands, height, width = image_CHW.shape
     dtype = image_CHW.dtype.name
-    kind = VRT_TYPES.get(dtype, dtype.capitalize().replace("Ui", "UI"))
+    kind = name_gdal_type(dtype)
     rectangle = (
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
         f'<DstRect xOff="{int(window.col_off)}" yOff="{int(window.row_off)}" '

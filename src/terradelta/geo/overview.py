@@ -29,15 +29,20 @@ OPAQUE = 100
 
 
 def warp_overview(
-    dataset: DatasetReader, own: Grid, bands: list[int], target: Grid
+    dataset: DatasetReader,
+    own: Grid,
+    bands: list[int],
+    target: Grid,
+    resampling: Resampling = Resampling.bilinear,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read a raster on a grid of pixels that are several times larger than its own.
+    """Read a raster on a grid of pixels as large as its own or larger.
 
     Args:
         dataset: The raster.
         own: Its pixels, with longitudes that run as the target's do.
         bands: Which to read, by number from 1.
         target: The pixels to read.
+        resampling: Of the decimated raster.
 
     Returns:
         The bands, (C, H, W) of the raster's own data type, and where they hold data, (H, W) bool.
@@ -51,22 +56,30 @@ def warp_overview(
         empty_CHW = np.zeros((len(bands), *shape), dataset.dtypes[bands[0] - 1])
         return empty_CHW, np.zeros(shape, bool)
     step = max(1.0, _measure_step(own.crop(needed), target))
+    if resampling == Resampling.nearest:
+        # The pixels of an overview as they are: the nearest of the nearest may lie far.
+        step = 2.0 ** int(math.log2(step))
     window = _widen(needed, math.ceil(MARGIN_PX * step), own)
     size = math.ceil(window.height / step), math.ceil(window.width / step)
     image_CHW, valid_HW = read_pixels(dataset, bands, window, size)
-    return warp_picture(image_CHW, valid_HW, own.crop(window).redivide(*size), target)
+    return warp_picture(image_CHW, valid_HW, own.crop(window).redivide(*size), target, resampling)
 
 
 def warp_picture(
-    image_CHW: np.ndarray, valid_HW: np.ndarray, own: Grid, target: Grid
+    image_CHW: np.ndarray,
+    valid_HW: np.ndarray,
+    own: Grid,
+    target: Grid,
+    resampling: Resampling = Resampling.bilinear,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a picture bilinearly to other pixels of about the same size.
+    """Resample a picture to other pixels of about the same size.
 
     Args:
         image_CHW: The picture.
         valid_HW: Where it holds data, bool.
         own: Its pixels, with longitudes that run as the target's do.
         target: The pixels to have it on.
+        resampling: How.
 
     Returns:
         It there, (C, H, W) of its own data type, and where it holds data, (H, W) bool.
@@ -81,7 +94,7 @@ def warp_picture(
         src_transform=own.transform,
         dst_crs=place or target.crs,
         dst_transform=target.transform,
-        resampling=Resampling.bilinear,
+        resampling=resampling,
         tolerance=WARP_TOLERANCE_PX,
         src_alpha=len(warped_CHW),
         dst_alpha=len(warped_CHW),

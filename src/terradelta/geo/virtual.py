@@ -35,6 +35,11 @@ def name_raster(raster: Any) -> str:
     return made_from or raster.name
 
 
+def name_gdal_type(dtype: str) -> str:
+    """Return what GDAL calls a data type of numpy's."""
+    return typename_fwd[dtype_rev[dtype]]
+
+
 @contextmanager
 def open_virtual(
     dataset: DatasetReader, bands_xml: str, mask_band: str = "mask,1", nodata: float | None = None
@@ -139,7 +144,7 @@ def _write_band(
     described = f"<Description>{escape(text)}</Description>" if text else ""
     value = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
     return (
-        f'<VRTRasterBand dataType="{typename_fwd[dtype_rev[kind]]}" band="{position}">'
+        f'<VRTRasterBand dataType="{name_gdal_type(kind)}" band="{position}">'
         f"{described}{value}<ColorInterp>{name}</ColorInterp>{source}</VRTRasterBand>"
     )
 

@@ -6,31 +6,29 @@ Legend of the array names: C bands, H rows, W columns.
 from __future__ import annotations
 
 import io
-import math
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import morecantile
 import numpy as np
-from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.transform import from_bounds
-from rasterio.warp import reproject, transform, transform_bounds
-from rasterio.windows import Window
+from rasterio.warp import transform, transform_bounds
 
 from terradelta.geo.aligned import align
 from terradelta.geo.cog import find_map
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.mosaic import Mosaic, open_images
+from terradelta.geo.overview import warp_overview
 from terradelta.geo.pair import Images
-from terradelta.geo.source import open_source, read_pixels, select_bands
+from terradelta.geo.source import open_source, select_bands
 from terradelta.geo.style import RAMP
 from terradelta.report.viewer.reduction import ZOOMS as REDUCED_ZOOMS
 from terradelta.report.viewer.reduction import Reduction
@@ -39,9 +37,6 @@ from terradelta.report.viewer.result import Result, open_map
 TILE_SIZE_PX = 512
 WEB_MERCATOR = CRS.from_epsg(3857)
 MERCATOR_TILES = morecantile.tms.get("WebMercatorQuad")
-WARP_TOLERANCE_PX = 0.01
-MARGIN_STEPS = 2
-"""Of pixels, read around a tile."""
 JPEG_QUALITY = 85
 WEBP_QUALITY = 85
 SAMPLE_SIZE_PX = 256
@@ -51,15 +46,8 @@ MAX_FINER = 4096
 
 Bounds = tuple[float, float, float, float]
 """Left, bottom, right, top in web-mercator metres."""
-
-
-class TilePixels(NamedTuple):
-    """What a raster shows in a tile."""
-
-    image_CHW: np.ndarray
-    """Stored values."""
-    valid_HW: np.ndarray
-    """Where they are data."""
+Tile = tuple[np.ndarray, np.ndarray]
+"""Stored values, (C, H, W), and where they are data, (H, W) bool."""
 
 
 class RasterTiles:
@@ -68,8 +56,8 @@ class RasterTiles:
     Several threads may ask at once: a GDAL dataset serves one thread at a time; opening one for
     each tile takes a tenth of the tile's time and leaves nothing to be closed.
 
-    The pixels around a tile are read from the overview that is just finer than the tile and warped
-    in memory: half the time of rio-tiler's way, which warps the file itself, the mask apart.
+    A tile is read decimated and warped in memory: half the time of rio-tiler's way, which warps the
+    file itself, the mask apart.
 
     Args:
         opened: Returns the raster, opened, as a context manager.
@@ -78,65 +66,22 @@ class RasterTiles:
     def __init__(self, opened: Callable[[], AbstractContextManager[DatasetReader]]):
         self._opened = opened
 
-    def read(self, bounds: Bounds, bands: list[int]) -> TilePixels:
-        """Return the pixels of a tile.
+    def read(self, bounds: Bounds, bands: list[int]) -> Tile:
+        """Return the pixels of a tile and where they are data.
 
         Args:
             bounds: What it shows; see `place_tile`.
             bands: Numbers of the bands to read, from 1.
         """
-        tile = _divide(bounds)
         with self._opened() as dataset:
-            # The mask goes along as one more band.
-            dtype = np.promote_types(dataset.dtypes[bands[0] - 1], np.uint8)
-            tile_CHW = np.zeros((len(bands) + 1, TILE_SIZE_PX, TILE_SIZE_PX), dtype)
-            part = _find_part(dataset, tile)
-            if part is not None:
-                window, step = part
-                shape = -(-int(window.height) // step), -(-int(window.width) // step)
-                image_CHW, valid_HW = read_pixels(dataset, bands, window, shape)
-                reproject(
-                    np.concatenate([image_CHW, valid_HW[None]]).astype(dtype),
-                    tile_CHW,
-                    src_transform=dataset.transform
-                    @ Affine.translation(window.col_off, window.row_off)
-                    @ Affine.scale(window.width / shape[1], window.height / shape[0]),
-                    src_crs=dataset.crs,
-                    dst_transform=tile.transform,
-                    dst_crs=WEB_MERCATOR,
-                    resampling=Resampling.nearest,
-                    tolerance=WARP_TOLERANCE_PX,
-                )
-        return TilePixels(tile_CHW[:-1], tile_CHW[-1] > 0)
+            own = Grid.of(dataset)
+            return warp_overview(dataset, own, bands, _divide(bounds), Resampling.nearest)
 
 
 def _divide(bounds: Bounds) -> Grid:
     """Return the pixels of a tile."""
     transform = from_bounds(*bounds, TILE_SIZE_PX, TILE_SIZE_PX)
     return Grid(WEB_MERCATOR, transform, TILE_SIZE_PX, TILE_SIZE_PX)
-
-
-def _find_part(dataset: DatasetReader, tile: Grid) -> tuple[Window, int] | None:
-    """Return the window of a raster that a tile shows, and which pixels of it to read.
-
-    Those are every first, second, fourth, ... along rows and columns, no coarser than the tile.
-    Returns None where the tile shows nothing of the raster.
-    """
-    shown = Grid.of(dataset).find_window(tile)
-    if shown is None:
-        return None
-    finer = tile.pixel_size[0] / _mercator_pixel_size(dataset)
-    step = 2 ** int(math.log2(max(1.0, finer)))
-    edges = []
-    for start, length, size in (
-        (int(shown.col_off), int(shown.width), dataset.width),
-        (int(shown.row_off), int(shown.height), dataset.height),
-    ):
-        first = max(0, start // step - MARGIN_STEPS) * step
-        last = min(size, (-(-(start + length) // step) + MARGIN_STEPS) * step)
-        edges.append((first, last - first))
-    (column, width), (row, height) = edges
-    return cut_window(column, row, width, height), step
 
 
 class MosaicTiles:
@@ -154,7 +99,7 @@ class MosaicTiles:
         self._lock = threading.Lock()
         self._pixel_size_m = _mercator_pixel_size(mosaic)
 
-    def read(self, bounds: Bounds, bands: list[int]) -> TilePixels:
+    def read(self, bounds: Bounds, bands: list[int]) -> Tile:
         """Return the pixels of a tile; see `RasterTiles.read`."""
         coarse = _divide(bounds)
         # As many pixels as the images have, of which as many are read as the tile has.
@@ -167,7 +112,7 @@ class MosaicTiles:
             image_CHW, valid_HW = aligned.read(
                 cut_window(0, 0, side, side), (TILE_SIZE_PX, TILE_SIZE_PX)
             )
-        return TilePixels(image_CHW, valid_HW)
+        return image_CHW, valid_HW
 
 
 class ImageTiles:
@@ -247,7 +192,7 @@ class ChangeTiles:
             self.max_zoom = _find_max_zoom(dataset)
         self._tiles = RasterTiles(lambda: open_map(path))
 
-    def read(self, tile: tuple[int, int, int]) -> TilePixels:
+    def read(self, tile: tuple[int, int, int]) -> Tile:
         """Return the transitions in a tile."""
         return self._tiles.read(place_tile(tile), [1])
 
@@ -280,14 +225,14 @@ class ConfidenceTiles:
         return _paint(self._tiles.read(place_tile(tile), [1]), self._palette_N4)
 
 
-def _paint(pixels: TilePixels, palette_N4: np.ndarray) -> bytes:
+def _paint(tile: Tile, palette_N4: np.ndarray) -> bytes:
     """Return a band in the colours (red, green, blue, alpha) of its values, as PNG.
 
     Values beyond the palette and pixels without data are clear.
     """
-    values_HW = pixels.image_CHW[0]
+    (values_HW,), valid_HW = tile
     clear = len(palette_N4)
-    values_HW = np.where(~pixels.valid_HW | (values_HW > clear), clear, values_HW)
+    values_HW = np.where(~valid_HW | (values_HW > clear), clear, values_HW)
     palette_N4 = np.vstack([palette_N4, np.zeros((1, 4), dtype=np.uint8)])
     if len(palette_N4) > 256:
         return _encode(Image.fromarray(palette_N4[values_HW]), "png", compress_level=1)
