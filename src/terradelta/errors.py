@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from terradelta.redaction import redact
+
 
 class TerradeltaError(Exception):
     """Base of every error that is the input's and not the program's; the CLI exits with 2.
+
+    Addresses in it are without their secrets.
 
     Args:
         problem: What is wrong, naming the file and both values that disagree.
@@ -12,6 +16,7 @@ class TerradeltaError(Exception):
     """
 
     def __init__(self, problem: str, fix: str):
+        problem, fix = redact(problem), redact(fix)
         # Both in args, so that the error survives pickling between processes.
         super().__init__(problem, fix)
         self.problem = problem

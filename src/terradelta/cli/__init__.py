@@ -11,9 +11,17 @@ from cyclopts import CycloptsError
 from terradelta.cli import areas, datasets, learning, mapping, models, viewing
 from terradelta.cli.application import app
 from terradelta.errors import TerradeltaError
+from terradelta.redaction import redact
 from terradelta.train.config import TrainConfig
 
 __all__ = ["app", "areas", "datasets", "learning", "main", "mapping", "models", "viewing"]
+
+
+class _Redacted(logging.Formatter):
+    """Log lines without the secrets that addresses carry; GDAL's warnings name some."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def _load_recipe(arguments: Sequence[str]):
@@ -32,7 +40,9 @@ def _load_recipe(arguments: Sequence[str]):
 def main(arguments: Sequence[str] | None = None):
     """Run the command line; the exit code is 2 for what the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log = logging.StreamHandler()
+    log.setFormatter(_Redacted("%(message)s"))
+    logging.basicConfig(handlers=[log])
     logging.getLogger("terradelta").setLevel(logging.INFO)
     try:
         if arguments[:1] == ["train"]:

@@ -28,6 +28,7 @@ from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale, measure_pixel_size
 from terradelta.geo.source import Bands, describe_bands, has_false_alpha, open_raster
 from terradelta.geo.virtual import name_raster
+from terradelta.redaction import redact
 
 LEVELS = ("OK", "WARN", "FAIL")
 SAMPLES_PER_SIDE = 6
@@ -188,7 +189,7 @@ def _check_crs(before: Images, after: Images) -> Finding:
             values,
         )
     if None in names:
-        without = (before, after)[names.index(None)].name
+        without = redact(name_raster((before, after)[names.index(None)]))
         return Finding(
             "crs",
             "FAIL",
@@ -218,7 +219,7 @@ def _check_layout(*datasets: Images) -> Iterator[Finding]:
                 "layout",
                 "WARN",
                 f"{date} is a large file in strips of {columns} x {rows} px, slow to read in parts",
-                f"gdal_translate -of COG {name_raster(dataset)} tiled.tif",
+                f"gdal_translate -of COG {redact(name_raster(dataset))} tiled.tif",
             )
 
 

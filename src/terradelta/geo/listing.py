@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.redaction import redact
 
 RasterPaths = str | Path | Sequence[str | Path]
 """A raster, a file that lists rasters, or the rasters themselves."""
@@ -71,11 +72,14 @@ def list_dates(source: RasterPaths) -> list[str] | None:
 
 
 def name_source(source: RasterPaths) -> str:
-    """Return what a person calls it: the file's name, or the first one's and how many follow."""
+    """Return what a person calls it: the file's name, or the first one's and how many follow.
+
+    Files of bands are named each; an address that is signed loses its signature.
+    """
     if isinstance(source, str | Path):
-        return Path(source).name
+        return BAND_JOINER.join(Path(redact(file)).name for file in split_files(source))
     more = len(source) - 1
-    return Path(source[0]).name + (f" and {more} more" if more else "")
+    return name_source(source[0]) + (f" and {more} more" if more else "")
 
 
 def record_source(source: RasterPaths) -> str | list[str]:

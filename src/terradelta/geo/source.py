@@ -28,7 +28,7 @@ from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import allow_no_place, cut_window
-from terradelta.geo.listing import is_file, is_remote, locate, split_files
+from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.virtual import (
     drop_alpha,
     expand_palette,
@@ -359,7 +359,8 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps([facts, dataset.tags()], sort_keys=True).encode())
     files = split_files(path)
     if len(files) > 1:
-        digest.update(json.dumps([Path(file).name for file in files]).encode())
+        # The order of the bands; such names stay when an address is signed anew.
+        digest.update(json.dumps([name_source(file) for file in files]).encode())
     local = [Path(file) for file in files if is_file(file)]
     for file in local:
         with file.open("rb") as opened:

@@ -44,6 +44,7 @@ from terradelta.predict.pace import describe_runs
 from terradelta.predict.pieces import Pieces, discard_unfinished
 from terradelta.predict.store import BlockLayers, BlockStore
 from terradelta.predict.transitions import TransitionSums
+from terradelta.redaction import redact_json
 
 MAX_PIECES_AT_ONCE = 8
 """Each takes some 25 MB beside GDAL's cache."""
@@ -73,8 +74,10 @@ def assemble(job: Job) -> dict[str, Any]:
         _draw_picture(job, staged, summary)
     write_json(staged / "summary.json", summary)
     run = assembly.describe_run(summary, time.monotonic() - started)
+    # The report opens the rasters by their addresses, whose secrets no output is to hold.
     write_json(staged / "run.json", run)
     _write_report(staged)
+    write_json(staged / "run.json", redact_json(run))
     _log_seconds(run["seconds"])
     return summary
 
@@ -336,5 +339,5 @@ def _describe_briefly(request: dict[str, Any]) -> dict[str, str]:
         "TERRADELTA_MODELS": " ".join(model["sha256"] for model in request["models"]),
         "TERRADELTA_BEFORE": name_source(request["before"]["path"]),
         "TERRADELTA_AFTER": name_source(request["after"]["path"]),
-        "TERRADELTA_PARAMETERS": json.dumps(request["parameters"], sort_keys=True),
+        "TERRADELTA_PARAMETERS": json.dumps(redact_json(request["parameters"]), sort_keys=True),
     }

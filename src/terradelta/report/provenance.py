@@ -108,7 +108,7 @@ def _describe_grid(grid: Grid) -> str:
 
 def _write(value: Any) -> str:
     if isinstance(value, dict):
-        return Path(value["path"]).name
+        return name_source(value["path"])
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
