@@ -134,6 +134,24 @@ def test_swipe_shows_before_on_the_left_and_after_on_the_right(browser, port, tm
 
 
 @pytest.mark.slow
+def test_the_swipe_divides_fine_displays_too(browser, port, tmp_path):
+    """Two pixels of the screen for one of the page."""
+    with open_page(browser, port, device_scale_factor=2) as page:
+        page.uncheck("#show-change")
+        page.uncheck("#show-outlines")
+        seen = {}
+        for key in "123":
+            page.keyboard.press(key)
+            seen[key] = look(page, tmp_path)
+        middle = seen["1"].shape[1] // 2
+        rows = slice(120, 960)
+        left, right = slice(0, middle - 80), slice(middle + 80, -120)
+        assert differ(seen["3"][rows, left], seen["1"][rows, left]) < 0.001
+        assert differ(seen["3"][rows, right], seen["2"][rows, right]) < 0.001
+        assert differ(seen["1"][rows, right], seen["2"][rows, right]) > 0.01
+
+
+@pytest.mark.slow
 def test_layers_toggle_and_fade(browser, port, tmp_path):
     with open_page(browser, port) as page:
         page.keyboard.press("2")
