@@ -25,10 +25,10 @@ def shared() -> Path:
     return SHARED
 
 
-def make_model(seed: int = 0, name: str = "fcn", **card) -> Model:
+def make_model(seed: int = 0, name: str = "fcn", encoder: str = "resnet18_slim", **card) -> Model:
     """A network that answers differently from place to place, without training."""
     torch.manual_seed(seed)
-    network = create_model(name, encoder="resnet18")
+    network = create_model(name, encoder)
     # A few batches settle the batch statistics, so that the answers are moderate.
     network.train()
     with torch.no_grad():

@@ -23,9 +23,9 @@ TILE_PX = 96
 POOL_WINDOW_PX = 64
 QUICK = {
     ("fcn", "resnet18"): ("onnx", "openvino", "pt2"),
-    ("pspnet", "resnet18"): ("onnx",),
-    ("deeplabv3plus", "resnet18"): ("openvino",),
-    ("unet", "resnet18"): ("openvino",),
+    ("pspnet", "resnet18_slim"): ("onnx",),
+    ("deeplabv3plus", "resnet18_slim"): ("openvino",),
+    ("unet", "resnet18_slim"): ("openvino",),
     ("fcn", "efficientnet_lite0"): ("openvino",),
     ("fcn", "hrnet_w18"): (),
 }
@@ -249,7 +249,7 @@ def test_deepness_lays_out_tiles_that_throw_margins_away(name, encoder):
 def test_networks_that_pool_take_the_tiles_of_predict(folders):
     from terradelta.export import choose_tile_size
 
-    network = td.load_model(folders("pspnet", "resnet18")).network
+    network = td.load_model(folders("pspnet", "resnet18_slim")).network
     network.pool_window_px = 512
     assert choose_tile_size(network, "onnx", None) == 5 * network.margin_px
     assert choose_tile_size(network, "onnx", 64) == 64

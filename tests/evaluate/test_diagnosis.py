@@ -36,7 +36,9 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A small model that knows a little, and is too sure or not sure enough."""
-    config = TrainConfig(data=str(data), epochs=5, batch_size=2, learning_rate=1e-3, seed=5)
+    config = TrainConfig(
+        data=str(data), encoder="resnet18_slim", epochs=5, batch_size=2, learning_rate=1e-3, seed=5
+    )
     return train(config, tmp_path_factory.mktemp("runs") / "run").folder / "last"
 
 

@@ -69,7 +69,8 @@ def sum_over_tile(share_by_distance: np.ndarray, margin_px: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "encoder"), [("fcn", "resnet18"), ("fpn", "aerial_resnet18_slim")]
+    ("name", "encoder"),
+    [("fcn", "resnet18"), ("fcn", "resnet18_slim"), ("fpn", "aerial_resnet18_slim")],
 )
 def test_beyond_the_margin_a_tile_answers_like_the_image(name, encoder):
     network = build(name, encoder=encoder)

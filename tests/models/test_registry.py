@@ -8,9 +8,10 @@ import torch
 from terradelta.errors import ModelError
 from terradelta.models.registry import create_model, list_encoders, list_models
 
-SMALL_ENCODERS = ("resnet18", "hrnet_w18", "efficientnet_lite0")
+SMALL_ENCODERS = ("resnet18_slim", "hrnet_w18", "efficientnet_lite0")
 PAIRS = [
     *((name, encoder) for name in list_models() for encoder in SMALL_ENCODERS),
+    ("fcn", "resnet18"),
     ("fcn", "resnext50_32x4d"),
     ("fpn", "aerial_resnet18_slim"),
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from terradelta.models.resnet import VARIANTS, ResNet
+from terradelta.models.resnet import ResNet
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"
 
@@ -22,7 +22,7 @@ TORCHVISION_PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", TORCHVISION_PARAMETERS)
 def test_parameter_count_is_torchvisions(name):
     with torch.device("meta"):
         encoder = ResNet(name)

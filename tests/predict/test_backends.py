@@ -25,8 +25,8 @@ from ..conftest import make_model
 
 FAMILIES = [
     ("fcn", "resnet18", False),
-    ("pspnet", "resnet18", True),
-    ("deeplabv3plus", "resnet18", False),
+    ("pspnet", "resnet18_slim", True),
+    ("deeplabv3plus", "resnet18_slim", False),
     ("unet", "efficientnet_lite0", False),
     ("fcn", "efficientnet_lite0", False),
     ("fcn", "hrnet_w18", False),
@@ -139,7 +139,7 @@ def test_float16_answers_nearly_like_float32(model):
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_bfloat16_hardly_changes_the_labels_of_a_trained_model(backend):
-    scene = draw_pair(702, 512)
+    scene = draw_pair(702, 384)
     pair = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
     model = load_model(DRAWN_MODEL)
     exact, rounded = (
@@ -152,7 +152,7 @@ def test_bfloat16_hardly_changes_the_labels_of_a_trained_model(backend):
 
 
 def test_folding_leaves_no_normalisation_behind_and_the_network_as_it_was():
-    network = build("unet", "resnet18", True).network
+    network = build("unet", "resnet18_slim", True).network
     count = sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
     folded = fold_norms(network)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())

@@ -188,12 +188,12 @@ def test_a_raster_that_is_another_one_by_now_is_not_shown(mapper, read_page):
 
 
 def test_16_bit_images_nodata_and_parquet(mapper, read_page):
-    with rasterio.open(mapper.scene / "after.tif") as dataset:
-        image, profile = dataset.read()[:, :128, :160], dataset.profile
-    image = np.maximum(image, 1).astype(np.uint16) * 10
-    image[:, :40, :50] = 0
-    profile.update(dtype="uint16", nodata=0, width=160, height=128)
     for name in ("before.tif", "after.tif"):
+        with rasterio.open(mapper.scene / name) as dataset:
+            image, profile = dataset.read()[:, :128, :160], dataset.profile
+        image = np.maximum(image, 1).astype(np.uint16) * 10
+        image[:, :40, :50] = 0
+        profile.update(dtype="uint16", nodata=0, width=160, height=128)
         with rasterio.open(mapper.folder / name, "w", **profile) as dataset:
             dataset.write(image)
     result = mapper.predict(value_range=(0, 2550), vector="parquet")

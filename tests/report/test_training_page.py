@@ -33,7 +33,9 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    config = td.TrainConfig(data=str(data), epochs=2, batch_size=2, workers=0, precision="fp32")
+    config = td.TrainConfig(
+        data=str(data), encoder="resnet18_slim", epochs=2, batch_size=2, workers=0, precision="fp32"
+    )
     td.train(config, folder)
     model = td.load_model(folder / "best")
     pair = ChangeDataset(find_pairs(data, split="val"))[0]

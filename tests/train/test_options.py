@@ -42,7 +42,13 @@ def drawn(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(drawn):
     return TrainConfig(
-        data=str(drawn), epochs=2, batch_size=4, learning_rate=1e-3, head_rate_factor=2, seed=5
+        data=str(drawn),
+        encoder="resnet18_slim",
+        epochs=2,
+        batch_size=4,
+        learning_rate=1e-3,
+        head_rate_factor=2,
+        seed=5,
     )
 
 
@@ -266,7 +272,9 @@ def test_a_run_takes_pairs_that_are_partly_labelled_to_learn_from_only(drawn, tm
         lines.append(f"im1/{name},im2/{name},{masks},{split}")
     table = tmp_path / "set" / "pairs.csv"
     table.write_text("\n".join(lines))
-    config = TrainConfig(data=str(table), epochs=1, batch_size=3, workers=0)
+    config = TrainConfig(
+        data=str(table), encoder="resnet18_slim", epochs=1, batch_size=3, workers=0
+    )
     log = json.loads((train(config, tmp_path / "run").folder / "log.jsonl").read_text())
     assert all(math.isfinite(v) and v > 0 for k, v in log.items() if k.startswith("loss_"))
     table.write_text("\n".join(lines).replace("train", "val").replace("val", "train", 2))

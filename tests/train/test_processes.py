@@ -105,6 +105,7 @@ def config(tmp_path):
     write_folders(tmp_path / "drawn", 20, seed=1, size_px=64)
     config = TrainConfig(
         data=str(tmp_path / "drawn"),
+        encoder="resnet18_slim",
         epochs=1,
         batch_size=3,
         precision="fp32",

@@ -24,7 +24,7 @@ from terradelta.train.rounds import pseudo_label
 RULE = VotingRule(confidence=0.6, views="none")
 GROUND = td.SENSEEARTH.names.index("ground")
 TRAINED = str(DRAWN_MODEL)
-RECIPE = td.TrainConfig(epochs=1, batch_size=2, workers=0, picture_pairs=0)
+RECIPE = td.TrainConfig(encoder="resnet18_slim", epochs=1, batch_size=2, workers=0, picture_pairs=0)
 
 
 @pytest.fixture(scope="module")

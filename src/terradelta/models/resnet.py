@@ -97,9 +97,12 @@ class Variant(NamedTuple):
     """See `Encoder`."""
     block_options: dict[str, int] = {}  # noqa: RUF012 - never written to
     """Groups and group width of a ResNeXt."""
+    width: int = 64
+    """Channels of the stem; each stage after the first has twice those of the one before."""
 
 
 VARIANTS: dict[str, Variant] = {
+    "resnet18_slim": Variant(BasicBlock, (2, 2, 2, 2), 128, width=16),
     "resnet18": Variant(BasicBlock, (2, 2, 2, 2), 128),
     "resnet34": Variant(BasicBlock, (3, 4, 6, 3), 208),
     "resnet50": Variant(Bottleneck, (3, 4, 6, 3), 192),
@@ -127,14 +130,15 @@ class ResNet(Encoder):
         super().__init__()
         variant = VARIANTS[name]
         self.context_px = variant.context_px
-        expansion = variant.block.expansion
-        self.channels = (64, 64 * expansion, 128 * expansion, 256 * expansion, 512 * expansion)
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _build_stage(variant, 0, 64, 64)
-        self.layer2 = _build_stage(variant, 1, self.channels[1], 128, stride=2)
-        self.layer3 = _build_stage(variant, 2, self.channels[2], 256, dilations=(1, 2))
-        self.layer4 = _build_stage(variant, 3, self.channels[3], 512, dilations=(2, 4))
+        stem = variant.width
+        widths = [stem * 2**stage for stage in range(4)]
+        self.channels = (stem, *(width * variant.block.expansion for width in widths))
+        self.conv1 = nn.Conv2d(in_channels, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = _build_stage(variant, 0, stem, widths[0])
+        self.layer2 = _build_stage(variant, 1, self.channels[1], widths[1], stride=2)
+        self.layer3 = _build_stage(variant, 2, self.channels[2], widths[2], dilations=(1, 2))
+        self.layer4 = _build_stage(variant, 3, self.channels[3], widths[3], dilations=(2, 4))
         initialise(self)
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:

@@ -97,8 +97,10 @@ def test_blocks_are_the_same_wherever_answered_and_engines_share_a_map(
     assert_same_bytes(td.merge(tmp_path / "ray").folder, whole)
 
 
-def test_the_blocks_of_a_killed_worker_go_to_others(cluster, predict, whole, tmp_path, caplog):
-    output = tmp_path / "out"
+def test_the_blocks_of_a_killed_worker_go_to_others(cluster, predict, tmp_path, caplog):
+    """Of eight views, so that there is something left to do."""
+    output, whole = tmp_path / "out", tmp_path / "whole"
+    predict(whole, tta="d4")
     killed = []
 
     def kill_a_worker():
@@ -110,7 +112,7 @@ def test_the_blocks_of_a_killed_worker_go_to_others(cluster, predict, whole, tmp
     killer = threading.Thread(target=kill_a_worker)
     killer.start()
     with caplog.at_level(logging.WARNING):
-        predict(output, engine="ray", workers=2, worker_cpus=1)
+        predict(output, engine="ray", tta="d4", workers=2, worker_cpus=1)
     killer.join()
     assert "a worker was lost on" in caplog.text
     assert_same_bytes(output, whole)
@@ -191,10 +193,11 @@ def start(scene, model_folder, output, *options, program=PROGRAM, **settings):
 
 @pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
-    scene, model_folder, whole, tmp_path
+    scene, model_folder, predict, tmp_path
 ):
-    output = tmp_path / "out"
-    line = (scene, model_folder, output, "--engine", "ray", "--workers", "1")
+    output, whole = tmp_path / "out", tmp_path / "whole"
+    predict(whole, tta="d4")
+    line = (scene, model_folder, output, "--tta", "d4", "--engine", "ray", "--workers", "1")
     process = start(*line)
     while not count_blocks(output):
         assert process.poll() is None, process.communicate()

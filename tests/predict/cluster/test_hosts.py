@@ -59,9 +59,9 @@ def hosts():
         run("ip", "link", "delete", BRIDGE, check=False)
 
 
-def test_a_host_drops_off_the_network(hosts, model_folder, tmp_path, monkeypatch):
+def test_a_host_drops_off_the_network(hosts, large_model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    scene, whole = scenes.make_scene(tmp_path, model_folder)
+    scene, whole = scenes.make_scene(tmp_path, large_model_folder)
     head, *others = hosts
     address = f"{HOSTS[head]}:{PORT}"
     line = ("--num-cpus=1", "--disable-usage-stats")
@@ -72,7 +72,7 @@ def test_a_host_drops_off_the_network(hosts, model_folder, tmp_path, monkeypatch
         on(host, RAY, "start", f"--address={address}", ip, *line)
     output = tmp_path / "out"
     process = scenes.start(
-        scene, model_folder, output, address, prefix=("ip", "netns", "exec", head)
+        scene, large_model_folder, output, address, prefix=("ip", "netns", "exec", head)
     )
     scenes.wait_for_blocks(process, output, 20)
     # As where its power fails: nothing says goodbye.

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def job(model_folder, tmp_path_factory):
-    scene, whole = scenes.make_scene(tmp_path_factory.mktemp("job"), model_folder)
+def job(large_model_folder, tmp_path_factory):
+    scene, whole = scenes.make_scene(tmp_path_factory.mktemp("job"), large_model_folder)
     assert json.loads((whole / "run.json").read_text())["blocks"] >= 64
     return scene, whole
 
@@ -45,11 +45,11 @@ def cluster():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_worker_and_a_node_are_lost(cluster, job, model_folder, tmp_path, seed):
+def test_a_worker_and_a_node_are_lost(cluster, job, large_model_folder, tmp_path, seed):
     scene, whole = job
     moments = random.Random(seed)
     output = tmp_path / "out"
-    process = scenes.start(scene, model_folder, output, cluster.address)
+    process = scenes.start(scene, large_model_folder, output, cluster.address)
     done = scenes.wait_for_blocks(process, output, moments.randint(1, 20))
     time.sleep(moments.uniform(0, 0.5))
     moments.choice(scenes.find_processes("ray::Worker")).kill()
