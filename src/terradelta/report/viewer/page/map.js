@@ -1,5 +1,4 @@
-// The map. Before is drawn to the left of the swipe and after to its right, on one canvas: a second
-// map on top of the first took about as long again to be drawn in software.
+// Two maps, one on the other: the lower shows before, the upper one, cut at the swipe, after.
 
 import * as maplibregl from "/page/maplibre-gl/maplibre-gl.mjs";
 import { address, getJson } from "/page/server.js";
@@ -24,12 +23,7 @@ export class MapView {
     this.opacity = { change: 0.55, confidence: 0.6, after: 1 };
     this.fetched = null;
     const bounds = session.layers.change.bounds;
-    this.map = new maplibregl.Map({
-      container: "map",
-      style: this.style(),
-      bounds,
-      fitBoundsOptions: { padding: 16 },
-      hash: "map",
+    const options = {
       attributionControl: false,
       dragRotate: false,
       pitchWithRotate: false,
@@ -37,8 +31,9 @@ export class MapView {
       fadeDuration: 0,
       maxZoom: session.layers.change.max_zoom + EXTRA_ZOOMS,
       canvasContextAttributes: { antialias: false },
-    });
-    this.map.once("style.load", () => this.divide());
+    };
+    this.map = new maplibregl.Map({ ...options, container: "map", style: this.style("before"), bounds,
+      fitBoundsOptions: { padding: 16 }, hash: "map" });
     this.map.touchZoomRotate.disableRotation();
     this.map.keyboard.disableRotation();
     this.map.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");
@@ -46,19 +41,25 @@ export class MapView {
     if (session.basemap) {
       this.map.addControl(new maplibregl.AttributionControl({ compact: false }), "bottom-right");
     }
+    this.upper = new maplibregl.Map({ ...options, container: "map-after", style: this.style("after"),
+      interactive: false, center: this.map.getCenter(), zoom: this.map.getZoom() });
+    this.map.on("move", () => this.follow());
     this.map.on("moveend", () => this.refreshPatches());
     this.map.on("click", (event) => this.pick(event, onPick));
     this.map.on("mousemove", "patch-fill", () => { this.map.getCanvas().style.cursor = "pointer"; });
     this.map.on("mouseleave", "patch-fill", () => { this.map.getCanvas().style.cursor = ""; });
     this.map.on("resize", () => this.cut());
-    this.loaded = new Promise((resolve) => { this.map.once("load", resolve); });
+    this.loaded = Promise.all([this.map, this.upper].map(
+      (map) => new Promise((resolve) => { map.once("load", resolve); })));
     this.loaded.then(() => { this.apply(); this.refreshPatches(); });
   }
 
-  /** Return the map's style; what is not seen at first is fetched when it is. */
-  style() {
+  get maps() { return [this.map, this.upper]; }
+
+  /** Return a map's style; what is not seen at first is fetched when it is. */
+  style(image) {
     const { session } = this;
-    const isSeen = (id) => ["basemap", "before", "after"].includes(id)
+    const isSeen = (id) => id === image || id === "basemap"
       || (id === "change" && !this.filters.needsPatches());
     const farZoom = session.layers.change.max_zoom - 1;
     const sources = {
@@ -128,48 +129,38 @@ export class MapView {
     const isSwiped = this.image === "swipe";
     const asPatches = this.filters.needsPatches();
     const seen = (isShown) => (isShown ? "visible" : "none");
-    const { map } = this;
-    const isBlend = this.image === "after" && this.opacity.after < 1;
-    map.setLayoutProperty("before", "visibility",
-      seen(isSwiped || isBlend || this.image === "before"));
-    map.setLayoutProperty("after", "visibility", seen(isSwiped || this.image === "after"));
-    map.setPaintProperty("after", "raster-opacity", isSwiped ? 1 : this.opacity.after);
-    if (this.session.basemap) {
-      map.setLayoutProperty("basemap", "visibility", seen(this.shown.basemap));
-    }
-    map.setLayoutProperty("confidence", "visibility", seen(this.shown.confidence));
-    map.setPaintProperty("confidence", "raster-opacity", this.opacity.confidence);
-    map.setLayoutProperty("change", "visibility", seen(this.shown.change && !asPatches));
-    map.setPaintProperty("change", "raster-opacity", this.opacity.change);
-    const fill = this.shown.change && asPatches ? this.opacity.change : 0;
-    map.setPaintProperty("patch-fill", "fill-opacity",
-      ["case", ["==", ["get", "status"], "rejected"], 0, fill]);
-    for (const layer of ["patch-casing", "patch-line", "patch-rejected"]) {
-      map.setLayoutProperty(layer, "visibility", seen(this.shown.outlines));
-    }
+    this.maps.forEach((map, index) => {
+      const shows = isSwiped ? ["before", "after"][index] : this.image;
+      const isBlend = shows === "after" && !isSwiped && this.opacity.after < 1;
+      map.setLayoutProperty("before", "visibility", seen(shows === "before" || isBlend));
+      map.setLayoutProperty("after", "visibility", seen(shows === "after"));
+      map.setPaintProperty("after", "raster-opacity", isSwiped ? 1 : this.opacity.after);
+      if (this.session.basemap) {
+        map.setLayoutProperty("basemap", "visibility", seen(this.shown.basemap));
+      }
+      map.setLayoutProperty("confidence", "visibility", seen(this.shown.confidence));
+      map.setPaintProperty("confidence", "raster-opacity", this.opacity.confidence);
+      map.setLayoutProperty("change", "visibility", seen(this.shown.change && !asPatches));
+      map.setPaintProperty("change", "raster-opacity", this.opacity.change);
+      const fill = this.shown.change && asPatches ? this.opacity.change : 0;
+      map.setPaintProperty("patch-fill", "fill-opacity",
+        ["case", ["==", ["get", "status"], "rejected"], 0, fill]);
+      for (const layer of ["patch-casing", "patch-line", "patch-rejected"]) {
+        map.setLayoutProperty(layer, "visibility", seen(this.shown.outlines));
+      }
+    });
+    this.upper.getContainer().hidden = !isSwiped;
     document.getElementById("swipe").hidden = !isSwiped;
-    this.cut();
+    if (isSwiped) {
+      this.upper.resize();
+      this.follow();
+      this.cut();
+    }
   }
 
-  /** Put layers around the images that draw nothing, but say where the next may draw. */
-  divide() {
-    const limit = (next, place) => {
-      this.map.addLayer({ id: `place-of-${next}`, type: "custom", render: (gl) => {
-        const { drawingBufferWidth: width, drawingBufferHeight: height } = gl;
-        const edge = Math.round(this.edge * this.map.getPixelRatio());
-        if (place === "all" || this.image !== "swipe") {
-          gl.disable(gl.SCISSOR_TEST);
-        } else {
-          gl.enable(gl.SCISSOR_TEST);
-          if (place === "left") gl.scissor(0, 0, edge, height);
-          else gl.scissor(edge, 0, width - edge, height);
-        }
-      } }, next);
-    };
-    limit("before", "left");
-    limit("after", "right");
-    limit("confidence", "all");
-    this.cut();
+  follow() {
+    if (this.image !== "swipe") return;
+    this.upper.jumpTo({ center: this.map.getCenter(), zoom: this.map.getZoom() });
   }
 
   setShare(share) {
@@ -177,20 +168,20 @@ export class MapView {
     this.cut();
   }
 
-  /** Divide the images where the swipe's handle is. */
+  /** Cut the upper map where the swipe's handle is. */
   cut() {
     const handle = 44; // the thumb's width in viewer.css: its middle does not reach the edges
     const width = this.map.getContainer().clientWidth;
-    this.edge = handle / 2 + this.share * (width - handle);
-    document.getElementById("swipe-line").style.left = `${this.edge}px`;
-    this.map.triggerRepaint();
+    const x = handle / 2 + this.share * (width - handle);
+    this.upper.getContainer().style.clipPath = `inset(0 0 0 ${x}px)`;
+    document.getElementById("swipe-line").style.left = `${x}px`;
   }
 
   /** Take up a changed filter. */
   async filter() {
     await this.loaded;
     const parameters = this.filters.transitionParameters();
-    this.map.getSource("change").setTiles([this.tiles("change", parameters)]);
+    for (const map of this.maps) map.getSource("change").setTiles([this.tiles("change", parameters)]);
     this.fetched = null;
     this.apply();
     await this.refreshPatches();
@@ -198,7 +189,9 @@ export class MapView {
 
   /** Ask an image's tiles again, once they can be drawn. */
   refreshImage(date) {
-    this.map.getSource(date).setTiles([this.tiles(date, { prepared: 1 })]);
+    for (const map of this.maps) {
+      map.getSource(date).setTiles([this.tiles(date, { prepared: 1 })]);
+    }
   }
 
   /** Fetch the patches around the view unless they are there. */
@@ -220,7 +213,7 @@ export class MapView {
       const patches = await getJson("/api/patches", { ...this.filters.parameters(), ...box },
         this.request.signal);
       this.fetched = { ...box, zoom, omitted: patches.omitted };
-      this.map.getSource("patches").setData(patches);
+      for (const map of this.maps) map.getSource("patches").setData(patches);
       this.onNotice(patches.omitted
         ? `the ${patches.features.length.toLocaleString("en")} largest patches here; zoom in for `
           + `${patches.omitted.toLocaleString("en")} more` : "");
@@ -239,7 +232,7 @@ export class MapView {
 
   select(patch) {
     const data = patch ? { type: "Feature", properties: {}, geometry: patch.geometry } : EMPTY;
-    this.loaded.then(() => this.map.getSource("selected").setData(data));
+    this.loaded.then(() => this.maps.forEach((map) => map.getSource("selected").setData(data)));
   }
 
   goTo(bounds) {
