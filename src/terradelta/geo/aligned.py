@@ -28,7 +28,13 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
-from terradelta.geo.grid import Grid, allow_no_place, cut_window, shift_window
+from terradelta.geo.grid import (
+    Grid,
+    allow_no_place,
+    cut_window,
+    make_transformer,
+    shift_window,
+)
 from terradelta.geo.mosaic import Mosaic, Sheet
 from terradelta.geo.overview import warp_overview, warp_picture
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
@@ -278,7 +284,7 @@ class _AlignedSheet:
         mine, theirs = self._sheet.grid.crs, self._grid.crs
         if mine is None or theirs is None or mine == theirs:
             return None
-        return pyproj.Transformer.from_crs(theirs.to_wkt(), mine.to_wkt(), always_xy=True)
+        return make_transformer(theirs.to_wkt(), mine.to_wkt())
 
 
 def count_bytes(dtypes: Sequence[str], bands: Sequence[int]) -> int:

@@ -9,11 +9,10 @@ import math
 import re
 
 import numpy as np
-from pyproj import Transformer
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError
-from terradelta.geo.grid import Grid
+from terradelta.geo.grid import Grid, make_transformer
 
 SEMI_MAJOR_M = 6378137.0
 ECCENTRICITY_SQUARED = 0.0066943799901413165
@@ -86,7 +85,7 @@ def _lattice(offset: int, length: int, step: int) -> np.ndarray:
 def _measure_elements(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return the ground area in m2 of single pixels, an array of the shape of `rows`."""
     assert grid.crs is not None
-    transformer = Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True)
+    transformer = make_transformer(grid.crs.to_wkt(), "EPSG:4326")
     shift_px = min(0.5, MAX_SHIFT_DEGREES / _pixel_degrees(grid))
 
     def locate(row_shift_px: float, column_shift_px: float) -> np.ndarray:

@@ -6,10 +6,9 @@ Legend of the array names: N rasters, P points of an outline.
 from __future__ import annotations
 
 import numpy as np
-import pyproj
 import shapely
 
-from terradelta.geo.grid import Grid
+from terradelta.geo.grid import Grid, make_transformer
 from terradelta.geo.mosaic import Mosaic, Sheet, list_edges
 
 POINTS_PER_SIDE = 16
@@ -31,9 +30,7 @@ def _draw_sheet(sheet: Sheet, grid: Grid) -> np.ndarray:
     rows_NP = np.hstack([top * still, down, bottom * still, up])
     x_NP, y_NP = sheet.grid.transform @ (columns_NP, rows_NP)  # pyright: ignore[reportOperatorIssue]
     if sheet.grid.crs != grid.crs and sheet.grid.crs is not None and grid.crs is not None:
-        transformer = pyproj.Transformer.from_crs(
-            sheet.grid.crs.to_wkt(), grid.crs.to_wkt(), always_xy=True
-        )
+        transformer = make_transformer(sheet.grid.crs.to_wkt(), grid.crs.to_wkt())
         x_NP, y_NP = transformer.transform(x_NP, y_NP)
     points_NP = np.stack(~grid.transform @ (x_NP, y_NP), axis=-1)  # pyright: ignore[reportOperatorIssue]
     return np.asarray(shapely.polygons(points_NP[np.isfinite(points_NP).all(axis=(1, 2))]))

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+import pyproj
 import shapely
 from affine import Affine
 from rasterio._err import CPLE_BaseError
@@ -255,9 +257,22 @@ class Grid:
         if crs == self.crs or crs is None or self.crs is None:
             return self.bounds
         try:
-            return transform_bounds(self.crs, crs, *self.bounds)
+            return _transform_bounds(self.crs, crs, *self.bounds)
         except (RasterioError, CPLE_BaseError):
             return -math.inf, -math.inf, math.inf, math.inf
+
+
+@lru_cache(256)
+def make_transformer(source: str, target: str) -> pyproj.Transformer:
+    """Return what takes x and y from one CRS to another, the same object for the same two.
+
+    PROJ takes up to a tenth of a second to choose an operation.
+    """
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+# Of a mosaic, each sheet's are asked several times.
+_transform_bounds = lru_cache(65_536)(transform_bounds)
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas
-import pyproj
 import rasterio
 import shapely
 from rasterio.enums import Resampling
@@ -28,7 +27,7 @@ from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import Finding, check
 from terradelta.geo.cog import find_map, read_classes
-from terradelta.geo.grid import Grid, allow_no_place
+from terradelta.geo.grid import Grid, allow_no_place, make_transformer
 from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
 from terradelta.report.areas import ESTIMATES_FILE, describe_areas, read_estimates
@@ -308,5 +307,5 @@ def _locate(outline: shapely.Polygon, grid: Grid) -> str:
     if grid.crs is None:
         column, row = ~grid.transform @ (point.x, point.y)
         return f"column {int(column):,}, row {int(row):,}"
-    transformer = pyproj.Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True)
+    transformer = make_transformer(grid.crs.to_wkt(), "EPSG:4326")
     return say_place(*transformer.transform(point.x, point.y))

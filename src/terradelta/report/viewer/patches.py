@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyogrio
-import pyproj
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from pyogrio.raw import read as read_features
@@ -25,6 +24,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from terradelta.errors import DataError
+from terradelta.geo.grid import make_transformer
 from terradelta.geo.vector import LAYER
 from terradelta.report.viewer.result import Result
 from terradelta.report.viewer.reviews import STATUSES, Review, ReviewStore
@@ -67,6 +67,7 @@ class PatchTable:
     """
 
     def __init__(self, result: Result):
+        assert result.grid.crs is not None
         self._path, self._classes, self._crs = result.polygons, result.classes, result.grid.crs
         self._store = ReviewStore(result.polygons)
         self._lock = threading.Lock()
@@ -311,7 +312,7 @@ class PatchTable:
                 fix="close other programs that are editing it, and look again",
             ) from error
         assert (fids == self._fids[rows]).all()
-        to_degrees = pyproj.Transformer.from_crs(self._crs, WGS84, always_xy=True)
+        to_degrees = make_transformer(self._crs.to_wkt(), "EPSG:4326")
 
         def place(points_N2: np.ndarray) -> np.ndarray:
             degrees = to_degrees.transform(points_N2[:, 0], points_N2[:, 1])
