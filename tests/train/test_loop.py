@@ -19,6 +19,8 @@ from terradelta.train.config import TrainConfig
 from terradelta.train.loop import train
 from terradelta.train.optimization import build_optimizer, set_rates
 
+from .recipes import SMALL
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
@@ -29,15 +31,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(drawn):
-    return TrainConfig(
-        data=str(drawn),
-        encoder="resnet18_slim",
-        epochs=3,
-        batch_size=4,
-        learning_rate=1e-3,
-        head_rate_factor=2,
-        seed=5,
-    )
+    return replace(SMALL, data=str(drawn), epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +125,7 @@ def test_a_binary_set_trains(drawn, tmp_path):
     for path in (root / "label").iterdir():
         mask = np.asarray(Image.open(path)) > 0
         Image.fromarray(mask.astype(np.uint8) * 255).save(path)
-    result = train(
-        TrainConfig(data=str(root), encoder="resnet18_slim", epochs=1, batch_size=4),
-        tmp_path / "run",
-    )
+    result = train(replace(SMALL, data=str(root), epochs=1), tmp_path / "run")
     card = td.load_model(result.folder / "last").card
     assert card.classes.names == ("unchanged", "changed")
 
@@ -173,8 +164,7 @@ def copies(config, drawn, tmp_path_factory):
 
 
 def test_a_network_learns_a_pair_by_heart(copies, tmp_path):
-    recipe = replace(copies, epochs=16, batch_size=4)
-    result = train(recipe, tmp_path / "run")
+    result = train(replace(copies, epochs=16, batch_size=4), tmp_path / "run")
     lines = (result.folder / "log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss_total"] for line in lines]
     assert losses[-1] < 0.5 * losses[0]

@@ -30,6 +30,8 @@ from terradelta.train.optimization import (
     rate_factor,
 )
 
+from .recipes import SMALL
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
@@ -41,15 +43,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(drawn):
-    return TrainConfig(
-        data=str(drawn),
-        encoder="resnet18_slim",
-        epochs=2,
-        batch_size=4,
-        learning_rate=1e-3,
-        head_rate_factor=2,
-        seed=5,
-    )
+    return replace(SMALL, data=str(drawn), epochs=2)
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
-from terradelta.geo.grid import (
-    Grid,
-    allow_no_place,
-    cut_window,
-    make_transformer,
-    shift_window,
-)
+from terradelta.geo.grid import Grid, allow_no_place, cut_window, make_transformer, shift_window
 from terradelta.geo.mosaic import Mosaic, Sheet
 from terradelta.geo.overview import warp_overview, warp_picture
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain

@@ -87,13 +87,13 @@ class Job:
         if path.is_file():
             begun = json.loads(path.read_text(encoding="utf-8"))
             differing = _compare(begun, json.loads(json.dumps(self.request)))
-            if differing and not overwrite:
-                raise OutputExistsError(
-                    f"{self.folder} holds an unfinished run that asked for something else: "
-                    + "; ".join(differing),
-                    fix="ask for the same to finish it, or drop it with --overwrite",
-                )
             if differing:
+                if not overwrite:
+                    raise OutputExistsError(
+                        f"{self.folder} holds an unfinished run that asked for something else: "
+                        + "; ".join(differing),
+                        fix="ask for the same to finish it, or drop it with --overwrite",
+                    )
                 shutil.rmtree(self.folder)
         # Also of a run that is taken up: its files may lie elsewhere now, or be signed anew.
         content = json.dumps(self.request, indent=2) + "\n"
