@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_sample_image
 
-from terradelta.models.efficientnet_lite import VARIANTS, EfficientNetLite
+from terradelta.models.efficientnet_lite import VARIANTS, EfficientNetLite, SamePaddingConv2d
 from terradelta.models.published import load_encoder_weights, read_checkpoint
 
 # With the classifier, as the authors' repository counts them.
@@ -148,3 +148,15 @@ def test_timm_keys_load_too(tmp_path):
     load_encoder_weights(other, name, tmp_path / "lite.pth")
     for key, value in encoder.state_dict().items():
         assert torch.equal(other.state_dict()[key], value), key
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_graphs_hold_the_dilated_convolution_that_training_takes_apart():
+    layer = SamePaddingConv2d(6, 6, 5, dilation=4, groups=6)
+    image = torch.rand(1, 6, 32, 32)
+    exported = torch.export.export(layer, (image,)).module()
+    traced = torch.jit.trace(layer, image)
+    for graph in (exported, traced):
+        assert "permute" not in str(graph.graph)
+        torch.testing.assert_close(graph(image), layer(image))
+    assert "Permute" in str(layer(image).grad_fn.next_functions), "eager training is what differs"

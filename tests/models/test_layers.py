@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from terradelta.models.layers import DepthwiseSeparable, initialise, resize
+from terradelta.models.layers import DepthwiseSeparable, convolve_phases, initialise, resize
 
 
 def test_depthwise_separable_equals_grouped_then_pointwise():
@@ -22,6 +23,24 @@ def test_depthwise_separable_equals_grouped_then_pointwise():
         layer.norm(torch.cat(channels, 1)).relu(),
     )
     torch.testing.assert_close(layer(x), mixed, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 7), (1, 30)])
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(5, 4), (5, 2), (3, 4)])
+def test_phases_are_a_dilated_convolution_and_so_are_their_gradients(kernel_size, dilation, size):
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 1, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True)
+    expected = nn.functional.conv2d(
+        x, weight, padding=dilation * (kernel_size // 2), dilation=dilation, groups=6
+    )
+    actual = convolve_phases(x, weight, dilation)
+    torch.testing.assert_close(actual, expected)
+    slope = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(actual, (x, weight), slope),
+        torch.autograd.grad(expected, (x, weight), slope),
+    )
 
 
 def test_resize_puts_pixel_centres_right():

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terradelta.models.encoder import Encoder
-from terradelta.models.layers import initialise
+from terradelta.models.layers import convolve_phases, initialise
 
 
 class Stage(NamedTuple):
@@ -131,11 +132,21 @@ class SamePaddingConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, out_channels, H / stride, W / stride)."""
+        if self._is_faster_in_phases(input):
+            return convolve_phases(input, self.weight, self.dilation[0])
         if self.stride[0] == 1:
             return super().forward(input)
         total = self.kernel_size[0] - self.stride[0]
         before, after = total // 2, total - total // 2
         return super().forward(F.pad(input, (before, after, before, after)))
+
+    def _is_faster_in_phases(self, input: Tensor) -> bool:
+        # An exported graph says what is computed; its runtime knows how.
+        is_exported = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+        if is_exported or input.device.type != "cpu":
+            return False
+        is_depthwise = self.groups == self.in_channels
+        return is_depthwise and self.dilation[0] > (1 if torch.is_grad_enabled() else 2)
 
 
 class DepthwiseSeparableBlock(nn.Module):

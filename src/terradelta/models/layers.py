@@ -5,6 +5,7 @@ Legend of the tensor names: B batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -68,6 +69,51 @@ class ConvNormReLU(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return (B, out_channels, H, W)."""
         return F.relu(self.norm(self.conv(x_BCHW)), inplace=True)
+
+
+def convolve_phases(x_BCHW: Tensor, weight_C1kk: Tensor, dilation: int) -> Tensor:
+    """Convolve each channel with its own dilated filter, by convolutions without dilation.
+
+    A filter whose taps are `dilation` apart sees only every so many rows and columns, so it is an
+    ordinary one on each of the dilation x dilation images that take those (à trous, Holschneider et
+    al. 1990). On the CPU that is many times as fast: oneDNN has fast kernels for depthwise
+    convolutions, but for few of the dilated ones, and for none of their gradients.
+
+    Args:
+        x_BCHW: Features.
+        weight_C1kk: A filter of odd size for each channel.
+        dilation: Distance of its taps in cells.
+
+    Returns:
+        (B, C, H, W), padded by zeros as a convolution that keeps the size.
+    """
+    batch, channels, height, width = x_BCHW.shape
+    kernel_size = weight_C1kk.shape[-1]
+    rows, columns = -(-height // dilation), -(-width // dilation)
+    x_BCHW = F.pad(x_BCHW, (0, columns * dilation - width, 0, rows * dilation - height))
+    # In memory as (B, H, W, C), which is how encoders hold their features.
+    phases_BHWC = (
+        x_BCHW.permute(0, 2, 3, 1)
+        .reshape(batch, rows, dilation, columns, dilation, channels)
+        .permute(2, 4, 0, 1, 3, 5)
+        .reshape(dilation**2 * batch, rows, columns, channels)
+    )
+    # The gradient of the weights is slow again where a phase is smaller than its filter.
+    short = [max(kernel_size - side, 0) for side in (columns, rows)]
+    out_BCHW = F.conv2d(
+        F.pad(phases_BHWC.permute(0, 3, 1, 2), (0, short[0], 0, short[1])),
+        weight_C1kk,
+        padding=kernel_size // 2,
+        groups=channels,
+    )[..., :rows, :columns]
+    out_BHWC = (
+        out_BCHW.permute(0, 2, 3, 1)
+        .reshape(dilation, dilation, batch, rows, columns, channels)
+        .permute(2, 3, 0, 4, 1, 5)
+        .reshape(batch, rows * dilation, columns * dilation, channels)
+    )
+    out_BCHW = out_BHWC.permute(0, 3, 1, 2)[..., :height, :width]
+    return out_BCHW.contiguous(memory_format=torch.channels_last)
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
