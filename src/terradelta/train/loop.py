@@ -35,6 +35,7 @@ from terradelta.models.precision import choose_device, choose_precision
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import refuse_existing
 from terradelta.predict.engine import Predictor
+from terradelta.train.allocation import keep_freed_memory
 from terradelta.train.batches import load_data
 from terradelta.train.checkpoint import Progress, State, read_state, restore, save_checkpoint
 from terradelta.train.class_weights import choose_class_weights
@@ -98,7 +99,7 @@ def train(
     fabric = launch_fabric(device, choose_precision(device, config.precision))
     if fabric.is_global_zero and not resume:
         refuse_existing(run, overwrite)
-    with _determinism(config.deterministic):
+    with _determinism(config.deterministic), keep_freed_memory():
         result = _train(config, run, fabric, resume)
     leave_processes()
     return result
