@@ -132,8 +132,8 @@ def draw_differences(lines: Lines, path: Path):
     for axes, (protocol, number) in zip(
         figure.subplots(1, len(shown), sharey=True), shown, strict=True
     ):
-        run_yet = {(run.loss, run.weight) for run in lines}
-        recipes = [recipe for recipe in RECIPES if recipe in run_yet and recipe[0] != BASELINE]
+        begun = {(run.loss, run.weight) for run in lines}
+        recipes = [recipe for recipe in RECIPES if recipe in begun and recipe[0] != BASELINE]
         for place, recipe in enumerate(recipes):
             for title, names in (*((n, [n]) for n in BENCHMARKS), ("all three", BENCHMARKS)):
                 values, others = pair(lines, MAIN_MODEL, recipe, _reader(protocol, number), names)

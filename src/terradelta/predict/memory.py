@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 import threading
 from collections.abc import Callable
@@ -14,6 +12,7 @@ import psutil
 import torch
 
 from terradelta.errors import ArgumentError
+from terradelta.heap import return_freed_memory
 from terradelta.predict.engine import Predictor
 from terradelta.predict.tiling import Block
 
@@ -99,7 +98,7 @@ def estimate_network_bytes(predictor: Predictor, block: Block) -> int:
 
 def measure_peak(work: Callable[[], object]) -> int:
     """Return by how many bytes the process grew at most while this ran."""
-    return_free_memory()
+    return_freed_memory()
     process = psutil.Process()
     before = process.memory_info().rss
     peak = before
@@ -118,13 +117,3 @@ def measure_peak(work: Callable[[], object]) -> int:
         finished.set()
         watcher.join()
     return peak - before
-
-
-def return_free_memory() -> None:
-    """Give what was freed back to the system, as far as the allocator knows how to.
-
-    Else work that fits into what a long-lived process once freed seems to take nothing.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)

@@ -17,6 +17,7 @@ from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.source import Bands
+from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
 from terradelta.outputs import refuse_existing, stage_folder, write_json
@@ -29,7 +30,6 @@ from terradelta.predict.memory import (
     DEFAULT_MEMORY_BYTES,
     parse_memory,
     plan_cache_bytes,
-    return_free_memory,
 )
 from terradelta.predict.pace import Pace
 from terradelta.predict.pieces import check_piece_size
@@ -175,7 +175,7 @@ def predict(
             return Prediction(job.folder, {"blocks": blocks, "blocks_done": done})
         # Networks and their buffers would stand in memory beside the maps and the report.
         del predictor
-        return_free_memory()
+        return_freed_memory()
         return _finish(job, options.memory_bytes)
     assert isinstance(before, str | Path)
     assert isinstance(after, str | Path)

@@ -28,6 +28,7 @@ from terradelta.data.layouts import find_pairs, list_named_splits
 from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluate.protocols import PROTOCOLS
 from terradelta.evaluate.scoring import evaluate_dataset
+from terradelta.heap import keep_freed_memory
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import Scaling
@@ -35,7 +36,6 @@ from terradelta.models.precision import choose_device, choose_precision
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import refuse_existing
 from terradelta.predict.engine import Predictor
-from terradelta.train.allocation import keep_freed_memory
 from terradelta.train.batches import load_data
 from terradelta.train.checkpoint import Progress, State, read_state, restore, save_checkpoint
 from terradelta.train.class_weights import choose_class_weights

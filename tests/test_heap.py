@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
-
 import psutil
 import pytest
 import torch
 
-from terradelta.train.allocation import keep_freed_memory
+from terradelta.heap import _find_glibc, keep_freed_memory
 
 SIZE_BYTES = 256 * 2**20
 
@@ -16,10 +13,7 @@ def resident_bytes():
     return psutil.Process().memory_info().rss
 
 
-@pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(ctypes.util.find_library("c")), "malloc_trim"),
-    reason="the C library is not glibc",
-)
+@pytest.mark.skipif(_find_glibc() is None, reason="the C library is not glibc")
 def test_freed_memory_is_kept_within_and_given_back_after():
     before = resident_bytes()
     torch.ones(SIZE_BYTES // 4)
