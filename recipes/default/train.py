@@ -1,7 +1,8 @@
-"""Make the default model: pairs, a teacher, labels by it, pairs again, the model, its threshold.
+"""Make the default model: pairs, a teacher, then in rounds labels, pairs with them, a student.
 
-Each step leaves a folder in the work folder and is skipped where that is there; a training that was
-stopped goes on. Run: `make weights SHARED=../shared/data`, about two hours on two cores.
+The last student gets its threshold, the classes' own frequencies and its temperatures. Each step
+leaves a folder in the work folder and is skipped where that is there; a training that was stopped
+goes on. Run: `make weights SHARED=../shared/data`, about two hours on two cores.
 
 Legend of the array names: H rows, W columns.
 """
@@ -13,12 +14,12 @@ import csv
 import json
 import logging
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from balance import undo_class_weights
 from labels import write_labels
 from tqdm import tqdm
 
@@ -34,6 +35,7 @@ from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.train.config import TrainConfig
 
 HERE = Path(__file__).parent
+ROUNDS = 2
 MOST_FALSE_SHARE = 0.01
 """Of unchanged ground, that may count as changed: a false alarm costs an analyst more trust than
 a missed shed."""
@@ -62,24 +64,21 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     shared, work = options.shared, options.work
 
-    first, named, labels = work / "data", work / "data-named", work / "labels"
-    run_once(first, lambda: write_pairs(shared, first))
-    teacher = train(HERE / "teacher.yaml", work / "teacher", data=str(first / "pairs.csv"))
-    run_once(labels, lambda: write_labels(shared, teacher, labels))
-    run_once(named, lambda: write_pairs(shared, named, labels))
-    student = train(
-        HERE / "default.yaml",
-        work / "student",
-        data=str(named / "pairs.csv"),
-        start_from=str(teacher),
-    )
-    finish(student, named / "pairs.csv", options.output, [teacher.parent, student.parent])
-
-
-def run_once(folder: Path, make: Callable[[], None]):
-    """Make a folder if it is not there."""
-    if not folder.exists():
-        make()
+    data = work / "data"
+    if not data.exists():
+        write_pairs(shared, data)
+    teacher = train(HERE / "teacher.yaml", work / "teacher", data=str(data / "pairs.csv"))
+    models = [teacher]
+    for number in range(1, ROUNDS + 1):
+        labels, data = work / f"labels-{number}", work / f"data-{number}"
+        if not labels.exists():
+            write_labels(shared, models[-1], labels)
+        if not data.exists():
+            write_pairs(shared, data, labels)
+        # Each from the teacher: what a round adds is better names, not more steps.
+        changes = {"data": str(data / "pairs.csv"), "start_from": str(teacher)}
+        models.append(train(HERE / "default.yaml", work / f"student-{number}", **changes))
+    finish(models[-1], data / "pairs.csv", options.output, [model.parent for model in models])
 
 
 def train(recipe: Path, run: Path, **changes: str) -> Path:
@@ -108,7 +107,9 @@ def finish(folder: Path, pairs: Path, output: Path, runs: list[Path]):
         # Of what is flagged and has one class at both dates, 3 % was changed (benchmarks/real).
         same_class_changes=False,
     )
-    save_model(Model(model.network, card), output, dtype=torch.float16, overwrite=True)
+    recipe = TrainConfig.read_yaml(HERE / "default.yaml")
+    model, undone = undo_class_weights(Model(model.network, card), recipe, pairs)
+    save_model(model, output, dtype=torch.float16, overwrite=True)
     done = diagnose_model([output], str(pairs), None, "val", calibrate=True)
     logging.info("threshold %.3f: %.2f %% of unchanged ground; %s", threshold, 100 * share, done)
     scores = {
@@ -119,9 +120,9 @@ def finish(folder: Path, pairs: Path, output: Path, runs: list[Path]):
     }
     # The recipe and its commit say what the work folder's names did.
     unsaid = ("data", "start_from", "device")
-    recipe = {key: value for key, value in card.training.items() if key not in unsaid}
     training = {
-        **recipe,
+        **{key: value for key, value in card.training.items() if key not in unsaid},
+        "class_weights_undone": undone,
         "data": DATA,
         "recipe": "recipes/default",
         "commit": commit,
