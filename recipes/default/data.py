@@ -12,9 +12,9 @@ that did change there in two years counts as noise).
 | drawn | `terradelta.data.synthetic` | everywhere |
 
 Land cover of `naip_urbantree` is derived: NDVI above 0.15 is vegetation, which is tree at a tree's
-point, unknown around it, and low elsewhere. The rest is building, ground, water or shadow, and a
-trained network names what it is sure of (labels.py). In `kampala_buildings` what is no building is
-ground or, by its greenness, vegetation.
+point, unknown around it, and low elsewhere. The rest is building, ground, water or shadow, of which
+the masks in `labels/` name what a trained network was sure of (labels.py). In `kampala_buildings`
+what is no building is ground or, by its greenness, vegetation.
 
 Composed pairs of the last two sources have real dates below what is pasted, years apart.
 
@@ -46,6 +46,7 @@ from terradelta.data.synthetic import draw_pair
 from terradelta.geo.grid import allow_no_place
 from terradelta.outputs import stage_folder
 
+LABELS = Path(__file__).with_name("labels")
 SIZE_PX = 192
 SPLITS = ("train", "val", "test")
 SHARES = (0.25, 0.15, 0.45, 0.15)
@@ -108,24 +109,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, help="masks of naip_urbantree that name more")
     options = parser.parse_args()
-    write_pairs(options.shared, options.output, options.labels)
+    write_pairs(options.shared, options.output)
 
 
-def write_pairs(shared: Path, output: Path, labels: Path | None = None):
+def write_pairs(shared: Path, output: Path):
     """Write all pairs and their CSV, `output`/pairs.csv.
 
     Args:
         shared: The folder of `dubai72` and its neighbours.
         output: Folder to make; it appears whole or not at all.
-        labels: Masks of naip_urbantree that name more (labels.py).
     """
     with stage_folder(output) as staged:
         rows = []
         for split in SPLITS:
-            rows += compose(shared, staged, split, labels)
-            rows += cut_real(shared, staged, split, labels)
+            rows += compose(shared, staged, split)
+            rows += cut_real(shared, staged, split)
             rows += draw(staged, split)
         with (staged / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -134,10 +133,10 @@ def write_pairs(shared: Path, output: Path, labels: Path | None = None):
             writer.writerows(rows)
 
 
-def compose(shared: Path, output: Path, split: str, labels: Path | None) -> list[list[str]]:
+def compose(shared: Path, output: Path, split: str) -> list[list[str]]:
     """Write composed pairs of a split and return their lines."""
     # All scenes in memory: reading them again for each pair takes longer than composing it.
-    sources = [list(scenes) for scenes in read_scenes(shared, split, labels)]
+    sources = [list(scenes) for scenes in read_scenes(shared, split)]
     folder = output / f"composed-{split}"
 
     def compose_one(number: int) -> list[str]:
@@ -161,12 +160,12 @@ def draw_scene(rng: np.random.Generator, sources: list[list[LabelledScene]]) -> 
     return scenes[rng.integers(len(scenes))]
 
 
-def read_scenes(shared: Path, split: str, labels: Path | None) -> Iterator[Iterator[LabelledScene]]:
+def read_scenes(shared: Path, split: str) -> Iterator[Iterator[LabelledScene]]:
     """Yield, source by source, the scenes that pairs of a split are composed of."""
     yield (LabelledScene(*scene[1:]) for scene in read_dubai(shared / "dubai72", split))
     folder = shared / "kampala_buildings"
     yield (LabelledScene(*scene[1:]) for scene in make_collages(folder, split))
-    couples = read_couples(shared / "naip_urbantree", split, labels)
+    couples = read_couples(shared / "naip_urbantree", split)
     yield (join_dates(*couple) for couple in couples)
     couples = read_chesapeake(shared / "chesapeake16", split)
     yield (join_dates(*couple) for couple in couples)
@@ -247,10 +246,16 @@ def list_urbantree(folder: Path, split: str) -> list[list[Path]]:
     return list(sites.values())
 
 
-def read_couples(folder: Path, split: str, labels: Path | None) -> Iterator[tuple[Scene, Scene]]:
+def name_site(path: Path) -> str:
+    """Return the name of an image's site, whatever the year."""
+    city, _, number = path.stem.rsplit("_", 2)
+    return f"{city}_{number}"
+
+
+def read_couples(folder: Path, split: str) -> Iterator[tuple[Scene, Scene]]:
     """Yield every two dates of each site of a split's cities."""
     for site in list_urbantree(folder, split):
-        yield from combinations([read_urbantree(path, labels) for path in site], 2)
+        yield from combinations([read_urbantree(path, LABELS) for path in site], 2)
 
 
 def read_urbantree(path: Path, labels: Path | None = None) -> Scene:
@@ -258,7 +263,7 @@ def read_urbantree(path: Path, labels: Path | None = None) -> Scene:
 
     Args:
         path: Red, green, blue, infrared.
-        labels: Folder of masks under the image's name, which fill what else is not known.
+        labels: Folder of masks under the site's name, which fill what else is not known.
     """
     with rasterio.open(path) as dataset:
         bands_CHW = dataset.read()
@@ -279,8 +284,8 @@ def read_urbantree(path: Path, labels: Path | None = None) -> Scene:
         default=LOW,
     )
     ids_HW = median_filter(ids_HW.astype(np.uint8), 3)
-    if labels is not None and (labels / f"{path.stem}.png").exists():
-        more_HW = read_mask(labels / f"{path.stem}.png", SENSEEARTH)
+    if labels is not None:
+        more_HW = read_mask(labels / f"{name_site(path)}.png", SENSEEARTH)
         ids_HW = np.where(ids_HW == 0, more_HW, ids_HW)
     return Scene(path.stem, bands_CHW[:3], ids_HW.astype(np.uint8))
 
@@ -308,10 +313,10 @@ def read_chesapeake(folder: Path, split: str) -> Iterator[tuple[Scene, Scene]]:
         yield scenes[0], scenes[1]
 
 
-def cut_real(shared: Path, output: Path, split: str, labels: Path | None) -> list[list[str]]:
+def cut_real(shared: Path, output: Path, split: str) -> list[list[str]]:
     """Write crops of real pairs of unchanged ground and return their lines."""
     couples = [
-        *read_couples(shared / "naip_urbantree", split, labels),
+        *read_couples(shared / "naip_urbantree", split),
         *read_chesapeake(shared / "chesapeake16", split),
     ]
     rng = np.random.default_rng(SEEDS[split])

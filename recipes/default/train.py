@@ -1,8 +1,7 @@
-"""Make the default model: pairs, a teacher, then in rounds labels, pairs with them, a student.
+"""Make the default model: its pairs, the network, its threshold and temperatures.
 
-The last student gets its threshold, the classes' own frequencies and its temperatures. Each step
-leaves a folder in the work folder and is skipped where that is there; a training that was stopped
-goes on. Run: `make weights SHARED=../shared/data`, about two hours on two cores.
+Each step leaves a folder in the work folder and is skipped where that is there; a training that was
+stopped goes on. Run: `make weights SHARED=../shared/data`, MINUTES on two cores.
 
 Legend of the array names: H rows, W columns.
 """
@@ -19,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from balance import undo_class_weights
-from labels import write_labels
 from tqdm import tqdm
 
 import terradelta as td
@@ -35,7 +32,6 @@ from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.train.config import TrainConfig
 
 HERE = Path(__file__).parent
-ROUNDS = 2
 MOST_FALSE_SHARE = 0.01
 """Of unchanged ground, that may count as changed: a false alarm costs an analyst more trust than
 a missed shed."""
@@ -67,34 +63,23 @@ def main():
     data = work / "data"
     if not data.exists():
         write_pairs(shared, data)
-    teacher = train(HERE / "teacher.yaml", work / "teacher", data=str(data / "pairs.csv"))
-    models = [teacher]
-    for number in range(1, ROUNDS + 1):
-        labels, data = work / f"labels-{number}", work / f"data-{number}"
-        if not labels.exists():
-            write_labels(shared, models[-1], labels)
-        if not data.exists():
-            write_pairs(shared, data, labels)
-        # Each from the teacher: what a round adds is better names, not more steps.
-        changes = {"data": str(data / "pairs.csv"), "start_from": str(teacher)}
-        models.append(train(HERE / "default.yaml", work / f"student-{number}", **changes))
-    finish(models[-1], data / "pairs.csv", options.output, [model.parent for model in models])
+    pairs = data / "pairs.csv"
+    finish(train(pairs, work / "run"), pairs, options.output)
 
 
-def train(recipe: Path, run: Path, **changes: str) -> Path:
-    """Train by a recipe, or go on, and return the model's folder."""
-    config = replace(TrainConfig.read_yaml(recipe), **changes)
+def train(pairs: Path, run: Path) -> Path:
+    """Train by the recipe, or go on, and return the model's folder."""
+    config = replace(TrainConfig.read_yaml(HERE / "default.yaml"), data=str(pairs))
     return td.train(config, run, resume=(run / "checkpoints").exists()).folder / "last"
 
 
-def finish(folder: Path, pairs: Path, output: Path, runs: list[Path]):
+def finish(folder: Path, pairs: Path, output: Path):
     """Choose the threshold and the temperatures on validation pairs, score, and store as float16.
 
     Args:
         folder: The trained model.
         pairs: The CSV of the pairs it was trained on, with its validation and test splits.
         output: Where the model goes.
-        runs: The runs that led to it, whose time the card tells.
     """
     # Before the weights are written, which would make the tree another than the commit's.
     commit = describe_commit()
@@ -107,9 +92,7 @@ def finish(folder: Path, pairs: Path, output: Path, runs: list[Path]):
         # Of what is flagged and has one class at both dates, 3 % was changed (benchmarks/real).
         same_class_changes=False,
     )
-    recipe = TrainConfig.read_yaml(HERE / "default.yaml")
-    model, undone = undo_class_weights(Model(model.network, card), recipe, pairs)
-    save_model(model, output, dtype=torch.float16, overwrite=True)
+    save_model(Model(model.network, card), output, dtype=torch.float16, overwrite=True)
     done = diagnose_model([output], str(pairs), None, "val", calibrate=True)
     logging.info("threshold %.3f: %.2f %% of unchanged ground; %s", threshold, 100 * share, done)
     scores = {
@@ -119,14 +102,14 @@ def finish(folder: Path, pairs: Path, output: Path, runs: list[Path]):
         for protocol in ("second", "from-to", "ual")
     }
     # The recipe and its commit say what the work folder's names did.
-    unsaid = ("data", "start_from", "device")
+    unsaid = ("data", "device")
+    recipe = {key: value for key, value in card.training.items() if key not in unsaid}
     training = {
-        **{key: value for key, value in card.training.items() if key not in unsaid},
-        "class_weights_undone": undone,
+        **recipe,
         "data": DATA,
         "recipe": "recipes/default",
         "commit": commit,
-        "minutes": {run.name: round(count_seconds(run) / 60, 1) for run in runs},
+        "minutes": round(count_seconds(folder.parent) / 60, 1),
     }
     card = replace(load_card(output), training=training, scores=scores, licence=LICENCE)
     replace_card(output, card)
