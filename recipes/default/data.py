@@ -238,11 +238,10 @@ def turn(scene: Scene, quarters: int) -> Scene:
 
 def list_urbantree(folder: Path, split: str) -> list[list[Path]]:
     """Return the files of each site of a split's cities, by year."""
-    sites: dict[tuple[str, str], list[Path]] = {}
+    sites: dict[str, list[Path]] = {}
     for path in sorted((folder / "images").glob("*.tif")):
-        city, _, number = path.stem.rsplit("_", 2)
-        if city in CITIES[split]:
-            sites.setdefault((city, number), []).append(path)
+        if path.stem.startswith(CITIES[split]):
+            sites.setdefault(name_site(path), []).append(path)
     return list(sites.values())
 
 
