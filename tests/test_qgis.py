@@ -1,4 +1,4 @@
-"""What QGIS sees of a prediction: a drawn pair, mapped by the embedded model."""
+"""What QGIS sees of a prediction: a drawn pair, mapped by the model of drawn scenes."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ import terradelta as td
 from terradelta.classes import SENSEEARTH
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.geo.style import UNCHANGED_ALPHA
+from tests.weights import DRAWN_MODEL
 
 from .qgis import ask_qgis
 
@@ -53,7 +54,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qgis")
     write_geotiff_pair(folder / "scene", 7, (384, 448))
     return td.predict(
-        folder / "scene" / "before.tif", folder / "scene" / "after.tif", folder / "out"
+        folder / "scene" / "before.tif",
+        folder / "scene" / "after.tif",
+        folder / "out",
+        model=DRAWN_MODEL,
     ).folder
 
 
