@@ -13,7 +13,7 @@ by the default model before (commit 092feda). A network that learned roofs of Du
 takes the grey ones of California for ground; a model that learned from its names found 71 % of
 LEVIR's new buildings instead of 95 %.
 
-Run: `python recipes/default/labels.py --shared ../shared/data --model default --output labels`.
+Run: `python recipes/default/labels.py --shared ../shared/data --output labels`.
 
 Legend of the array names: C bands, K classes, H rows, W columns.
 """
@@ -56,11 +56,10 @@ def main():
     """Write a mask for each site."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    model = DEFAULT_MODEL if str(options.model) == "default" else options.model
-    write_labels(options.shared, model, options.output)
+    write_labels(options.shared, options.model, options.output)
 
 
 def write_labels(shared: Path, model: Path, output: Path):
