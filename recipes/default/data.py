@@ -52,7 +52,7 @@ SPLITS = ("train", "val", "test")
 SHARES = (0.25, 0.15, 0.45, 0.15)
 """Chance of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16."""
 COMPOSED_PAIRS = {"train": 2800, "val": 120, "test": 200}
-DRAWN_PAIRS = {"train": 400, "val": 40, "test": 0}
+DRAWN_PAIRS = {"train": 800, "val": 40, "test": 0}
 CROPS = {"train": 4, "val": 1, "test": 1}
 """Of each couple of dates of each real site."""
 SEEDS = {"train": 10, "val": 11, "test": 12}

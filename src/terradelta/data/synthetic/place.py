@@ -59,6 +59,7 @@ class Place:
     ):
         self.shapes: list[Shape] = []
         self._rng = rng
+        self._site_rng = rng.spawn(1)[0]
         self._palette = palette
         self._frame = frame
         self._change_rate = change_rate
@@ -169,7 +170,7 @@ class Place:
                 centre[0] - width, centre[1] - depth, centre[0] + width, centre[1] + depth
             )
             bare = BEFORE + AFTER - dates if rng.random() < 0.6 else dates
-            self._add(_clip(yard, plot).corners(), PATH, "soil", bare)
+            self._draw_bare_ground(_clip(yard, plot), bare)
         self._draw_building(tuple(centre), width, depth, dates, gable=rng.random() < 0.75)
         if rng.random() < 0.12 and min(plot.width, plot.height) > 18:
             corner = (plot.left + 0.2 * plot.width, plot.top + 0.15 * plot.height)
@@ -181,6 +182,34 @@ class Place:
                 plot.bottom - rng.uniform(0, 0.25) * plot.height,
             )
             self._draw_tree(spot, self._choose_dates(appears=0.3))
+
+    def _draw_bare_ground(self, area: Rectangle, dates: int, layer: int = PATH):
+        """Add soil that machines have worked on: a ragged edge, tracks and heaps.
+
+        A smooth rectangle of it would look like a flat roof, from above, to anyone.
+        """
+        rng = self._site_rng
+        reach = np.array([area.width, area.height]) / 2
+        outline = draw_blob((0, 0), 0.9, rng, roughness=0.2)
+        outline = np.clip(np.sign(outline) * np.abs(outline) ** 0.7, -1, 1)
+        soil = self._add(outline * reach + area.centre, layer, "soil", dates)
+
+        def add_worked(outline_m: np.ndarray, height_px: float = 0):
+            shade = rng.choice((rng.uniform(0.75, 0.9), rng.uniform(1.08, 1.2)))
+            colours = soil.colours * shade
+            self._add(outline_m, layer, "soil", dates, colours=colours, height_px=height_px)
+
+        size = math.ceil(area.width * area.height / 1000)
+        for _ in range(rng.integers(1, 3 + size)):
+            start, end = rng.uniform(-0.7, 0.7, (2, 2))
+            bend = (start + end) / 2 + rng.uniform(-0.15, 0.15, 2)
+            line = np.stack([start, bend, end]) * reach + area.centre
+            add_worked(draw_ribbon(line, rng.uniform(1.2, 2.5)))
+        for _ in range(rng.integers(0, 4 + size)):
+            spot = rng.uniform(-0.6, 0.6, 2) * reach + area.centre
+            radius = rng.uniform(0.8, 2)
+            heap = draw_blob(tuple(spot), radius, rng, roughness=0.3)
+            add_worked(heap, 0.7 * radius / self._frame.gsd_m)
 
     def _draw_building(
         self, centre: tuple[float, float], width: float, depth: float, dates: int, *, gable: bool
@@ -285,8 +314,11 @@ class Place:
         elif change == "planted":
             self._draw_grove(site, AFTER)
         else:
-            surface = "asphalt" if change == "paved" else "soil"
-            self._add(site.corners(), PATH, surface, AFTER if rng.random() < 0.7 else BEFORE)
+            dates = AFTER if rng.random() < 0.7 else BEFORE
+            if change == "paved":
+                self._add(site.corners(), PATH, "asphalt", dates)
+            else:
+                self._draw_bare_ground(site, dates)
 
     def _draw_meadow(self, block: Rectangle):
         self._add(block.corners(), PLOT, "grass")
@@ -299,8 +331,10 @@ class Place:
         self._draw_grove(block, BOTH)
         if self._happens():
             clearing = block.inset(self._rng.uniform(0, 8)).split(self._rng.uniform(0.4, 0.9), 0)[0]
-            surface = "soil" if self._rng.random() < 0.6 else "grass"
-            self._add(clearing.corners(), CROWN, surface, AFTER)
+            if self._rng.random() < 0.6:
+                self._draw_bare_ground(clearing, AFTER, CROWN)
+            else:
+                self._add(clearing.corners(), CROWN, "grass", AFTER)
 
     def _draw_grove(self, area: Rectangle, dates: int):
         """Add closed forest with a ragged edge."""
