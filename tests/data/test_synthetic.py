@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.features import shapes
 from shapely import Polygon
+from shapely.geometry import shape as read_geometry
 
 from terradelta.classes import SENSEEARTH
 from terradelta.data.images import read_mask
@@ -79,6 +81,22 @@ def test_all_classes_and_the_changes_of_a_real_place_occur(scenes):
         ("low vegetation", "playground"),
     ):
         assert pixels[SENSEEARTH.encode_transition(ids[was], ids[became])] > 100, (was, became)
+
+
+def test_bare_lots_are_ragged_where_roofs_are_rectangles():
+    rectangularity = {"ground": [], "building": []}
+    for seed in SEEDS:
+        scene = draw_pair(seed, 256, change_rate=0.4)
+        for name, shares in rectangularity.items():
+            is_new_HW = scene.change_HW & (scene.after_class_HW == SENSEEARTH.names.index(name))
+            for outline, _ in shapes(is_new_HW.astype(np.uint8), mask=is_new_HW):
+                # Of the size of a lot or a house, at 0.5 m: parking lots have corners.
+                patch = Polygon(read_geometry(outline).exterior)
+                if 400 < patch.area < 2000:
+                    shares.append(patch.area / patch.minimum_rotated_rectangle.area)
+    assert min(map(len, rectangularity.values())) > 30
+    assert np.median(rectangularity["building"]) > 0.85
+    assert np.percentile(rectangularity["ground"], 90) < 0.85
 
 
 def test_the_share_of_change_varies_from_none_to_much(scenes):
