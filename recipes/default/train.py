@@ -1,7 +1,7 @@
 """Make the default model: its pairs, the network, its threshold and temperatures.
 
 Each step leaves a folder in the work folder and is skipped where that is there; a training that was
-stopped goes on. Run: `make weights SHARED=../shared/data`, half an hour on two cores.
+stopped goes on. Run: `make weights SHARED=../shared/data`, an hour on two cores.
 
 Legend of the array names: H rows, W columns.
 """
