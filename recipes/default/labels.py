@@ -9,7 +9,7 @@ or taken for ground, and courts, cars and bare soil for buildings, corrections.c
 there: polygons in pixels, drawn by eye.
 
 The masks are kept in git: what a network of another day names, the next one learns. Those there are
-by the default model before (commit 092feda). A network that learned roofs of Dubai and Kampala only
+by the default model of commit 092feda. A network that learned roofs of Dubai and Kampala only
 takes the grey ones of California for ground; a model that learned from its names found 71 % of
 LEVIR's new buildings instead of 95 %.
 

@@ -11,6 +11,7 @@ import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.report.viewer.application import create_application
 from terradelta.report.viewer.result import Result
+from tests.weights import DRAWN_MODEL
 
 TOKEN = "a token of this run"
 ADDRESS = "http://127.0.0.1:8765"
@@ -34,7 +35,7 @@ def scene(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def predicted(scene) -> Path:
     output = scene.parent / "out"
-    td.predict(scene / "before.tif", scene / "after.tif", output)
+    td.predict(scene / "before.tif", scene / "after.tif", output, model=DRAWN_MODEL)
     return output
 
 
