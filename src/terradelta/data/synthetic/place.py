@@ -27,6 +27,7 @@ from terradelta.data.synthetic.shapes import (
     Shape,
     draw_blob,
     draw_ribbon,
+    square_off,
 )
 
 LARGEST_BLOCK_M = 95.0
@@ -59,6 +60,7 @@ class Place:
     ):
         self.shapes: list[Shape] = []
         self._rng = rng
+        # Of its own, so that what lies on bare ground moves nothing else.
         self._site_rng = rng.spawn(1)[0]
         self._palette = palette
         self._frame = frame
@@ -190,8 +192,7 @@ class Place:
         """
         rng = self._site_rng
         reach = np.array([area.width, area.height]) / 2
-        outline = draw_blob((0, 0), 0.9, rng, roughness=0.2)
-        outline = np.clip(np.sign(outline) * np.abs(outline) ** 0.7, -1, 1)
+        outline = square_off(draw_blob((0, 0), 0.9, rng, roughness=0.2), 0.7).clip(-1, 1)
         soil = self._add(outline * reach + area.centre, layer, "soil", dates)
 
         def add_worked(outline_m: np.ndarray, height_px: float = 0):
@@ -199,13 +200,13 @@ class Place:
             colours = soil.colours * shade
             self._add(outline_m, layer, "soil", dates, colours=colours, height_px=height_px)
 
-        size = math.ceil(area.width * area.height / 1000)
-        for _ in range(rng.integers(1, 3 + size)):
+        more = math.ceil(area.width * area.height / 1000)
+        for _ in range(rng.integers(1, 3 + more)):
             start, end = rng.uniform(-0.7, 0.7, (2, 2))
             bend = (start + end) / 2 + rng.uniform(-0.15, 0.15, 2)
             line = np.stack([start, bend, end]) * reach + area.centre
             add_worked(draw_ribbon(line, rng.uniform(1.2, 2.5)))
-        for _ in range(rng.integers(0, 4 + size)):
+        for _ in range(rng.integers(0, 4 + more)):
             spot = rng.uniform(-0.6, 0.6, 2) * reach + area.centre
             radius = rng.uniform(0.8, 2)
             heap = draw_blob(tuple(spot), radius, rng, roughness=0.3)
@@ -377,8 +378,7 @@ class Place:
             x, y = pitch.centre
             angles = np.arange(32) / 32 * math.tau
             oval = np.stack([np.cos(angles), np.sin(angles)], 1)
-            oval = np.sign(oval) * np.abs(oval) ** 0.55
-            oval = oval * (pitch.width / 2, pitch.height / 2) + (x, y)
+            oval = square_off(oval, 0.55) * (pitch.width / 2, pitch.height / 2) + (x, y)
             self._add(oval, PATH, "track", dates)
             inner = pitch.inset(0.16 * min(pitch.width, pitch.height))
             self._draw_field_lines(inner, "turf", dates)

@@ -133,3 +133,11 @@ def draw_ribbon(points: np.ndarray, width_m: float) -> np.ndarray:
     normal = np.stack([-along[:, 1], along[:, 0]], 1)
     normal *= width_m / 2 / np.linalg.norm(normal, axis=1, keepdims=True)
     return np.concatenate([points + normal, (points - normal)[::-1]])
+
+
+def square_off(outline: np.ndarray, roundness: float) -> np.ndarray:
+    """Return a round outline (N, 2) about the origin, drawn out to its corners.
+
+    Points of the unit circle come to lie on a superellipse; 1 leaves it round, 0 makes a square.
+    """
+    return np.sign(outline) * np.abs(outline) ** roundness
