@@ -200,13 +200,14 @@ class Place:
             colours = soil.colours * shade
             self._add(outline_m, layer, "soil", dates, colours=colours, height_px=height_px)
 
-        more = math.ceil(area.width * area.height / 1000)
-        for _ in range(rng.integers(1, 3 + more)):
+        # The larger, the more lies about.
+        thousands_m2 = math.ceil(area.width * area.height / 1000)
+        for _ in range(rng.integers(1, 3 + thousands_m2)):
             start, end = rng.uniform(-0.7, 0.7, (2, 2))
             bend = (start + end) / 2 + rng.uniform(-0.15, 0.15, 2)
             line = np.stack([start, bend, end]) * reach + area.centre
             add_worked(draw_ribbon(line, rng.uniform(1.2, 2.5)))
-        for _ in range(rng.integers(0, 4 + more)):
+        for _ in range(rng.integers(0, 4 + thousands_m2)):
             spot = rng.uniform(-0.6, 0.6, 2) * reach + area.centre
             radius = rng.uniform(0.8, 2)
             heap = draw_blob(tuple(spot), radius, rng, roughness=0.3)
