@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from terradelta.evaluate.scoring import evaluate as evaluate
     from terradelta.evaluate.scoring import score as score
     from terradelta.export import export as export
-    from terradelta.geo.check import check as check
     from terradelta.models.bundle import convert as convert
     from terradelta.models.bundle import load_model as load_model
     from terradelta.models.bundle import save_model as save_model
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from terradelta.predict.planning import plan_area as plan_area
     from terradelta.predict.planning import plan_pair as plan_pair
     from terradelta.predict.prediction import open_prediction as open_prediction
+    from terradelta.predict.preflight import check as check
     from terradelta.predict.run import merge as merge
     from terradelta.predict.run import predict as predict
     from terradelta.report.page import report as report
@@ -58,7 +58,7 @@ _HOMES = {
     "TerradeltaError": "terradelta.errors",
     "TrainConfig": "terradelta.train.config",
     "assess": "terradelta.evaluate.area_estimation.assessment",
-    "check": "terradelta.geo.check",
+    "check": "terradelta.predict.preflight",
     "compare": "terradelta.evaluate.scoring",
     "compare_runs": "terradelta.train.comparison",
     "compose_pairs": "terradelta.data.composite",

@@ -9,7 +9,8 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from terradelta.data.synthetic import draw_pair
-from terradelta.geo.check import check
+from terradelta.geo.check import examine_pair
+from terradelta.geo.options import DateOptions, ModelNeeds, PairOptions
 
 from .conftest import RGB, UTM_ORIGIN
 
@@ -17,6 +18,11 @@ from .conftest import RGB, UTM_ORIGIN
 @pytest.fixture(scope="module")
 def scene():
     return draw_pair((80, 1), 400)
+
+
+def ranged(low, high):
+    date = DateOptions(value_range=(low, high))
+    return PairOptions(before=date, after=date)
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def lines(write_raster, scene):
         before = scene.before_CHW if before is None else before
         after = scene.before_CHW if after is None else after
         paths = [write_raster("before", before), write_raster("after", after, **after_profile)]
-        report = check(*paths, **(options or {}))
+        report = examine_pair(*paths, options or PairOptions(), ModelNeeds())
         json.dumps(report.to_dict())
         for finding in report.findings:
             assert finding.message in report.to_text()
@@ -90,7 +96,7 @@ def test_bands_that_cannot_be_told_are_listed_and_can_be_named(lines, scene):
     findings = lines(after=four, **nameless)
     assert findings["pair"].level == "FAIL"
     assert "--bands" in findings["pair"].fix
-    findings = lines(after=four, options={"bands": [3, 2, 1]}, **nameless)
+    findings = lines(after=four, options=PairOptions(bands=[3, 2, 1]), **nameless)
     assert findings["bands"].values == {"before": [3, 2, 1], "after": [3, 2, 1]}
 
 
@@ -113,7 +119,7 @@ def test_another_depth_fails_with_the_range_that_mends_it(lines, scene):
     assert depth.level == "FAIL"
     low, high = map(float, depth.fix.removeprefix("--value-range ").split(","))
     assert [low, high] == np.percentile(deep, (2, 98)).tolist()
-    assert lines(deep, deep, options={"value_range": (low, high)})["depth"].level == "OK"
+    assert lines(deep, deep, options=ranged(low, high))["depth"].level == "OK"
 
 
 def test_flat_and_saturated_bands_are_told(lines, scene):
@@ -140,12 +146,17 @@ def test_dates_the_wrong_way_round_are_told(lines, write_raster, scene):
         paths.append(write_raster(name, scene.before_CHW))
         with rasterio.open(paths[-1], "r+") as dataset:
             dataset.update_tags(TIFFTAG_DATETIME=stamp)
-    names = {finding.name for finding in check(*paths).findings if finding.level == "WARN"}
+    names = {
+        finding.name
+        for finding in examine_pair(*paths, PairOptions(), ModelNeeds()).findings
+        if finding.level == "WARN"
+    }
     assert names == {"dates"}
 
 
 def test_a_file_that_cannot_be_opened_is_a_line_and_no_exception(write_raster, scene, tmp_path):
-    report = check(tmp_path / "missing.tif", write_raster("after", scene.after_CHW))
+    paths = tmp_path / "missing.tif", write_raster("after", scene.after_CHW)
+    report = examine_pair(*paths, PairOptions(), ModelNeeds())
     assert report.level == "FAIL"
     assert [finding.name for finding in report.findings] == ["before", "after"]
     assert "missing.tif cannot be opened" in report.to_text()

@@ -17,9 +17,10 @@ from rasterio.windows import Window
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo import header as headers
 from terradelta.geo import mosaic as mosaics
-from terradelta.geo.check import check
+from terradelta.geo.check import examine_pair
 from terradelta.geo.listing import list_rasters
 from terradelta.geo.mosaic import Mosaic, describe_images, open_images
+from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import RasterPair
 
 from .conftest import RGB, UTM_ORIGIN
@@ -183,13 +184,13 @@ def test_a_mosaic_reaches_as_far_as_its_rasters_on_the_pixels_of_the_first(write
 
 def test_the_grid_may_be_a_crs_and_the_side_of_a_pixel(write_raster, noise_CHW):
     before = write_raster("before", noise_CHW)
-    with RasterPair(before, [before], BANDS, grid="EPSG:3035@4") as pair:
+    with RasterPair(before, [before], BANDS, PairOptions(grid="EPSG:3035@4")) as pair:
         assert pair.grid.crs == "EPSG:3035"
         assert pair.grid.pixel_size == (4, 4)
         assert all(edge % 4 == 0 for edge in pair.grid.bounds)
         assert read_in_parts(pair, 50)[1].mean() > 0.8
     with pytest.raises(ArgumentError, match="EPSG:3035@10"):
-        RasterPair(before, before, BANDS, grid="EPSG:nothing@4")
+        RasterPair(before, before, BANDS, PairOptions(grid="EPSG:nothing@4"))
 
 
 def test_where_no_raster_lies_nothing_is_read(write_raster, noise_CHW, tmp_path):
@@ -356,7 +357,7 @@ def test_stac_items_may_have_an_asset_for_each_band(write_raster, noise_CHW, tmp
 
 def test_a_check_says_what_a_mosaic_is_made_of(write_raster, picture_CHW):
     tiles = cut_tiles(write_raster, picture_CHW)
-    report = check(write_raster("before", picture_CHW), tiles)
+    report = examine_pair(write_raster("before", picture_CHW), tiles, PairOptions(), ModelNeeds())
     described = {finding.name: finding for finding in report.findings}
     assert described["after"].message.startswith("12 rasters, together 160 x 120 px, 3 bands")
     assert described["after"].values["sources"] == 12

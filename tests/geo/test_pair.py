@@ -8,7 +8,9 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
-from terradelta.geo.pair import RasterPair, select_bands
+from terradelta.geo.options import PairOptions
+from terradelta.geo.pair import RasterPair
+from terradelta.geo.source import select_bands
 
 from .conftest import RGB, UTM_ORIGIN
 
@@ -194,7 +196,7 @@ def test_an_overview_shows_what_the_fine_grid_does(write_raster, name, dtype):
     before = write_raster("before", image_CHW, **same)
     after = write_raster("after", image_CHW, nodata=0, **OVERVIEWS[name])
     step = 6
-    with RasterPair(before, after, BANDS, shift_px=(3.3, -2.6)) as pair:
+    with RasterPair(before, after, BANDS, PairOptions(shift_px=(3.3, -2.6))) as pair:
         assert pair.is_resampled[1]
         shape = (pair.grid.height - 12) // step, (pair.grid.width - 24) // step
         window = Window(24, 12, shape[1] * step, shape[0] * step)

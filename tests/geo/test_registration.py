@@ -7,6 +7,7 @@ import pytest
 import rasterio
 
 from terradelta.data.synthetic import draw_pair
+from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.registration import measure_shift, measure_stack
 
@@ -105,7 +106,7 @@ def test_reading_with_the_measured_shift_undoes_it(write_raster):
         shift = measure_shift(pair)
     assert shift.reliable
     assert (shift.columns_px, shift.rows_px) == pytest.approx((-2.25, 1.5), abs=0.05)
-    with RasterPair(*paths, RGB, shift_px=(shift.columns_px, shift.rows_px)) as pair:
+    with RasterPair(*paths, RGB, PairOptions(shift_px=(shift.columns_px, shift.rows_px))) as pair:
         left = measure_shift(pair)
     assert left.length_px < 0.1
 

@@ -7,8 +7,9 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 
-from terradelta.geo.check import check
+from terradelta.geo.check import examine_pair
 from terradelta.geo.grid import Grid
+from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.scale import advise_scale, measure_pixel_size
 
 KNOWN_M = (0.3, 1.2)
@@ -60,7 +61,8 @@ def test_check_and_predict_say_so(write_raster, tmp_path, caplog):
     paths = [write_raster(name, image_CHW, transform=ten_m) for name in ("before", "after")]
     resolution_m = load_cards(None)[0].resolution_m
     assert resolution_m is not None
-    findings = check(*paths, resolution_m=resolution_m).findings
+    needs = ModelNeeds(resolution_m=resolution_m)
+    findings = examine_pair(*paths, PairOptions(), needs).findings
     (found,) = [finding for finding in findings if finding.name == "scale"]
     assert found.level == "WARN"
     with caplog.at_level(logging.WARNING):

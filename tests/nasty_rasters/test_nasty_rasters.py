@@ -12,6 +12,7 @@ from rasterio import features
 from rasterio.windows import Window
 
 import terradelta as td
+from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
 
 from . import containers, placement, refusals, values  # noqa: F401
@@ -30,7 +31,7 @@ TILED_SHARE = 1e-5
 
 def open_pair(pair):
     options = {name: pair.options[name] for name in READ_OPTIONS if name in pair.options}
-    return RasterPair(pair.before, pair.after, RGB, **options)
+    return RasterPair(pair.before, pair.after, RGB, PairOptions(**options))
 
 
 @pytest.fixture(scope="module", params=MAPPED)

@@ -17,6 +17,7 @@ from terradelta.cli.application import (
     Precision,
     Runtime,
     app,
+    split_dates,
     split_list,
 )
 from terradelta.errors import ArgumentError
@@ -82,17 +83,14 @@ def check(
         aoi: Vector file with polygons; the rest is not looked at.
         as_json: Print one JSON object.
     """
-    from terradelta.geo.check import check as run_check
-    from terradelta.predict.run import load_cards
+    from terradelta.predict.preflight import check as run_check
 
-    card = load_cards(split_list(model))[0]
     report = run_check(
         before,
         after,
-        band_names=card.bands,
+        model=split_list(model),
         bands=split_list(bands),
-        value_range=_parse_range(value_range) or (0.0, card.scaling.divisor),
-        resolution_m=card.resolution_m,
+        value_range=_parse_range(value_range),
         grid=grid,
         aoi=aoi,
     )
@@ -113,6 +111,13 @@ def predict(
     time_budget: float | None = None,
     bands: Bands = None,
     value_range: ValueRange = None,
+    after_value_range: str | None = None,
+    match_light: Literal["none", "linear", "histogram"] = "none",
+    nodata: str | None = None,
+    mask: str | None = None,
+    mask_values: str | None = None,
+    before_date: str | None = None,
+    after_date: str | None = None,
     grid: str = "before",
     aoi: Path | None = None,
     register: Annotated[bool, Parameter(negative=())] = False,
@@ -131,6 +136,7 @@ def predict(
     workers: int | None = None,
     worker_cpus: float | None = None,
     picture: Annotated[bool, Parameter(negative=())] = False,
+    strict: Annotated[bool, Parameter(negative=())] = False,
     plan: Annotated[bool, Parameter(negative=())] = False,
     price_per_hour: str | None = None,
     as_json: Json = False,
@@ -154,6 +160,16 @@ def predict(
         bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
         value_range: Stored values that are dark and bright, the same for both dates, for images of
             another depth than the model's: 0,3000.
+        after_value_range: The same of the after image, where it differs: 1000,4000.
+        match_light: Give the after image the light of the before image, fitted over pixels that
+            look unchanged.
+        nodata: A stored value that is no data, besides those that the rasters declare: 0, or
+            before=0,after=255.
+        mask: Raster of pixels to leave out, such as clouds, in any CRS and on any grid: clouds.tif,
+            or before=a.tif,after=b.tif.
+        mask_values: Which values of the masks leave a pixel out; any but 0 by default.
+        before_date: When the before image was taken, 2019-06-01; by default what the raster says.
+        after_date: When the after image was taken.
         grid: Whose pixels the map gets: before, after, the side of a pixel in units of the before
             raster's CRS, or CRS@SIDE: EPSG:3035@10.
         aoi: Vector file with polygons, in any CRS; the rest is nodata.
@@ -177,6 +193,7 @@ def predict(
         workers: How many; by default as many as the cluster has room for. Each may take --memory.
         worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into OUTPUT/picture.png.
+        strict: Fail with exit code 2 where the map would carry a caution.
         plan: Make no map, but say what it will take: blocks, tiles, bytes, hours and cost, its pace
             measured on a few tiles.
         price_per_hour: With --plan, the price of an hour of this machine, 0.40, or of several kinds
@@ -221,6 +238,13 @@ def predict(
         time_budget=time_budget,
         bands=split_list(bands),
         value_range=_parse_range(value_range),
+        after_value_range=_parse_range(after_value_range),
+        match_light=match_light,
+        nodata=split_dates(nodata, float),
+        mask=split_dates(mask, str),
+        mask_values=mask_values,
+        before_date=before_date,
+        after_date=after_date,
         grid=grid,
         aoi=aoi,
         register=register,
@@ -239,6 +263,7 @@ def predict(
         workers=workers,
         worker_cpus=worker_cpus,
         picture=picture,
+        strict=strict,
         overwrite=overwrite,
     )
     if "blocks" in result.summary:

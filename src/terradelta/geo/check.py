@@ -1,127 +1,58 @@
-"""What is wrong with a pair of rasters, and which flag of `predict` mends it.
+"""What is wrong with a pair of rasters, and which flag of `predict` fixes it.
 
 Reads a fixed number of windows spread over the pair, however large it is.
-
-Legend of the array names: C bands, H rows, W columns, N pixels.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rasterio.enums import ColorInterp
-from rasterio.windows import Window
 
 from terradelta.errors import TerradeltaError
-from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.finding import Finding, Report
+from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, list_rasters
 from terradelta.geo.mosaic import Mosaic, open_images
+from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import Images, RasterPair
 from terradelta.geo.registration import measure_shift
+from terradelta.geo.samples import PixelSamples
 from terradelta.geo.scale import advise_scale, measure_pixel_size
-from terradelta.geo.source import Bands, describe_bands, has_false_alpha, open_raster
+from terradelta.geo.source import describe_bands, has_false_alpha, open_raster
 from terradelta.geo.virtual import name_raster
 from terradelta.redaction import redact
 
-LEVELS = ("OK", "WARN", "FAIL")
-SAMPLES_PER_SIDE = 6
-SAMPLE_SIZE_PX = 256
 WARN_RESOLUTION_RATIO = 2.0
-WARN_NODATA_SHARE = 0.2
 WARN_OVERLAP_SHARE = 0.5
-WARN_SATURATED_SHARE = 0.02
 WARN_SHIFT_PX = 0.5
 FAIL_SHIFT_PX = 3.0
-WARN_DRIFT = 1.0
-"""Difference of the dates' medians, in spreads of the before image."""
-WARN_CONTRAST_RATIO = 2.0
 LARGE_PIXELS = 10_000**2
 """From here on it matters how a file is laid out."""
-MAD_TO_SIGMA = 1.4826
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of a report."""
-
-    name: str
-    """What was looked at."""
-    level: str
-    """"OK", "WARN" or "FAIL"."""
-    message: str
-    """What was found."""
-    fix: str | None = None
-    """What mends it."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """The numbers, JSON-ready."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was found about a pair."""
-
-    findings: tuple[Finding, ...]
-    """In the order in which they were looked for."""
-
-    @property
-    def level(self) -> str:
-        """The worst level of all."""
-        return max((finding.level for finding in self.findings), key=LEVELS.index)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form."""
-        return {"level": self.level, "findings": [vars(finding) for finding in self.findings]}
-
-    def to_text(self) -> str:
-        """Return a line per finding, with the fix below."""
-        width = max(len(finding.name) for finding in self.findings)
-        lines = []
-        for finding in self.findings:
-            lines.append(f"{finding.level:<5} {finding.name:<{width}}  {finding.message}")
-            if finding.fix:
-                lines.append(f"{'':<5} {'':<{width}}  fix: {finding.fix}")
-        return "\n".join(lines)
-
-
-def check(
-    before: RasterPaths,
-    after: RasterPaths,
-    *,
-    band_names: Sequence[str] = ("red", "green", "blue"),
-    bands: Bands | None = None,
-    value_range: tuple[float, float] = (0.0, 255.0),
-    resolution_m: tuple[float, float] | None = None,
-    grid: str | float = "before",
-    aoi: str | Path | None = None,
+def examine_pair(
+    before: RasterPaths, after: RasterPaths, options: PairOptions, needs: ModelNeeds
 ) -> Report:
     """Look a pair over before it is predicted.
 
     Args:
         before: The earlier raster: a path or anything GDAL opens; or a mosaic, see `list_rasters`.
         after: The later one.
-        band_names: What the model needs.
-        bands: Band numbers (from 1) or names to read instead.
-        value_range: The darkest and the brightest stored value that the model knows.
-        resolution_m: The least and the largest pixel that the model knows, in metres.
-        grid: Whose pixels the map gets; see `RasterPair`.
-        aoi: A vector file with polygons.
+        options: How the pair is to be read.
+        needs: What the model must be given.
 
     Returns:
-        Findings; where one fails, what cannot be told without it is left out.
+        Findings; where one fails, what cannot be found without it is left out.
     """
     findings: list[Finding] = []
     with ExitStack() as files:
         datasets = []
         for date, path in (("before", before), ("after", after)):
             try:
-                datasets.append(files.enter_context(open_images(path, bands)))
+                datasets.append(files.enter_context(open_images(path, options.bands)))
             except TerradeltaError as error:
                 findings.append(Finding(date, "FAIL", error.problem, error.fix))
             else:
@@ -132,16 +63,14 @@ def check(
         findings += [_check_crs(first, second), *_check_layout(first, second)]
         findings += [*_check_alpha(before, after), *_check_dates(first, second)]
         try:
-            pair = files.enter_context(
-                RasterPair(before, after, band_names, bands, grid=grid, aoi=aoi)
-            )
+            pair = files.enter_context(RasterPair(before, after, needs.band_names, options))
         except TerradeltaError as error:
             findings.append(Finding("pair", "FAIL", error.problem, error.fix))
             return Report(tuple(findings))
         findings += [_check_overlap(pair), _check_resolution(pair), _check_grid(pair)]
-        findings += _check_scale(pair, resolution_m)
+        findings += _check_scale(pair, needs.resolution_m)
         findings.append(_check_bands(pair))
-        findings += _check_pixels(pair, value_range)
+        findings += _check_pixels(pair, options, needs)
     return Report(tuple(findings))
 
 
@@ -314,14 +243,14 @@ def _check_bands(pair: RasterPair) -> Finding:
     )
 
 
-def _check_pixels(pair: RasterPair, value_range: tuple[float, float]) -> Iterator[Finding]:
+def _check_pixels(pair: RasterPair, options: PairOptions, needs: ModelNeeds) -> Iterator[Finding]:
     """Look at samples of the pixels and at the shift."""
     try:
-        samples = _Samples.read(pair)
+        samples = PixelSamples.read(pair)
         yield samples.check_nodata()
         if samples.is_empty:
             return
-        yield from samples.check_values(value_range)
+        yield from samples.check_values(options.before.value_range or needs.value_range)
         yield _check_shift(pair)
         yield samples.check_drift()
     except TerradeltaError as error:
@@ -357,119 +286,3 @@ def _check_shift(pair: RasterPair) -> Finding:
         return Finding("shift", "OK", message, values=values)
     level = "FAIL" if shift.length_px > FAIL_SHIFT_PX else "WARN"
     return Finding("shift", level, message, "--register", values)
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Valid pixels of windows spread over a pair."""
-
-    before_CN: np.ndarray
-    after_CN: np.ndarray
-    valid_share: float
-    dtypes: tuple[np.dtype, np.dtype]
-    band_names: tuple[str, ...]
-
-    @classmethod
-    def read(cls, pair: RasterPair) -> _Samples:
-        parts = [pair.read(window) for window in _spread_windows(pair)]
-        before_CN, after_CN = (
-            np.concatenate([part[date][:, part.valid_HW] for part in parts], axis=1)
-            for date in (0, 1)
-        )
-        valid_share = float(np.mean([part.valid_HW.mean() for part in parts]))
-        dtypes = before_CN.dtype, after_CN.dtype
-        return cls(before_CN, after_CN, valid_share, dtypes, tuple(pair.band_names))
-
-    @property
-    def is_empty(self) -> bool:
-        return self.before_CN.shape[1] == 0
-
-    def check_nodata(self) -> Finding:
-        share = 1 - self.valid_share
-        message = f"{share:.1%} of the common ground lacks data on one of the dates"
-        values = {"nodata_share": share}
-        if self.is_empty:
-            fix = "give images that hold data of the same ground; see the nodata values above"
-            return Finding("nodata", "FAIL", message, fix, values)
-        if share <= WARN_NODATA_SHARE:
-            return Finding("nodata", "OK", message, values=values)
-        fix = "nothing, if that is so on the ground; those pixels are nodata in the map"
-        return Finding("nodata", "WARN", message, fix, values)
-
-    def check_values(self, value_range: tuple[float, float]) -> Iterator[Finding]:
-        low, high = value_range
-        both = np.concatenate([self.before_CN, self.after_CN], axis=1)
-        darkest, brightest = (float(number) for number in np.percentile(both, (2, 98)))
-        top = float(both.max())
-        kinds = [str(kind) for kind in self.dtypes]
-        message = f"{' and '.join(dict.fromkeys(kinds))}, values {both.min():g} to {top:g}"
-        values = {"min": float(both.min()), "max": top, "p2": darkest, "p98": brightest}
-        is_fraction = "f" in (kind.kind for kind in self.dtypes) and top < 0.01 * (high - low)
-        if top > low + 2 * (high - low) or is_fraction:
-            fix = f"--value-range {darkest:.4g},{brightest:.4g}"
-            expected = f"the model was trained on {low:g} to {high:g}"
-            yield Finding("depth", "FAIL", f"{message}; {expected}", fix, values)
-        else:
-            yield Finding("depth", "OK", message, values=values)
-        yield from self._check_flaws()
-
-    def _check_flaws(self) -> Iterator[Finding]:
-        for date, values_CN, kind in zip(
-            ("before", "after"), (self.before_CN, self.after_CN), self.dtypes, strict=True
-        ):
-            for name, values_N in zip(self.band_names, values_CN, strict=True):
-                if np.ptp(values_N) == 0:
-                    yield Finding(
-                        "constant",
-                        "WARN",
-                        f"{date}: band {name} is {values_N[0]:g} everywhere",
-                        "choose other bands with --bands",
-                    )
-                elif kind.kind in "ui":
-                    full = float((values_N == np.iinfo(kind).max).mean())
-                    if full > WARN_SATURATED_SHARE:
-                        yield Finding(
-                            "saturated",
-                            "WARN",
-                            f"{date}: {full:.1%} of band {name} is at {np.iinfo(kind).max}",
-                            "fetch the image in its full depth, if there is one",
-                            {"share": full},
-                        )
-
-    def check_drift(self) -> Finding:
-        """Compare medians and spreads: other light, haze, season, or another processing."""
-        drifts, ratios = [], []
-        for before_N, after_N in zip(self.before_CN, self.after_CN, strict=True):
-            medians = np.median(before_N), np.median(after_N)
-            spreads = [
-                max(MAD_TO_SIGMA * float(np.median(np.abs(values - median))), 1e-9)
-                for values, median in zip((before_N, after_N), medians, strict=True)
-            ]
-            drifts.append(float((medians[1] - medians[0]) / spreads[0]))
-            ratios.append(spreads[1] / spreads[0])
-        listing = ", ".join(
-            f"{name} {drift:+.1f} (contrast x {ratio:.1f})"
-            for name, drift, ratio in zip(self.band_names, drifts, ratios, strict=True)
-        )
-        message = f"after against before, in spreads: {listing}"
-        values = {"drift": drifts, "contrast_ratio": ratios}
-        worst_ratio = max(max(ratio, 1 / ratio) for ratio in ratios)
-        if max(map(abs, drifts)) < WARN_DRIFT and worst_ratio < WARN_CONTRAST_RATIO:
-            return Finding("light", "OK", message, values=values)
-        fix = "match the histograms first, or use a model trained for such light and seasons"
-        return Finding("light", "WARN", message, fix, values)
-
-
-def _spread_windows(pair: RasterPair) -> Iterator[Window]:
-    """Yield windows that do not overlap: all of a small pair, samples of a large one."""
-    left, top = int(pair.area.col_off), int(pair.area.row_off)
-    for row, height in _spread(int(pair.area.height)):
-        for column, width in _spread(int(pair.area.width)):
-            yield cut_window(left + column, top + row, width, height)
-
-
-def _spread(length: int) -> list[tuple[int, int]]:
-    """Return start and length of samples along an axis."""
-    count = min(SAMPLES_PER_SIDE, math.ceil(length / SAMPLE_SIZE_PX))
-    edges = [length * number // count for number in range(count + 1)]
-    return [(start, min(SAMPLE_SIZE_PX, end - start)) for start, end in pairwise(edges)]

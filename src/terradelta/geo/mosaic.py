@@ -34,7 +34,8 @@ from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.header import Header, read_headers
 from terradelta.geo.listing import RasterPaths, list_dates, list_rasters, name_source, record_source
-from terradelta.geo.source import Bands, describe_source, open_source, read_pixels
+from terradelta.geo.options import Bands
+from terradelta.geo.source import describe_source, open_source, read_pixels
 
 MAX_OPEN_RASTERS = 64
 SAME_PIXEL = 1e-3

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,8 @@ from terradelta.geo.aoi import AreaOfInterest
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.mosaic import Mosaic, open_images
-from terradelta.geo.source import Bands, select_bands
+from terradelta.geo.options import PairOptions
+from terradelta.geo.source import select_bands
 from terradelta.geo.virtual import name_raster
 
 Images = DatasetReader | Mosaic
@@ -51,18 +51,13 @@ class RasterPair:
         before: The earlier raster: a path or anything GDAL opens; or a mosaic, see `list_rasters`.
         after: The later one.
         band_names: What the model needs, for example ("red", "green", "blue").
-        bands: Band numbers (from 1) or names to read instead, in the model's order.
-        grid: Whose pixels the map gets: "before", "after", the side of a pixel in units of the
-            before raster's CRS, or a CRS and the side of a pixel in its units, "EPSG:3035@10". A
-            mosaic's pixels are its first raster's.
-        aoi: A vector file; pixels outside of its polygons are not valid.
-        shift_px: The after image is read this many (columns, rows) of the grid further right and
-            down, to undo a shift that was measured.
+        options: What the user says of bands, grid, area of interest and pixels.
 
     Raises:
         RasterError: If a raster cannot be opened, has no CRS while the other has one, does not
             overlap the other or the area of interest, or lacks the bands.
-        ArgumentError: If `bands` has another length than `band_names`, or `grid` is unknown.
+        ArgumentError: If the options name another number of bands than `band_names`, or a grid
+            that is not known.
     """
 
     grid: Grid
@@ -83,26 +78,24 @@ class RasterPair:
         before: RasterPaths,
         after: RasterPaths,
         band_names: Sequence[str],
-        bands: Bands | None = None,
-        *,
-        grid: str | float = "before",
-        aoi: str | Path | None = None,
-        shift_px: tuple[float, float] = (0.0, 0.0),
+        options: PairOptions | None = None,
     ):
+        options = options or PairOptions()
+        bands, aoi = options.bands, options.aoi
         self._exits = ExitStack()
         try:
             datasets = [
                 self._exits.enter_context(open_images(source, bands)) for source in (before, after)
             ]
             selected = [select_bands(dataset, band_names, bands) for dataset in datasets]
-            self.grid = _overlap(datasets[0], datasets[1], grid)
+            self.grid = _overlap(datasets[0], datasets[1], options.grid)
             self.aoi = AreaOfInterest(aoi, self.grid) if aoi is not None else None
             whole = cut_window(0, 0, self.grid.width, self.grid.height)
             self.area = self.aoi.area if self.aoi else whole
             self.datasets = datasets[0], datasets[1]
             self.bands = selected[0], selected[1]
             self.band_names = tuple(band_names)
-            grids = self.grid, self.grid.shift(*shift_px)
+            grids = self.grid, self.grid.shift(*options.shift_px)
             self._before, self._after = (
                 self._exits.enter_context(align(*parts))
                 for parts in zip(datasets, selected, grids, strict=True)
@@ -128,15 +121,11 @@ class RasterPair:
         Raises:
             RasterError: As the class itself does.
         """
-        parameters = run["parameters"]
         return cls(
             before or run["before"]["path"],
             after or run["after"]["path"],
             run["band_names"],
-            parameters["bands"],
-            grid=parameters["grid"],
-            aoi=parameters["aoi"] and parameters["aoi"]["path"],
-            shift_px=run["shift_px"],
+            PairOptions.from_run(run),
         )
 
     def __enter__(self) -> RasterPair:

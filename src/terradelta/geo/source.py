@@ -29,6 +29,7 @@ from rasterio.windows import Window
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
+from terradelta.geo.options import Bands
 from terradelta.geo.virtual import (
     drop_alpha,
     expand_palette,
@@ -36,8 +37,6 @@ from terradelta.geo.virtual import (
     open_virtual,
     stack_bands,
 )
-
-Bands = Sequence[int | str]
 
 WARP_TOLERANCE_PX = 0.01
 """Of the approximated transformation; with GDAL's 0.125 a window differs from the same window of a

@@ -30,9 +30,9 @@ from terradelta.geo.footprints import draw_footprints
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.mosaic import Mosaic
+from terradelta.geo.options import Bands, PairOptions
 from terradelta.geo.pair import RasterPair, parse_grid
 from terradelta.geo.polygons import read_polygons
-from terradelta.geo.source import Bands
 from terradelta.models.bundle import load_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
@@ -181,7 +181,7 @@ def plan_pair(
     Raises:
         TerradeltaError: If an input cannot be used.
     """
-    options = RasterOptions(bands=bands, grid=grid, aoi=aoi)
+    options = RasterOptions(reading=PairOptions(bands=bands, grid=grid, aoi=aoi))
     kinds = parse_workers(prices)
     predictor = _make_predictor(model, settings)
     with open_pair(predictor, before, after, options) as (pair, _):

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images
+from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import PairWindow, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale
-from terradelta.geo.source import Bands
 from terradelta.geo.virtual import name_raster
 from terradelta.predict.engine import Predictor
 from terradelta.predict.job import Job, describe_grid, describe_plan
@@ -50,12 +50,12 @@ logger = logging.getLogger(__name__)
 class RasterOptions:
     """What is asked of a raster prediction besides the pair and the models."""
 
-    bands: Bands | None = None
-    """Numbers or names of the bands that the models read."""
-    grid: str | float = "before"
-    """Whose pixels the map gets; see `RasterPair`."""
-    aoi: str | Path | None = None
-    """A vector file that limits the work."""
+    reading: PairOptions = field(default_factory=PairOptions)
+    """How the pair is read, but for a shift that is yet to be measured."""
+    dates: tuple[str | None, str | None] = (None, None)
+    """When the images were taken, as the user says; by default as the rasters say."""
+    strict: bool = False
+    """Whether a caution is an error."""
     register: bool = False
     """Whether to measure the shift between the images and undo it."""
     min_area_m2: float = 0.0
@@ -173,15 +173,8 @@ def open_pair(
     """Open the pair, its shift undone if that is asked for, and yield it with the shift."""
 
     def open_shifted(shift_px: tuple[float, float]) -> RasterPair:
-        return RasterPair(
-            before,
-            after,
-            predictor.bands,
-            options.bands,
-            grid=options.grid,
-            aoi=options.aoi,
-            shift_px=shift_px,
-        )
+        reading = replace(options.reading, shift_px=shift_px)
+        return RasterPair(before, after, predictor.bands, reading)
 
     shift_px = (0.0, 0.0)
     if options.register:
@@ -243,9 +236,8 @@ def _describe_request(
         "after": after,
         "parameters": {
             "tta": predictor.tta,
-            "bands": None if options.bands is None else [str(band) for band in options.bands],
-            "grid": str(options.grid),
-            "aoi": pair.aoi and {"path": str(options.aoi), "sha256": pair.aoi.sha256},
+            **options.reading.to_dict(),
+            "aoi": pair.aoi and {"path": str(options.reading.aoi), "sha256": pair.aoi.sha256},
             "register": options.register,
             "value_range": value_range and list(value_range),
             "change_threshold": predictor.threshold,

@@ -16,7 +16,7 @@ from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
 from terradelta.geo.listing import RasterPaths, name_source
-from terradelta.geo.source import Bands
+from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
@@ -49,6 +49,13 @@ def predict(
     time_budget: float | None = None,
     bands: Bands | None = None,
     value_range: tuple[float, float] | None = None,
+    after_value_range: tuple[float, float] | None = None,
+    match_light: str = "none",
+    nodata: Both[float] = None,
+    mask: Both[str | Path] = None,
+    mask_values: str | None = None,
+    before_date: str | None = None,
+    after_date: str | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
     register: bool = False,
@@ -67,6 +74,7 @@ def predict(
     workers: int | None = None,
     worker_cpus: float | None = None,
     picture: bool = False,
+    strict: bool = False,
     overwrite: bool = False,
 ) -> Prediction:
     """Map what changed between two rasters, or between two folders of images.
@@ -89,6 +97,16 @@ def predict(
         bands: Numbers (from 1) or names of the bands that the model reads, in its order.
         value_range: Stored values that become the darkest and the brightest the model knows; needed
             for images of another depth than those it was trained on.
+        after_value_range: The same of the after image, where it differs.
+        match_light: Give the after image the light of the before image: "none", "linear" or
+            "histogram", fitted over pixels that look unchanged.
+        nodata: A stored value that is no data, besides those that the rasters declare; one for both
+            dates, or a pair.
+        mask: A raster of pixels to leave out, such as clouds, in any CRS and on any grid; one for
+            both dates, or a pair.
+        mask_values: Which values of the masks leave a pixel out; any but 0 by default.
+        before_date: When the before image was taken, in ISO 8601; by default what the raster says.
+        after_date: When the after image was taken.
         grid: Whose pixels the map gets: "before", "after", the side of a pixel in units of the
             before raster's CRS, or a CRS and the side of a pixel in its units, "EPSG:3035@10". A
             mosaic's pixels are its first raster's.
@@ -113,6 +131,7 @@ def predict(
         workers: How many; by default as many as the cluster has room for. Each may take `memory`.
         worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into `picture.png`.
+        strict: Raise where the map would carry a caution.
         overwrite: Replace an existing output.
 
     Returns:
@@ -125,9 +144,19 @@ def predict(
     is_folder = _is_folder_pair(before, after)
     output = Path(output)
     options = RasterOptions(
-        bands=bands,
-        grid=grid,
-        aoi=aoi,
+        reading=PairOptions(
+            bands=bands,
+            grid=grid,
+            aoi=aoi,
+            before=DateOptions(split_both(nodata)[0], value_range, split_both(mask)[0]),
+            after=DateOptions(
+                split_both(nodata)[1], after_value_range or value_range, split_both(mask)[1]
+            ),
+            mask_values=mask_values,
+            match_light=match_light,
+        ),
+        dates=(before_date, after_date),
+        strict=strict,
         register=register,
         min_area_m2=parse_area(min_area),
         vector=_require_choice("vector format", vector, ("gpkg", "parquet")),
@@ -256,11 +285,11 @@ def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
 
 
 def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: str):
-    default = RasterOptions()
+    default, reading = RasterOptions(), options.reading
     given = {
-        "--bands": options.bands,
-        "--grid": options.grid if options.grid != default.grid else None,
-        "--aoi": options.aoi,
+        "--bands": reading.bands,
+        "--grid": reading.grid if reading.grid != default.reading.grid else None,
+        "--aoi": reading.aoi,
         "--register": options.register,
         "--min-area": options.min_area_m2,
         "--vector": options.vector if options.vector != default.vector else None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from scipy.ndimage import binary_erosion
 
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, TerradeltaError
-from terradelta.geo.check import Finding, check
+from terradelta.geo.check import examine_pair
 from terradelta.geo.cog import find_map, read_classes
+from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid, allow_no_place, make_transformer
 from terradelta.geo.listing import name_source
+from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import RasterPair
 from terradelta.report.areas import ESTIMATES_FILE, describe_areas, read_estimates
 from terradelta.report.document import embed_overlay, embed_photograph, write_page
@@ -211,20 +213,17 @@ def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, 
 def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Finding]:
     """Look the pair over again, and say where a flag of the run has mended what is found."""
     divisors = [model["card"].scaling.divisor for model in models if model["card"]]
-    darkest, brightest = subject.run["parameters"]["value_range"] or (
-        0.0,
-        max(divisors, default=255.0),
+    needs = ModelNeeds(
+        tuple(subject.run["band_names"]),
+        (0.0, max(divisors, default=255.0)),
+        next((model["card"].resolution_m for model in models if model["card"]), None),
     )
-    parameters = subject.run["parameters"]
-    report = check(
+    report = examine_pair(
         subject.run["before"]["path"],
         subject.run["after"]["path"],
-        band_names=subject.run["band_names"],
-        bands=parameters["bands"],
-        value_range=(darkest, brightest),
-        resolution_m=next((m["card"].resolution_m for m in models if m["card"]), None),
-        grid=parameters["grid"],
-        aoi=parameters["aoi"] and parameters["aoi"]["path"],
+        # The shift is measured anew, so that a reader sees that there was one.
+        replace(PairOptions.from_run(subject.run), shift_px=(0.0, 0.0)),
+        needs,
     )
     for finding in report.findings:
         if finding.name == "shift" and subject.run["parameters"]["register"]:

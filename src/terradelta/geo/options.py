@@ -1,0 +1,103 @@
+"""How two rasters are to be read: what a user says of their bands, pixels and place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+Value = TypeVar("Value")
+Bands = Sequence[int | str]
+Both = Value | tuple[Value | None, Value | None] | None
+"""One value for both dates, or one for each; None where nothing is said."""
+
+
+@dataclass(frozen=True)
+class DateOptions:
+    """What a user says of the pixels of one date."""
+
+    nodata: float | None = None
+    """A stored value that is no data, besides those that the file declares."""
+    value_range: tuple[float, float] | None = None
+    """Stored values that become the darkest and the brightest that the model knows."""
+    mask: str | Path | None = None
+    """A raster of pixels to leave out, in any CRS and on any grid."""
+
+
+@dataclass(frozen=True)
+class ModelNeeds:
+    """What a model must be given."""
+
+    band_names: tuple[str, ...] = ("red", "green", "blue")
+    """What its bands are, in order."""
+    value_range: tuple[float, float] = (0.0, 255.0)
+    """The darkest and the brightest value that it learned from."""
+    resolution_m: tuple[float, float] | None = None
+    """The least and the largest side of a pixel that it learned from, in metres."""
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How a pair of rasters is read onto one grid."""
+
+    bands: Bands | None = None
+    """Numbers (from 1) or names of the bands that a model reads, in its order."""
+    grid: str | float = "before"
+    """Whose pixels the map gets: "before", "after", the side of a pixel in units of the before
+    raster's CRS, or a CRS and the side of a pixel in its units, "EPSG:3035@10". A mosaic's pixels
+    are its first raster's."""
+    aoi: str | Path | None = None
+    """A vector file; pixels outside of its polygons are not valid."""
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    """The after image is read this many (columns, rows) of the grid further right and down, to undo
+    a shift that was measured."""
+    before: DateOptions = field(default_factory=DateOptions)
+    """Of the earlier date."""
+    after: DateOptions = field(default_factory=DateOptions)
+    """Of the later date."""
+    mask_values: str | None = None
+    """Which values of the masks leave a pixel out; any but 0 by default."""
+    match_light: str = "none"
+    """How the after image gets the light of the before image: "none", "linear" or "histogram"."""
+
+    @classmethod
+    def from_run(cls, run: Mapping[str, Any]) -> Self:
+        """Return the options that the pair of a run.json, or of a job's request, was read with."""
+        parameters = run["parameters"]
+        nodata = parameters.get("nodata") or (None, None)
+        masks = parameters.get("mask") or (None, None)
+        value_range = parameters.get("value_range")
+        ranges = value_range, parameters.get("after_value_range") or value_range
+        return cls(
+            bands=parameters["bands"],
+            grid=parameters["grid"],
+            aoi=parameters["aoi"] and parameters["aoi"]["path"],
+            shift_px=(run["shift_px"][0], run["shift_px"][1]),
+            before=DateOptions(nodata[0], _pair(ranges[0]), masks[0]),
+            after=DateOptions(nodata[1], _pair(ranges[1]), masks[1]),
+            mask_values=parameters.get("mask_values"),
+            match_light=parameters.get("match_light") or "none",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a run.json keeps of them, the area of interest and the shift aside."""
+        masks = [date.mask and str(date.mask) for date in (self.before, self.after)]
+        nodata = [self.before.nodata, self.after.nodata]
+        return {
+            "bands": None if self.bands is None else [str(band) for band in self.bands],
+            "grid": str(self.grid),
+            "nodata": nodata if any(value is not None for value in nodata) else None,
+            "mask": masks if any(masks) else None,
+            "mask_values": self.mask_values,
+            "match_light": self.match_light,
+        }
+
+
+def split_both(values: Both[Value]) -> tuple[Value | None, Value | None]:
+    """Return the values of the before and of the after image."""
+    return values if isinstance(values, tuple) else (values, values)
+
+
+def _pair(numbers: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if numbers is None else (numbers[0], numbers[1])

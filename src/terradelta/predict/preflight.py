@@ -1,0 +1,50 @@
+"""The `check` verb: what is wrong with a pair before it is mapped, for the models that will."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from terradelta.geo.check import examine_pair
+from terradelta.geo.finding import Report
+from terradelta.geo.listing import RasterPaths
+from terradelta.geo.options import Bands, DateOptions, ModelNeeds, PairOptions
+from terradelta.models.card import ModelCard
+from terradelta.predict.run import load_cards
+
+
+def check(
+    before: RasterPaths,
+    after: RasterPaths,
+    *,
+    model: str | Path | Sequence[str | Path] | None = None,
+    bands: Bands | None = None,
+    value_range: tuple[float, float] | None = None,
+    grid: str | float = "before",
+    aoi: str | Path | None = None,
+) -> Report:
+    """Look a pair over before it is predicted.
+
+    Args:
+        before: The earlier raster: a path or anything GDAL opens; or a mosaic, see `list_rasters`.
+        after: The later one.
+        model: A model folder, or several that vote; the embedded model by default.
+        bands: Band numbers (from 1) or names to read instead of those that the rasters name.
+        value_range: Stored values that become the darkest and the brightest the model knows.
+        grid: Whose pixels the map gets; see `predict`.
+        aoi: A vector file with polygons.
+
+    Returns:
+        Findings; where one fails, what cannot be found without it is left out.
+
+    Raises:
+        ModelError: If a model cannot be read.
+    """
+    date = DateOptions(value_range=value_range)
+    options = PairOptions(bands=bands, grid=grid, aoi=aoi, before=date, after=date)
+    return examine_pair(before, after, options, describe_needs(load_cards(model)[0]))
+
+
+def describe_needs(card: ModelCard) -> ModelNeeds:
+    """Return what a model must be given."""
+    return ModelNeeds(card.bands, (0.0, card.scaling.divisor), card.resolution_m)
