@@ -94,8 +94,9 @@ def test_bands_that_cannot_be_told_are_listed_and_can_be_named(lines, scene):
     four = np.concatenate([scene.before_CHW, scene.before_CHW[:1]])
     nameless = {"colours": (ColorInterp.gray, *[ColorInterp.undefined] * 3)}
     findings = lines(after=four, **nameless)
-    assert findings["pair"].level == "FAIL"
-    assert "--bands" in findings["pair"].fix
+    assert findings["bands"].level == "WARN"
+    assert findings["bands"].fix.startswith("--bands 1,2,3")
+    assert findings["bands"].values == {"before": [1, 2, 3], "after": [1, 2, 3]}
     findings = lines(after=four, options=PairOptions(bands=[3, 2, 1]), **nameless)
     assert findings["bands"].values == {"before": [3, 2, 1], "after": [3, 2, 1]}
 
@@ -166,3 +167,20 @@ def test_images_without_common_data_fail(lines, scene):
     empty = np.zeros_like(scene.before_CHW)
     nodata = lines(after=empty, nodata=0)["nodata"]
     assert nodata.level == "FAIL"
+
+
+def test_the_check_runs_to_its_end_whatever_fails(lines, scene, tmp_path):
+    """Five nameless deep bands, an area of interest that is not there, and a shift, all at once."""
+    five = np.concatenate([scene.before_CHW, scene.before_CHW[:2]]).astype(np.uint16) * 16
+    nameless = (ColorInterp.gray, *[ColorInterp.undefined] * 4)
+    findings = lines(
+        scene.before_CHW[:, 2:, 2:],
+        five[:, :-2, :-2],
+        options=PairOptions(aoi=tmp_path / "missing.gpkg"),
+        colours=nameless,
+    )
+    assert findings["bands"].level == "FAIL"
+    assert "missing.gpkg" in findings["pair"].message
+    assert findings["depth"].level == "FAIL"
+    assert findings["shift"].values["columns_px"] == pytest.approx(2, abs=0.1)
+    assert {"crs", "overlap", "resolution", "grid", "nodata", "light"} <= findings.keys()

@@ -8,9 +8,9 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.bands import select_bands
 from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
-from terradelta.geo.source import select_bands
 
 from .conftest import RGB, UTM_ORIGIN
 
@@ -130,9 +130,10 @@ def test_bands_are_found_by_colour_by_name_and_by_number(write_raster, picture_C
             select_bands(dataset, BANDS, ["nir", "red", "green"])
         with pytest.raises(ArgumentError, match=r"names 2 bands .* needs 3"):
             select_bands(dataset, BANDS, [1, 2])
-    plain = (ColorInterp.gray, *[ColorInterp.undefined] * 3)
     with (
-        rasterio.open(write_raster("unnamed", four, colours=plain)) as dataset,
+        rasterio.open(
+            write_raster("unnamed", np.tile(picture_CHW, (2, 1, 1)), colours=None)
+        ) as dataset,
         pytest.raises(RasterError, match="--bands 1,2,3"),
     ):
         select_bands(dataset, BANDS)

@@ -99,8 +99,9 @@ def grey_image(bench: Bench) -> Refusal:
 
 
 @refused
-def four_bands_without_names(bench: Bench) -> Refusal:
-    after = bench.write("after.tif", draw(home(), "after"), photometric="MINISBLACK")
+def five_bands_without_names(bench: Bench) -> Refusal:
+    five = draw(home(), "after").arrange(0, 1, 2, 3, 0)
+    after = bench.write("after.tif", five, photometric="MINISBLACK")
     problem = (r"after\.tif has the bands 1 \S+, 2 \S+, 3 \S+, 4", "needs red, green, blue")
     return _refuse_after(bench, after, *problem)
 

@@ -67,6 +67,25 @@ def nodata_differs_between_bands(bench: Bench) -> Pair:
 
 
 @mapped
+def four_bands_without_names(bench: Bench) -> Pair:
+    before, after = _dates()
+    pair = _pair(bench, (before, after), {}, {})
+    four = bench.write("after.tif", draw(after.frame, "after"), photometric="MINISBLACK")
+    return replace(pair, after=four)
+
+
+@mapped
+def bands_named_as_sentinel_2_has_them(bench: Bench) -> Pair:
+    before, after = _dates()
+    pair = _pair(bench, (before, after), {}, {})
+    turned = draw(after.frame, "after").arrange(2, 1, 0, 3)
+    path = bench.write("after.tif", turned, photometric="MINISBLACK")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("B02", "B03", "B04", "B08")
+    return replace(pair, after=path)
+
+
+@mapped
 def nodata_value_in_one_band_is_a_colour(bench: Bench) -> Pair:
     before, after = (raster.punch() for raster in _dates(MOVED))
     for raster in (before, after):

@@ -5,13 +5,15 @@ Reads a fixed number of windows spread over the pair, however large it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rasterio.enums import ColorInterp
 
 from terradelta.errors import TerradeltaError
+from terradelta.geo.bands import describe_bands, is_guess, name_joined_files, select_bands
 from terradelta.geo.finding import Finding, Report
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, list_rasters
@@ -21,7 +23,7 @@ from terradelta.geo.pair import Images, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
 from terradelta.geo.scale import advise_scale, measure_pixel_size
-from terradelta.geo.source import describe_bands, has_false_alpha, open_raster
+from terradelta.geo.source import has_false_alpha, open_raster
 from terradelta.geo.virtual import name_raster
 from terradelta.redaction import redact
 
@@ -45,7 +47,7 @@ def examine_pair(
         needs: What the model must be given.
 
     Returns:
-        Findings; where one fails, what cannot be found without it is left out.
+        Findings of all that can be looked at, whatever fails.
     """
     findings: list[Finding] = []
     with ExitStack() as files:
@@ -62,16 +64,60 @@ def examine_pair(
         first, second = datasets
         findings += [_check_crs(first, second), *_check_layout(first, second)]
         findings += [*_check_alpha(before, after), *_check_dates(first, second)]
-        try:
-            pair = files.enter_context(RasterPair(before, after, needs.band_names, options))
-        except TerradeltaError as error:
-            findings.append(Finding("pair", "FAIL", error.problem, error.fix))
+        faults = list(_check_selection(datasets, options, needs))
+        if faults:
+            options = replace(options, bands=_take_first_bands(datasets, needs))
+        pair, fault = _open_pair(before, after, options, needs, files)
+        findings += faults if fault is None else [*faults, fault]
+        if pair is None:
             return Report(tuple(findings))
         findings += [_check_overlap(pair), _check_resolution(pair), _check_grid(pair)]
         findings += _check_scale(pair, needs.resolution_m)
-        findings.append(_check_bands(pair))
+        if not faults:
+            findings.append(_check_bands(pair, options))
         findings += _check_pixels(pair, options, needs)
     return Report(tuple(findings))
+
+
+def _check_selection(
+    datasets: Sequence[Images], options: PairOptions, needs: ModelNeeds
+) -> Iterator[Finding]:
+    """Yield what keeps the model's bands from being found."""
+    problems = {}
+    for dataset in datasets:
+        try:
+            select_bands(dataset, needs.band_names, options.bands)
+        except TerradeltaError as error:
+            # What is wrong with the option itself is so at both dates.
+            problems[error.problem] = Finding("bands", "FAIL", error.problem, error.fix)
+    yield from problems.values()
+
+
+def _take_first_bands(datasets: Sequence[Images], needs: ModelNeeds) -> list[int | str]:
+    """Return bands to look at where those of the model are not found."""
+    fewest = min(dataset.count for dataset in datasets)
+    return [min(number, fewest) for number in range(1, len(needs.band_names) + 1)]
+
+
+def _open_pair(
+    before: RasterPaths,
+    after: RasterPaths,
+    options: PairOptions,
+    needs: ModelNeeds,
+    files: ExitStack,
+) -> tuple[RasterPair | None, Finding | None]:
+    """Return the pair as it will be read, or nearly so, with what is wrong with it as asked.
+
+    A wrong area of interest or grid does not keep the rest from being looked at.
+    """
+    fault = None
+    without_area = replace(options, aoi=None)
+    for attempt in (options, without_area, replace(without_area, grid="before")):
+        try:
+            return files.enter_context(RasterPair(before, after, needs.band_names, attempt)), fault
+        except TerradeltaError as error:
+            fault = fault or Finding("pair", "FAIL", error.problem, error.fix)
+    return None, fault
 
 
 def _describe(date: str, dataset: Images) -> Finding:
@@ -229,17 +275,30 @@ def _check_scale(pair: RasterPair, resolution_m: tuple[float, float] | None) -> 
         yield Finding("scale", "WARN", *advice, {"resolution_m": resolution_m})
 
 
-def _check_bands(pair: RasterPair) -> Finding:
-    listings = []
-    for dataset, numbers in zip(pair.datasets, pair.bands, strict=True):
+def _check_bands(pair: RasterPair, options: PairOptions) -> Finding:
+    listings, guessed, doubts = [], [], []
+    for date, dataset, numbers in zip(("before", "after"), pair.datasets, pair.bands, strict=True):
         known = describe_bands(dataset)
         listings.append(", ".join(f"{n} {known[n]}".strip() for n in numbers))
+        if is_guess(dataset, pair.band_names, options.bands):
+            guessed.append(date)
+        shown = name_joined_files(name_raster(dataset), numbers)
+        if shown and shown != list(pair.band_names):
+            doubts.append(f"by their names the files of {date} show {', '.join(shown)}")
     message = listings[0] if listings[0] == listings[1] else f"{listings[0]}; after {listings[1]}"
+    message = f"read as {', '.join(pair.band_names)}: {message}"
+    values = {"before": pair.bands[0], "after": pair.bands[1]}
+    if doubts:
+        fix = f"join the files in the order {', '.join(pair.band_names)}, or choose with --bands"
+        return Finding("bands", "WARN", f"{'; '.join(doubts)}; {message}", fix, values)
+    if not guessed:
+        return Finding("bands", "OK", message, values=values)
     return Finding(
         "bands",
-        "OK",
-        f"read as {', '.join(pair.band_names)}: {message}",
-        values={"before": pair.bands[0], "after": pair.bands[1]},
+        "WARN",
+        f"nothing names the four bands of {' and '.join(guessed)}; {message}",
+        "--bands 1,2,3 if that is right, --bands 3,2,1 if the first band is blue",
+        values,
     )
 
 

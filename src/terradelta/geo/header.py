@@ -19,9 +19,10 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from terradelta.errors import RasterError
+from terradelta.geo.bands import describe_bands
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import is_file, is_remote, locate, split_files
-from terradelta.geo.source import describe_bands, describe_source, open_header, open_source
+from terradelta.geo.source import describe_source, open_header, open_source
 
 FETCHED_AT_ONCE = 32
 """Reading a header over a network is waiting for it, mostly."""

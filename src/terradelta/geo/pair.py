@@ -18,11 +18,11 @@ from rasterio.windows import Window
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.aligned import align
 from terradelta.geo.aoi import AreaOfInterest
+from terradelta.geo.bands import select_bands
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.options import PairOptions
-from terradelta.geo.source import select_bands
 from terradelta.geo.virtual import name_raster
 
 Images = DatasetReader | Mosaic

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -26,7 +25,8 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from terradelta.errors import ArgumentError, RasterError
+from terradelta.errors import RasterError
+from terradelta.geo.bands import Described, join_bands
 from terradelta.geo.grid import allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.options import Bands
@@ -63,19 +63,6 @@ HEADER_BYTES = 65_536
 ALPHA_PROBES = 5
 ALPHA_PROBE_SIZE_PX = 64
 OPAQUE_SHARE = 0.9
-
-
-class Described(Protocol):
-    """What tells the bands of a raster from each other."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def descriptions(self) -> Sequence[str | None]: ...  # noqa: D102
-    @property
-    def colorinterp(self) -> Sequence[ColorInterp]: ...  # noqa: D102
-    @property
-    def dtypes(self) -> Sequence[str]: ...  # noqa: D102
 
 
 @contextmanager
@@ -120,51 +107,6 @@ def require_plain(dataset: Described, bands: Sequence[int]):
         )
 
 
-def describe_bands(dataset: Described) -> dict[int, str]:
-    """Return number (from 1) and lower-case name of each band; "" where nothing names it."""
-    names = {}
-    for number, (text, colour) in enumerate(
-        zip(dataset.descriptions, dataset.colorinterp, strict=True), start=1
-    ):
-        is_named = colour not in (ColorInterp.undefined, ColorInterp.gray)
-        names[number] = (text or (colour.name if is_named else "")).lower()
-    return names
-
-
-def select_bands(
-    dataset: Described, band_names: Sequence[str], bands: Bands | None = None
-) -> list[int]:
-    """Return the numbers (from 1) of the bands of a raster that hold what a model needs.
-
-    By default they are found by their names or colour interpretation, and a raster of nameless
-    bands, just as many as the model needs (alpha not counted), is taken in its own order.
-
-    Raises:
-        ArgumentError: If `bands` has another length than `band_names`.
-        RasterError: If a band does not exist or cannot be told from the others.
-    """
-    known = describe_bands(dataset)
-    if bands is not None:
-        if len(bands) != len(band_names):
-            raise ArgumentError(
-                f"--bands names {len(bands)} bands ({', '.join(map(str, bands))}) but the model "
-                f"needs {len(band_names)} ({', '.join(band_names)})",
-                fix="name one band for each that the model needs, in that order",
-            )
-        return [_find_band(dataset, known, band) for band in bands]
-    if all(name in known.values() for name in band_names):
-        return [_find_band(dataset, known, name) for name in band_names]
-    data_bands = {number: name for number, name in known.items() if name != "alpha"}
-    if len(data_bands) == len(band_names) and all(map(_says_nothing, data_bands.values())):
-        return list(data_bands)
-    raise RasterError(
-        f"{name_raster(dataset)} has the bands {_list(known)}, and the model needs "
-        f"{', '.join(band_names)}",
-        fix=f"say which they are, for example --bands "
-        f"{','.join(str(n + 1) for n in range(len(band_names)))}",
-    )
-
-
 def has_false_alpha(dataset: DatasetReader, bands: Bands | None = None) -> bool:
     """Return whether a band that is declared alpha holds measurements, or is to be read as such.
 
@@ -194,26 +136,6 @@ def _spread_windows(dataset: DatasetReader):
     for row in np.linspace(0, dataset.height - size, ALPHA_PROBES).astype(int):
         for column in np.linspace(0, dataset.width - size, ALPHA_PROBES).astype(int):
             yield cut_window(int(column), int(row), size, size)
-
-
-def _find_band(dataset: Described, known: dict[int, str], band: int | str) -> int:
-    text = str(band).lower()
-    number = int(text) if text.isdigit() else None
-    for candidate, name in known.items():
-        if candidate == number or (number is None and name == text):
-            return candidate
-    raise RasterError(
-        f"{name_raster(dataset)} has no band {band}; it has {_list(known)}",
-        fix="name bands that the raster has with --bands, by number from 1 or by name",
-    )
-
-
-def _says_nothing(name: str) -> bool:
-    return re.fullmatch(r"((band|layer|channel)?[ _-]*\d+)?", name) is not None
-
-
-def _list(known: dict[int, str]) -> str:
-    return ", ".join(f"{number} {name or '(unnamed)'}" for number, name in known.items())
 
 
 def open_raster(path: str | Path) -> DatasetReader:
@@ -252,6 +174,8 @@ def _open_file(path: str) -> DatasetReader:
     try:
         dataset = rasterio.open(location)
     except RasterioError as error:
+        if Path(location).is_dir():
+            raise _refuse_folder(Path(location)) from error
         raise RasterError(
             f"{path} cannot be opened as a raster: {error}",
             fix="run the same command again when its server answers"
@@ -266,6 +190,15 @@ def _open_file(path: str) -> DatasetReader:
             fix="name one of the subdatasets instead of the container",
         )
     return dataset
+
+
+def _refuse_folder(folder: Path) -> RasterError:
+    joined = join_bands(folder, ("red", "green", "blue"))
+    example = joined or "red.tif + green.tif + blue.tif"
+    return RasterError(
+        f"{folder} is a folder and not a raster",
+        fix=f'give a raster; join files of one band each with " + ": "{example}"',
+    )
 
 
 def read_pixels(

@@ -15,6 +15,7 @@ import rasterio
 from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
+from terradelta.geo.bands import join_bands
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
 from terradelta.heap import return_freed_memory
@@ -281,7 +282,19 @@ def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
             f"{_kind(after_is_folder)}",
             fix="give two rasters or two folders",
         )
+    if before_is_folder:
+        _refuse_folders_of_bands(before, after)
     return before_is_folder
+
+
+def _refuse_folders_of_bands(*folders: RasterPaths):
+    """Raise if each folder holds the bands of one raster: images of one name are no pairs there."""
+    joined = [join_bands(Path(str(folder)), ("red", "green", "blue")) for folder in folders]
+    if all(joined):
+        raise ArgumentError(
+            f"{' and '.join(map(name_source, folders))} hold a file for each band of a raster",
+            fix=" ".join(["join them:", *(f'"{files}"' for files in joined)]),
+        )
 
 
 def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: str):

@@ -79,7 +79,9 @@ class Tiling:
                 f"tiles of {self.tile_size_px} px with a margin of {self.margin_px} px leave "
                 f"{self.tile_size_px - 2 * self.margin_px} px, less than the network's stride "
                 f"of {self.stride_px} px",
-                fix="use larger tiles",
+                fix="use tiles of at least "
+                f"{2 * self.margin_px + self.stride_px} px: --tile-size "
+                f"{2 * self.margin_px + self.stride_px}",
             )
 
     @property

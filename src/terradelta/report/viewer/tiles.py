@@ -23,12 +23,13 @@ from rasterio.transform import from_bounds
 from rasterio.warp import transform, transform_bounds
 
 from terradelta.geo.aligned import align
+from terradelta.geo.bands import select_bands
 from terradelta.geo.cog import find_map
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.overview import warp_overview
 from terradelta.geo.pair import Images
-from terradelta.geo.source import open_source, select_bands
+from terradelta.geo.source import open_source
 from terradelta.geo.style import RAMP
 from terradelta.report.viewer.reduction import ZOOMS as REDUCED_ZOOMS
 from terradelta.report.viewer.reduction import Reduction
