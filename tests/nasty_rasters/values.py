@@ -117,8 +117,7 @@ def infinity_without_nodata(bench: Bench) -> Pair:
 
 @mapped
 def nan_in_one_band_only(bench: Bench) -> Pair:
-    before, after = _scaled(_holed(), "float32")
-    truth = before, replace(after, spreads=True)
+    truth = _scaled(_holed(), "float32")
     pair = _pair(bench, truth, {}, {})
     for raster, path in zip(truth, (pair.before, pair.after), strict=True):
         image_CHW = raster.image_CHW.copy()

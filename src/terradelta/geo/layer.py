@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
@@ -248,8 +248,7 @@ def _pose(
     Warped, it gives to the bit what the whole raster would.
     """
     bands, height, width = image_CHW.shape
-    dtype = image_CHW.dtype.name
-    kind = name_gdal_type(dtype)
+    kind = name_gdal_type(image_CHW.dtype.name)
     rectangle = (
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
         f'<DstRect xOff="{int(window.col_off)}" yOff="{int(window.row_off)}" '
@@ -264,18 +263,22 @@ def _pose(
 
     place = ", ".join(repr(number) for number in grid.transform.to_gdal())
     crs = f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else ""
-    with allow_no_place(), _store(image_CHW) as pixels, _store(_as_mask(valid_HW)) as mask:
+    with allow_no_place(), ExitStack() as files:
+        pixels = files.enter_context(_store(image_CHW))
         layers = "".join(
             f'<VRTRasterBand dataType="{kind}" band="{band}">{lay(pixels, band)}</VRTRasterBand>'
             for band in range(1, bands + 1)
         )
+        # GDAL gives the same pixels in less than half of the time where there is no mask.
+        if not valid_HW.all():
+            mask = files.enter_context(_store(_as_mask(valid_HW)))
+            band = f'<VRTRasterBand dataType="Byte">{lay(mask, 1)}</VRTRasterBand>'
+            layers += f"<MaskBand>{band}</MaskBand>"
         xml = (
             f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">{crs}'
-            f"<GeoTransform>{place}</GeoTransform>{layers}<MaskBand>"
-            f'<VRTRasterBand dataType="Byte">{lay(mask, 1)}</VRTRasterBand></MaskBand></VRTDataset>'
+            f"<GeoTransform>{place}</GeoTransform>{layers}</VRTDataset>"
         )
-        with rasterio.open(xml) as dataset:
-            yield dataset
+        yield files.enter_context(rasterio.open(xml))
 
 
 @contextmanager
