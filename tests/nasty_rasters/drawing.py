@@ -99,8 +99,6 @@ class Raster:
     image_CHW: np.ndarray
     """Stored values of the bands, in their data type."""
     valid_HW: np.ndarray
-    spreads: bool = False
-    """Whether all that is interpolated from a hole is one, as of NaN that is not declared."""
 
     def store(self, fill: float) -> np.ndarray:
         """Return the image with a value where nothing is valid."""

@@ -204,10 +204,7 @@ def align(raster: Raster, frame: Frame) -> Aligned:
 
 
 def _warp(raster: Raster, frame: Frame) -> Aligned:
-    """Warp image and validity apart, bilinearly.
-
-    A pixel is valid if the nearest one is, or all that it is made of where holes spread.
-    """
+    """Warp image and validity apart, bilinearly; a pixel is valid if the nearest one is."""
     place = {
         "src_transform": _face(raster.frame, frame),
         "src_crs": raster.frame.crs,
@@ -223,8 +220,6 @@ def _warp(raster: Raster, frame: Frame) -> Aligned:
     reproject(image_CHW, weighted_CHW, **bilinear)
     reproject(raster.valid_HW.astype(np.float64), weight_HW, **bilinear)
     reproject(raster.valid_HW.astype(np.uint8), valid_HW, **place, resampling=Resampling.nearest)
-    if raster.spreads:
-        valid_HW = valid_HW * (weight_HW > 1 - 1e-6)
     is_border = (weight_HW > 1e-3) & (weight_HW < 1 - 1e-3)
     is_border |= _dilate(weight_HW > 0.5) != ~_dilate(weight_HW <= 0.5)
     warped_CHW = weighted_CHW / np.maximum(weight_HW, 1e-3)

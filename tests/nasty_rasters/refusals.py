@@ -19,7 +19,7 @@ from rasterio.shutil import copy
 from .cases import UTM, Bench, Refusal, draw_rgb, home, refused
 from .drawing import Frame, draw, open_quietly
 from .range_server import serve
-from .values import write_nodata_by_band, write_virtual
+from .values import write_virtual
 
 
 def _refuse(bench: Bench, before: Frame, after: Frame, *problem: str, **options) -> Refusal:
@@ -132,12 +132,6 @@ def two_bands_asked_for_and_three_needed(bench: Bench) -> Refusal:
 def values_far_brighter_than_the_model_knows(bench: Bench) -> Refusal:
     after = bench.write("after.tif", draw_rgb(home(), "after").recode("uint16", 40))
     return _refuse_after(bench, after, r"after\.tif holds uint16 values up to \d{4}", "255")
-
-
-@refused
-def nodata_differs_between_bands_and_resampled(bench: Bench) -> Refusal:
-    after = write_nodata_by_band(bench, draw_rgb(home().cut(0.4, 0.3), "after").punch())
-    return _refuse_after(bench, after, r"after\.vrt", "nodata", "0.*255.*3")
 
 
 @refused

@@ -86,6 +86,13 @@ def bands_named_as_sentinel_2_has_them(bench: Bench) -> Pair:
 
 
 @mapped
+def nodata_differs_between_bands_resampled(bench: Bench) -> Pair:
+    before, after = _dates()
+    pair = _pair(bench, (before, after.punch()), {}, {})
+    return replace(pair, after=write_nodata_by_band(bench, pair.truth[1]))
+
+
+@mapped
 def nodata_value_in_one_band_is_a_colour(bench: Bench) -> Pair:
     before, after = (raster.punch() for raster in _dates(MOVED))
     for raster in (before, after):
@@ -118,9 +125,7 @@ def nan_is_nodata(bench: Bench) -> Pair:
 
 @mapped
 def nan_without_nodata(bench: Bench) -> Pair:
-    before, after = _scaled(_holed(), "float32")
-    truth = before, replace(after, spreads=True)
-    return _pair(bench, truth, {"fill": np.nan}, {"fill": np.nan})
+    return _pair(bench, _scaled(_holed(), "float32"), {"fill": np.nan}, {"fill": np.nan})
 
 
 @mapped
@@ -131,8 +136,7 @@ def infinity_without_nodata(bench: Bench) -> Pair:
 
 @mapped
 def nan_in_one_band_only(bench: Bench) -> Pair:
-    before, after = _scaled(_holed(), "float32")
-    truth = before, replace(after, spreads=True)
+    truth = _scaled(_holed(), "float32")
     pair = _pair(bench, truth, {}, {})
     for raster, path in zip(truth, (pair.before, pair.after), strict=True):
         image_CHW = raster.image_CHW.copy()

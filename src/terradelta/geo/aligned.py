@@ -1,47 +1,26 @@
 """A raster or a mosaic as it reads on the pixels of a map.
 
-What lies on other pixels (other CRS, resolution, extent or pixel phase) is resampled bilinearly as
-it is read, and a window reads the same whatever is read around it.
+What lies on other pixels (other CRS, resolution, extent or pixel phase) is resampled as it is read,
+bilinearly by default, and a window reads the same whatever is read around it.
 
 Legend of the array names: C bands, H rows, W columns.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Protocol
-from xml.sax.saxutils import escape
 
 import numpy as np
-import pyproj
-import rasterio
-from affine import Affine
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.io import DatasetReader, MemoryFile
-from rasterio.vrt import WarpedVRT
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from terradelta.errors import RasterError
-from terradelta.geo.grid import Grid, allow_no_place, cut_window, make_transformer, shift_window
-from terradelta.geo.mosaic import Mosaic, Sheet
-from terradelta.geo.overview import warp_overview, warp_picture
-from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
-from terradelta.geo.virtual import name_gdal_type, name_raster
-
-LATTICE_POINTS = 21
-"""Along each side of a window that is looked up on a sheet."""
-KERNEL_PX = 16
-"""What resampling may need around a window, in pixels of the sheet, and some to spare."""
-MAX_SHEET_PIXELS = 32 * 1024**2
-"""Of a sheet that are held at a time."""
-OVERVIEW_STEP = 2
-"""From so many pixels of the grid on, that one of a picture is wide, the grid is left aside."""
+from terradelta.geo.grid import Grid, shift_window
+from terradelta.geo.layer import AlignedLayer, Whole, count_bytes, face, find_offset
+from terradelta.geo.mosaic import Mosaic
+from terradelta.geo.overview import warp_overview
+from terradelta.geo.source import read_pixels, require_plain
 
 
 class Aligned(Protocol):
@@ -67,72 +46,70 @@ class Aligned(Protocol):
         ...
 
 
-def align(images: DatasetReader | Mosaic, bands: Sequence[int], grid: Grid) -> Aligned:
+def align(
+    images: DatasetReader | Mosaic,
+    bands: Sequence[int],
+    grid: Grid,
+    resampling: Resampling = Resampling.bilinear,
+) -> Aligned:
     """Return bands of a raster or a mosaic as they read on a grid.
 
     Raises:
-        RasterError: If their data types differ, or nodata values that differ by band forbid
-            resampling.
+        RasterError: If their data types differ.
     """
     require_plain(images, bands)
     if isinstance(images, Mosaic):
-        return _AlignedMosaic(images, bands, grid)
-    return _AlignedRaster(images, bands, grid)
+        return _AlignedMosaic(images, bands, grid, resampling)
+    return _AlignedRaster(images, bands, grid, resampling)
 
 
 class _AlignedRaster:
     """One raster on a grid."""
 
-    def __init__(self, dataset: DatasetReader, bands: Sequence[int], grid: Grid):
-        self._bands = list(bands)
-        self._name = name_raster(dataset)
-        self._row_offset = self._column_offset = 0
-        self._warped: WarpedVRT | None = None
+    def __init__(
+        self, dataset: DatasetReader, bands: Sequence[int], grid: Grid, resampling: Resampling
+    ):
+        self._dataset, self._bands, self._grid = dataset, list(bands), grid
+        self._resampling = resampling
         self.bytes_per_pixel = count_bytes(dataset.dtypes, bands)
-        own = Grid.of(dataset)
-        offset = _find_offset(own, grid)
-        if offset is not None and _contains(own, offset):
-            self._row_offset, self._column_offset = offset.row_off, offset.col_off
-            self._dataset: DatasetReader | WarpedVRT = dataset
-            return
-        if len(set(map(repr, dataset.nodatavals))) > 1:
-            raise _refuse_uneven_nodata(self._name, ", ".join(map(str, dataset.nodatavals)))
-        self._source, self._grid = dataset, grid
-        self._own = _face(own, grid)
-        self._warped = open_warped(dataset, own, grid)
-        self._dataset = self._warped
+        self._layer = AlignedLayer(Whole(dataset), self._bands, grid, resampling)
+        self._own = face(Grid.of(dataset), grid)
+        offset = find_offset(self._own, grid)
+        self._offset = offset if offset is not None and _contains(self._own, offset) else None
 
     def __enter__(self) -> _AlignedRaster:
         return self
 
     def __exit__(self, *exception: object):
-        if self._warped is not None:
-            self._warped.close()
+        pass
 
     @property
     def is_resampled(self) -> bool:
-        return self._warped is not None
+        return self._layer.is_resampled
 
     def touches(self, window: Window) -> bool:
         return True
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        step = min(window.height / shape[0], window.width / shape[1])
-        if self._warped is not None and step >= OVERVIEW_STEP:
+        if self._offset is not None:
+            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
+            return read_pixels(self._dataset, self._bands, shifted, shape)
+        if shape != (window.height, window.width):
             coarse = self._grid.crop(window).redivide(*shape)
-            return warp_overview(self._source, self._own, self._bands, coarse)
-        shifted = shift_window(window, self._column_offset, self._row_offset)
-        return read_pixels(self._dataset, self._bands, shifted, shape, self._name)
+            return warp_overview(self._dataset, self._own, self._bands, coarse, self._resampling)
+        return self._layer.read(window, shape)
 
 
 class _AlignedMosaic:
     """The sheets of a mosaic on a grid, the upper ones first where they hold data."""
 
-    def __init__(self, mosaic: Mosaic, bands: Sequence[int], grid: Grid):
+    def __init__(self, mosaic: Mosaic, bands: Sequence[int], grid: Grid, resampling: Resampling):
         self.bytes_per_pixel = count_bytes(mosaic.dtypes, bands)
         self._dtype = mosaic.dtypes[bands[0] - 1]
         self._bands = list(bands)
-        self._sheets = [_AlignedSheet(sheet, self._bands, grid) for sheet in mosaic.sheets]
+        self._sheets = [
+            AlignedLayer(sheet, self._bands, grid, resampling) for sheet in mosaic.sheets
+        ]
 
     def __enter__(self) -> _AlignedMosaic:
         return self
@@ -159,291 +136,6 @@ class _AlignedMosaic:
             if valid_HW.all():
                 break
         return image_CHW, valid_HW
-
-
-class _AlignedSheet:
-    """One sheet of a mosaic on a grid."""
-
-    def __init__(self, sheet: Sheet, bands: list[int], grid: Grid):
-        self._sheet = sheet
-        self._bands = bands
-        self._grid = grid
-        self._offset = _find_offset(sheet.grid, grid)
-        if self._offset is None and sheet.is_uneven:
-            raise _refuse_uneven_nodata(sheet.placed[0][0].name, "for example")
-        self._own = _face(sheet.grid, grid)
-
-    @property
-    def is_resampled(self) -> bool:
-        return self._offset is None
-
-    def touches(self, window: Window) -> bool:
-        needed = self._find_source(window)
-        return needed is not None and self._sheet.touches(needed)
-
-    def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        if shape != (window.height, window.width):
-            return self._read_reduced(window, shape)
-        if self._offset is not None:
-            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
-            return self._sheet.read(self._bands, shifted)
-        return self._read_resampled(window)
-
-    def _read_resampled(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window of the sheet as it is warped to the grid."""
-        height, width = int(window.height), int(window.width)
-        image_CHW = np.zeros((len(self._bands), height, width), self._dtype)
-        valid_HW = np.zeros((height, width), bool)
-        needed = self._find_source(window)
-        if needed is None or not self._sheet.touches(needed):
-            return image_CHW, valid_HW
-        if needed.width * needed.height > MAX_SHEET_PIXELS and max(height, width) > 1:
-            for part in _halve(window):
-                rows, columns = (
-                    slice(int(start), int(start + length))
-                    for start, length in (
-                        (part.row_off - window.row_off, part.height),
-                        (part.col_off - window.col_off, part.width),
-                    )
-                )
-                image_CHW[:, rows, columns], valid_HW[rows, columns] = self._read_resampled(part)
-            return image_CHW, valid_HW
-        pixels_CHW, data_HW = self._sheet.read(self._bands, needed)
-        if not data_HW.any():
-            return image_CHW, valid_HW
-        own = self._sheet.grid
-        with (
-            _pose(pixels_CHW, data_HW, needed, own) as posed,
-            open_warped(posed, own, self._grid, self._own.transform) as warped,
-        ):
-            return read_pixels(warped, range(1, len(self._bands) + 1), window)
-
-    def _read_reduced(
-        self, window: Window, shape: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window as a picture of other size."""
-        needed = self._find_source(window)
-        if needed is None:
-            return np.zeros((len(self._bands), *shape), self._dtype), np.zeros(shape, bool)
-        step = max(1, int(min(needed.width / shape[1], needed.height / shape[0])))
-        needed = cut_window(
-            needed.col_off,
-            needed.row_off,
-            -(-int(needed.width) // step) * step,
-            -(-int(needed.height) // step) * step,
-        )
-        pixels_CHW, data_HW = self._sheet.read(self._bands, needed, step)
-        height, width = data_HW.shape
-        own = self._own.crop(needed).redivide(height, width)
-        return warp_picture(pixels_CHW, data_HW, own, self._grid.crop(window).redivide(*shape))
-
-    @property
-    def _dtype(self) -> str:
-        return self._sheet.placed[0][0].dtypes[self._bands[0] - 1]
-
-    def _find_source(self, window: Window) -> Window | None:
-        """Return the window of the sheet that a window of the grid needs, None if none."""
-        own = self._sheet.grid
-        if self._offset is not None:
-            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
-            edges = shifted.col_off, shifted.row_off
-            return _clip(own, *edges, edges[0] + shifted.width, edges[1] + shifted.height)
-        columns, rows = np.meshgrid(
-            np.linspace(window.col_off, window.col_off + window.width, LATTICE_POINTS),
-            np.linspace(window.row_off, window.row_off + window.height, LATTICE_POINTS),
-        )
-        x, y = self._grid.transform @ (columns.ravel(), rows.ravel())  # pyright: ignore[reportOperatorIssue]
-        if self._transformer is not None:
-            x, y = self._transformer.transform(x, y)
-            x, y = x[np.isfinite(x) & np.isfinite(y)], y[np.isfinite(x) & np.isfinite(y)]
-            if len(x) == 0:
-                return None
-            if own.crs is not None and own.crs.is_geographic:
-                x = _turn_towards(x, own)
-        columns, rows = ~self._own.transform @ (x, y)  # pyright: ignore[reportOperatorIssue]
-        ratio = max(
-            np.ptp(columns) / max(window.width, 1), np.ptp(rows) / max(window.height, 1), 1.0
-        )
-        margin = 2 * ratio + KERNEL_PX
-        return _clip(
-            own,
-            columns.min() - margin,
-            rows.min() - margin,
-            columns.max() + margin,
-            rows.max() + margin,
-        )
-
-    @cached_property
-    def _transformer(self) -> pyproj.Transformer | None:
-        mine, theirs = self._sheet.grid.crs, self._grid.crs
-        if mine is None or theirs is None or mine == theirs:
-            return None
-        return make_transformer(theirs.to_wkt(), mine.to_wkt())
-
-
-def count_bytes(dtypes: Sequence[str], bands: Sequence[int]) -> int:
-    """Return what a pixel of some bands takes."""
-    return sum(np.dtype(dtypes[band - 1]).itemsize for band in bands)
-
-
-def open_warped(
-    dataset: DatasetReader, own: Grid, grid: Grid, transform: Affine | None = None
-) -> WarpedVRT:
-    """Open a raster as it is resampled to a grid."""
-    return WarpedVRT(
-        dataset,
-        src_crs=_wrap_longitudes(own, grid),
-        src_transform=_turn(own, grid) if transform is None else transform,
-        crs=grid.crs,
-        transform=grid.transform,
-        width=grid.width,
-        height=grid.height,
-        resampling=Resampling.bilinear,
-        tolerance=WARP_TOLERANCE_PX,
-        add_alpha=ColorInterp.alpha not in dataset.colorinterp,
-        UNIFIED_SRC_NODATA="YES",
-    )
-
-
-@contextmanager
-def _pose(
-    image_CHW: np.ndarray, valid_HW: np.ndarray, window: Window, grid: Grid
-) -> Iterator[DatasetReader]:
-    """Open a raster that is a whole grid to GDAL and of which only a window is there.
-
-    Warped, it gives to the bit what the whole raster would.
-    """
-    bands, height, width = image_CHW.shape
-    dtype = image_CHW.dtype.name
-    kind = name_gdal_type(dtype)
-    rectangle = (
-        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
-        f'<DstRect xOff="{int(window.col_off)}" yOff="{int(window.row_off)}" '
-        f'xSize="{width}" ySize="{height}"/>'
-    )
-
-    def lay(name: str, band: int) -> str:
-        return (
-            f"<SimpleSource><SourceFilename>{name}</SourceFilename>"
-            f"<SourceBand>{band}</SourceBand>{rectangle}</SimpleSource>"
-        )
-
-    place = ", ".join(repr(number) for number in grid.transform.to_gdal())
-    crs = f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else ""
-    with allow_no_place(), _store(image_CHW) as pixels, _store(_as_mask(valid_HW)) as mask:
-        layers = "".join(
-            f'<VRTRasterBand dataType="{kind}" band="{band}">{lay(pixels, band)}</VRTRasterBand>'
-            for band in range(1, bands + 1)
-        )
-        xml = (
-            f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">{crs}'
-            f"<GeoTransform>{place}</GeoTransform>{layers}<MaskBand>"
-            f'<VRTRasterBand dataType="Byte">{lay(mask, 1)}</VRTRasterBand></MaskBand></VRTDataset>'
-        )
-        with rasterio.open(xml) as dataset:
-            yield dataset
-
-
-@contextmanager
-def _store(image_CHW: np.ndarray) -> Iterator[str]:
-    """Keep an image where GDAL finds it; yields the name."""
-    bands, height, width = image_CHW.shape
-    shape = {"count": bands, "height": height, "width": width, "dtype": image_CHW.dtype.name}
-    with MemoryFile() as memory:
-        with memory.open(driver="GTiff", interleave="band", **shape) as dataset:
-            dataset.write(image_CHW)
-        yield memory.name
-
-
-def _as_mask(valid_HW: np.ndarray) -> np.ndarray:
-    return np.where(valid_HW, 255, 0).astype(np.uint8)[None]
-
-
-def _refuse_uneven_nodata(name: str, values: str) -> RasterError:
-    return RasterError(
-        f"{name} has another nodata value in each band, {values}, and cannot be resampled with "
-        "them",
-        fix=f"give it a mask instead: gdal_translate -b 1 -b 2 -b 3 -b mask "
-        f"-colorinterp_4 alpha {name} masked.tif",
-    )
-
-
-def _find_offset(own: Grid, grid: Grid) -> Window | None:
-    """Return where a grid lies on another's pixels, None where it lies beside them."""
-    column, row = ~own.transform @ (grid.transform @ (0, 0))
-    if not (np.isfinite(column) and np.isfinite(row)):
-        return None
-    offset = cut_window(round(column), round(row), grid.width, grid.height)
-    return offset if own.crop(offset).same_as(grid) else None
-
-
-def _clip(grid: Grid, left: float, top: float, right: float, bottom: float) -> Window | None:
-    """Return the whole pixels of a grid between these edges, None if there are none."""
-    first_column, first_row = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
-    last_column = min(grid.width, int(np.ceil(right)))
-    last_row = min(grid.height, int(np.ceil(bottom)))
-    if first_column >= last_column or first_row >= last_row:
-        return None
-    return cut_window(first_column, first_row, last_column - first_column, last_row - first_row)
-
-
-def _halve(window: Window) -> tuple[Window, Window]:
-    """Return the two halves of a window, cut across its longer side."""
-    column, row = int(window.col_off), int(window.row_off)
-    width, height = int(window.width), int(window.height)
-    if width >= height:
-        half = width // 2
-        return (
-            cut_window(column, row, half, height),
-            cut_window(column + half, row, width - half, height),
-        )
-    half = height // 2
-    return (
-        cut_window(column, row, width, half),
-        cut_window(column, row + half, width, height - half),
-    )
-
-
-def _turn_towards(longitudes: np.ndarray, own: Grid) -> np.ndarray:
-    """Return longitudes as a grid counts them; where they pass its edge, all that it has."""
-    left, _, right, _ = own.bounds
-    middle = (left + right) / 2
-    turned = middle + (longitudes - middle + 180) % 360 - 180
-    if np.ptp(turned) > 180:
-        return np.array([left, right])[np.arange(len(turned)) % 2]
-    return turned
-
-
-def _face(own: Grid, grid: Grid) -> Grid:
-    """Return a raster's pixels with longitudes that run as a grid's do."""
-    return replace(own, crs=_wrap_longitudes(own, grid) or own.crs, transform=_turn(own, grid))
-
-
-def _turn(own: Grid, grid: Grid) -> Affine:
-    """Return a raster's transform, turned by 360 degrees where only so it meets the grid."""
-    if own.crs is None or not own.crs.is_geographic or own.crs != grid.crs:
-        return own.transform
-    turn = grid.find_bounds(own)[0] - own.bounds[0]
-    return Affine.translation(360 * round(turn / 360), 0) @ own.transform
-
-
-def _wrap_longitudes(own: Grid, grid: Grid) -> CRS | None:
-    """Return a CRS whose longitudes run as a raster's do, where they run beyond 180 degrees.
-
-    Transformed from another CRS, longitudes come within 180 degrees of Greenwich.
-    """
-    left, _, right, _ = own.bounds
-    is_usual = left >= -180 - 1e-9 and right <= 180 + 1e-9
-    if own.crs is None or not own.crs.is_geographic or own.crs == grid.crs or is_usual:
-        return None
-    with warnings.catch_warnings():
-        # What else PROJ's old notation loses stays in the rest of the CRS.
-        warnings.simplefilter("ignore", UserWarning)
-        old = pyproj.CRS(own.crs.to_wkt()).to_proj4().replace("+type=crs", "")
-    extension = f',EXTENSION["PROJ4","{old} +lon_wrap={(left + right) / 2:.3f}"]]'
-    # Without its code and axes, which would put latitudes first.
-    end = r'(,AXIS\[[^]]*\])*(,AUTHORITY\["[^"]*","[^"]*"\])?\]$'
-    return CRS.from_wkt(re.sub(end, extension, own.crs.to_wkt(version="WKT1_GDAL"), count=1))
 
 
 def _contains(grid: Grid, window: Window) -> bool:

@@ -44,8 +44,6 @@ class Header(NamedTuple):
     """Of its bands."""
     nodata: float | None
     """Of its first band."""
-    is_uneven: bool
-    """Whether its bands have different nodata values."""
     sha256: str
     """Of the header; see `describe_source`."""
 
@@ -130,7 +128,6 @@ def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
         dataset.colorinterp,
         dataset.descriptions,
         dataset.nodata,
-        len(set(map(repr, dataset.nodatavals))) > 1,
         describe_source(raw, path)["header_sha256"],
     )
 

@@ -44,13 +44,14 @@ SAME_PIXEL = 1e-3
 
 @contextmanager
 def open_images(
-    source: RasterPaths, bands: Bands | None = None
+    source: RasterPaths, bands: Bands | None = None, nodata: float | None = None
 ) -> Iterator[DatasetReader | Mosaic]:
     """Open what BEFORE or AFTER may be: a raster or a mosaic; a context manager.
 
     Args:
         source: See `list_rasters`.
         bands: Band numbers or names that will be read; an alpha band among them is data.
+        nodata: A stored value that is no data, as if each band declared it.
 
     Raises:
         RasterError: If a raster cannot be opened, or the rasters make no mosaic.
@@ -59,10 +60,10 @@ def open_images(
     paths = list_rasters(source)
     if paths is None:
         assert isinstance(source, str | Path)
-        with open_source(source, bands) as dataset:
+        with open_source(source, bands, nodata) as dataset:
             yield dataset
     else:
-        with Mosaic(paths, name_source(source), bands) as mosaic:
+        with Mosaic(paths, name_source(source), bands, nodata) as mosaic:
             yield mosaic
 
 
@@ -84,6 +85,7 @@ class Mosaic:
         paths: The rasters, the upper ones first.
         name: What the mosaic is called.
         bands: Band numbers or names that will be read; an alpha band among them is data.
+        nodata: A stored value that is no data, as if each band declared it.
 
     Raises:
         RasterError: If a raster cannot be opened or has no CRS, or they differ in their bands.
@@ -92,13 +94,19 @@ class Mosaic:
     sheets: list[Sheet]
     """The upper ones first."""
 
-    def __init__(self, paths: Sequence[str], name: str, bands: Bands | None = None):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        name: str,
+        bands: Bands | None = None,
+        nodata: float | None = None,
+    ):
         headers = read_headers(paths)
         for header in headers[1:]:
             _require_alike(headers[0], header)
         self.name = name
         self._headers = headers
-        self._files = _OpenRasters(bands)
+        self._files = _OpenRasters(bands, nodata)
         self.sheets = [
             Sheet(grid, placed, self._files) for grid, placed in _sort_into_sheets(headers)
         ]
@@ -221,9 +229,9 @@ class Sheet:
         self._tree = shapely.STRtree(shapely.box(*edges.T))
 
     @property
-    def is_uneven(self) -> bool:
-        """Whether a raster has another nodata value in each band."""
-        return any(header.is_uneven for header, _ in self._placed)
+    def dtypes(self) -> tuple[str, ...]:
+        """Of the first raster."""
+        return self._placed[0][0].dtypes
 
     @property
     def placed(self) -> Sequence[tuple[Header, Window]]:
@@ -254,7 +262,7 @@ class Sheet:
         for index in self._find(window):
             header, place = self._placed[index]
             shared = _intersect(place, window)
-            part = _slices(shared, window, step, valid_HW.shape)
+            part = find_slices(shared, window, step, valid_HW.shape)
             hole_HW = ~valid_HW[part]
             if not hole_HW.any():
                 continue
@@ -281,8 +289,8 @@ class Sheet:
 class _OpenRasters:
     """The rasters that were read last, kept open."""
 
-    def __init__(self, bands: Bands | None):
-        self._bands = bands
+    def __init__(self, bands: Bands | None, nodata: float | None):
+        self._bands, self._nodata = bands, nodata
         self._open: OrderedDict[str, tuple[ExitStack, DatasetReader]] = OrderedDict()
 
     def open(self, path: str) -> DatasetReader:
@@ -291,7 +299,10 @@ class _OpenRasters:
                 _, (oldest, _) = self._open.popitem(last=False)
                 oldest.close()
             files = ExitStack()
-            self._open[path] = files, files.enter_context(open_source(path, self._bands))
+            self._open[path] = (
+                files,
+                files.enter_context(open_source(path, self._bands, self._nodata)),
+            )
         self._open.move_to_end(path)
         return self._open[path][1]
 
@@ -386,7 +397,9 @@ def _intersect(one: Window, other: Window) -> Window:
     return cut_window(left, top, right - left, bottom - top)
 
 
-def _slices(inner: Window, outer: Window, step: int, shape: tuple[int, int]) -> tuple[slice, slice]:
+def find_slices(
+    inner: Window, outer: Window, step: int, shape: tuple[int, int]
+) -> tuple[slice, slice]:
     """Return rows and columns of an inner window in a picture of the outer one."""
     sides = []
     for start, length, size in (

@@ -85,7 +85,8 @@ class RasterPair:
         self._exits = ExitStack()
         try:
             datasets = [
-                self._exits.enter_context(open_images(source, bands)) for source in (before, after)
+                self._exits.enter_context(open_images(source, bands, date.nodata))
+                for source, date in ((before, options.before), (after, options.after))
             ]
             selected = [select_bands(dataset, band_names, bands) for dataset in datasets]
             self.grid = _overlap(datasets[0], datasets[1], options.grid)

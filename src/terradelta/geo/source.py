@@ -19,7 +19,7 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -30,12 +30,15 @@ from terradelta.geo.bands import Described, join_bands
 from terradelta.geo.grid import allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.options import Bands
+from terradelta.geo.validity import find_valid, require_nodata
 from terradelta.geo.virtual import (
-    drop_alpha,
+    NAMESPACE,
+    copy_bands,
     expand_palette,
     name_raster,
     open_virtual,
     stack_bands,
+    tell_files,
 )
 
 WARP_TOLERANCE_PX = 0.01
@@ -66,29 +69,34 @@ OPAQUE_SHARE = 0.9
 
 
 @contextmanager
-def open_source(path: str | Path, bands: Bands | None = None) -> Iterator[DatasetReader]:
+def open_source(
+    path: str | Path, bands: Bands | None = None, nodata: float | None = None
+) -> Iterator[DatasetReader]:
     """Open a raster for reading; a context manager.
 
     Args:
         path: A path, URL, `/vsi...` path, VRT, archive of one raster, or whatever else GDAL opens.
         bands: Band numbers or names that will be read; an alpha band among them is data.
+        nodata: A stored value that is no data, as if each band declared it.
 
     Raises:
-        RasterError: If it cannot be opened or holds no bands.
+        RasterError: If it cannot be opened, holds no bands, or can never hold that value.
     """
     # Closed and not entered: rasterio's own contexts must end in the thread that began them.
-    with closing(open_raster(path)) as dataset:
+    with closing(open_raster(path)) as dataset, ExitStack() as exits:
+        if nodata is not None:
+            require_nodata(dataset, nodata)
         if _is_paletted(dataset):
-            with open_virtual(dataset, expand_palette(dataset)) as expanded:
-                yield expanded
+            layers = expand_palette(dataset, nodata)
+            yield exits.enter_context(open_virtual(dataset, layers, [0, 0, 0]))
         elif _needs_reference(dataset):
-            with closing(_reference(dataset)) as referenced:
-                yield referenced
-        elif ColorInterp.alpha in dataset.colorinterp:
-            with open_virtual(dataset, drop_alpha(dataset), *_choose_mask(dataset, bands)) as plain:
-                yield plain
-        else:
+            yield exits.enter_context(closing(_reference(dataset, nodata)))
+        elif _is_plain(dataset) and nodata is None:
             yield dataset
+        else:
+            layers = copy_bands(dataset, find_alpha(dataset, bands))
+            files = tell_files(dataset)
+            yield exits.enter_context(open_virtual(dataset, layers, files, nodata))
 
 
 def require_plain(dataset: Described, bands: Sequence[int]):
@@ -120,15 +128,19 @@ def has_false_alpha(dataset: DatasetReader, bands: Bands | None = None) -> bool:
     if bands is not None and {str(number), "alpha"} & {str(band).lower() for band in bands}:
         return True
     kind = np.dtype(dataset.dtypes[number - 1])
-    opaque = (np.iinfo(kind).max,) if kind.kind in "ui" else (1, 255)
+    # Bands of 16 bits or floats may be masks of 8 bits, or of one.
+    opaque = (1, 255, *((np.iinfo(kind).max,) if kind.kind in "ui" else ()))
     values = np.concatenate(
         [dataset.read(number, window=window).ravel() for window in _spread_windows(dataset)]
     )
     return bool(np.isin(values, (0, *opaque)).mean() < OPAQUE_SHARE)
 
 
-def _has_true_alpha(dataset: DatasetReader) -> bool:
-    return ColorInterp.alpha in dataset.colorinterp and not has_false_alpha(dataset)
+def find_alpha(dataset: DatasetReader, bands: Bands | None = None) -> int | None:
+    """Return the number of the alpha band that masks a raster; see `has_false_alpha`."""
+    if ColorInterp.alpha not in dataset.colorinterp or has_false_alpha(dataset, bands):
+        return None
+    return dataset.colorinterp.index(ColorInterp.alpha) + 1
 
 
 def _spread_windows(dataset: DatasetReader):
@@ -159,7 +171,7 @@ def open_header(path: str | Path) -> DatasetReader:
         return _open_file(files[0])
     with ExitStack() as opened:
         datasets = [opened.enter_context(closing(_open_file(file))) for file in files]
-        return stack_bands(datasets, files, list(map(_has_true_alpha, datasets)))
+        return stack_bands(datasets, files, list(map(find_alpha, datasets)))
 
 
 def _open_file(path: str) -> DatasetReader:
@@ -212,7 +224,7 @@ def read_pixels(
 
     Args:
         dataset: What `open_source` opened, or that as it is warped.
-        bands: Which bands, by number from 1; not finite numbers are no data.
+        bands: Which bands, by number from 1.
         window: Which part.
         shape: Rows and columns to return it as; by default its own.
         name: What to call it in an error.
@@ -226,7 +238,7 @@ def read_pixels(
     while True:
         try:
             image_CHW = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
-            valid_HW = _read_mask(dataset, window, shape) > 0
+            valid_HW = find_valid(dataset, bands, image_CHW, window)
             break
         except RasterioError as error:
             # GDAL itself asks a busy server again, but not one that breaks off in mid-answer.
@@ -242,9 +254,7 @@ def read_pixels(
                 else "the file is probably truncated or damaged: fetch it again",
             ) from error
     if np.issubdtype(image_CHW.dtype, np.floating):
-        finite_HW = np.isfinite(image_CHW).all(axis=0)
-        image_CHW = np.where(finite_HW, image_CHW, 0)
-        valid_HW &= finite_HW
+        image_CHW = np.where(valid_HW, image_CHW, 0)
     return image_CHW, valid_HW
 
 
@@ -255,22 +265,6 @@ def _forget(name: str):
         with suppress(RasterioError), allow_no_place(), uncached:
             # What is opened so is dropped when it is closed.
             rasterio.open(location, sharing=False).close()
-
-
-def _read_mask(
-    dataset: DatasetReader | WarpedVRT, window: Window, shape: tuple[int, int]
-) -> np.ndarray:
-    colours = dataset.colorinterp
-    # A WarpedVRT says that all is valid also where its nodata value is not.
-    is_plain = not isinstance(dataset, WarpedVRT)
-    if is_plain and all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
-        # GDAL would make it pixel by pixel, of the whole window however small `shape` is.
-        return np.full(shape, 255, np.uint8)
-    if ColorInterp.alpha not in colours:
-        return dataset.dataset_mask(window=window, out_shape=shape)
-    # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.
-    alpha = colours.index(ColorInterp.alpha) + 1
-    return dataset.read(alpha, window=window, out_shape=shape)
 
 
 def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
@@ -305,6 +299,19 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
     }
 
 
+def _is_plain(dataset: DatasetReader) -> bool:
+    """Return whether a raster reads as it should without more ado."""
+    if ColorInterp.alpha in dataset.colorinterp:
+        return False
+    has_nodata = any(value is not None for value in dataset.nodatavals)
+    # It matters to nodata values which bands are of one file.
+    return (
+        not has_nodata
+        or NAMESPACE in dataset.tag_namespaces()
+        or len(set(tell_files(dataset))) == 1
+    )
+
+
 def _is_paletted(dataset: DatasetReader) -> bool:
     return dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette
 
@@ -313,7 +320,7 @@ def _needs_reference(dataset: DatasetReader) -> bool:
     return dataset.crs is None and bool(dataset.gcps[0] or dataset.rpcs)
 
 
-def _reference(dataset: DatasetReader) -> WarpedVRT:
+def _reference(dataset: DatasetReader, nodata: float | None) -> WarpedVRT:
     """Lay a raster of control points or a sensor model on a grid."""
     try:
         with allow_no_place():
@@ -331,11 +338,3 @@ def _reference(dataset: DatasetReader) -> WarpedVRT:
             f"points or its sensor model: {error}",
             fix="georeference it, for example with gdalwarp or in QGIS's georeferencer",
         ) from error
-
-
-def _choose_mask(dataset: DatasetReader, bands: Bands | None) -> tuple[str, float | None]:
-    """Return what masks a raster with an alpha band: that band, or at least its nodata value."""
-    if has_false_alpha(dataset, bands):
-        return "", dataset.nodata
-    # GDAL takes alpha for a mask only where it is the second or the fourth band.
-    return str(dataset.colorinterp.index(ColorInterp.alpha) + 1), None

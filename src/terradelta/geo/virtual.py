@@ -5,10 +5,11 @@ Each keeps the name of what it was made from, which its own does not tell: see `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import rasterio
@@ -22,7 +23,7 @@ from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import BAND_JOINER, is_file
 
 NAMESPACE = "TERRADELTA"
-"""Of GDAL's metadata, where the name is kept."""
+"""Of GDAL's metadata, where it is kept what a virtual raster was made from."""
 
 
 def name_raster(raster: Any) -> str:
@@ -42,80 +43,134 @@ def name_gdal_type(dtype: str) -> str:
 
 @contextmanager
 def open_virtual(
-    dataset: DatasetReader, bands_xml: str, mask_band: str = "mask,1", nodata: float | None = None
+    dataset: DatasetReader, layers_xml: str, files: Sequence[int], nodata: float | None = None
 ) -> Iterator[DatasetReader]:
-    """Open a virtual raster with the place and a mask of a raster; a context manager.
+    """Open a virtual raster with the place of a raster; a context manager.
 
     Args:
         dataset: That raster.
-        bands_xml: See `expand_palette` and `drop_alpha`.
-        mask_band: Which of the dataset's bands is the mask; none if empty.
-        nodata: What its bands hold where there is no data.
+        layers_xml: See `expand_palette` and `copy_bands`.
+        files: Which file each of the bands is of; see `tell_files`.
+        nodata: A value that is no data besides those that the bands declare.
     """
+    facts = {"name": name_raster(dataset), "files": " ".join(map(str, files))}
     if nodata is not None:
-        value = f"<NoDataValue>{nodata!r}</NoDataValue>"
-        bands_xml = bands_xml.replace("<ColorInterp>", f"{value}<ColorInterp>")
-    is_masked = MaskFlags.all_valid not in dataset.mask_flag_enums[0]
-    if mask_band.isdigit() or (mask_band and is_masked):
-        bands_xml += _write_mask(_write_source(dataset, mask_band))
+        facts["nodata"] = repr(nodata)
     with allow_no_place():
-        virtual = rasterio.open(_frame(dataset, bands_xml, name_raster(dataset)))
+        virtual = rasterio.open(_frame(dataset, layers_xml, facts))
     with closing(virtual):
         yield virtual
 
 
-def expand_palette(dataset: DatasetReader) -> str:
-    """Return bands of red, green and blue in place of a palette."""
-    return "".join(
+def is_masked(flags: Sequence[MaskFlags]) -> bool:
+    """Return whether a band has a mask that its own values do not tell of."""
+    # Without flags it has a mask of its own; GDAL's NODATA_VALUES are of all bands together.
+    return not flags or MaskFlags.per_dataset in flags
+
+
+def expand_palette(dataset: DatasetReader, nodata: float | None = None) -> str:
+    """Return bands of red, green and blue in place of a palette, and their mask."""
+    bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{number}"><ColorInterp>{colour}</ColorInterp>'
-        f"<ComplexSource>{_name_source(dataset, '1')}"
-        f"<ColorTableComponent>{number}</ColorTableComponent></ComplexSource></VRTRasterBand>"
+        f"{_pick_colour(dataset, number)}</VRTRasterBand>"
         for number, colour in enumerate(("Red", "Green", "Blue"), start=1)
     )
+    masks = _list_masks(dataset, 1, None)
+    if any(colour[3] == 0 for colour in dataset.colormap(1).values()):
+        masks.append(_pick_colour(dataset, 4))
+    for value in (dataset.nodata, nodata):
+        if value is not None:
+            # 0 where the band holds the value, 255 elsewhere.
+            scaling = "<ScaleOffset>255</ScaleOffset><ScaleRatio>0</ScaleRatio>"
+            other = f"{_name_source(dataset, '1')}{scaling}<NODATA>{value!r}</NODATA>"
+            masks.append(f"<ComplexSource>{other}</ComplexSource>")
+    return bands + _write_mask(masks)
 
 
-def drop_alpha(dataset: DatasetReader) -> str:
-    """Return the bands of a raster, alpha being one like any other."""
+def _pick_colour(dataset: DatasetReader, number: int) -> str:
+    component = f"<ColorTableComponent>{number}</ColorTableComponent>"
+    return f"<ComplexSource>{_name_source(dataset, '1')}{component}</ComplexSource>"
+
+
+def copy_bands(dataset: DatasetReader, alpha: int | None = None) -> str:
+    """Return the bands of a raster, alpha being one like any other, and their masks.
+
+    Args:
+        dataset: The raster.
+        alpha: The number of an alpha band that masks the others.
+    """
+    is_shared = all(dataset.mask_flag_enums)
+    bands = "".join(
+        _write_band(
+            dataset,
+            number,
+            number,
+            _write_source(dataset, str(number)),
+            "" if is_shared else _write_mask(_list_masks(dataset, number, alpha)),
+        )
+        for number in dataset.indexes
+    )
+    return bands + (_write_mask(_list_masks(dataset, 1, alpha)) if is_shared else "")
+
+
+def copy_values(dataset: DatasetReader) -> str:
+    """Return the bands of a raster as bare values: no nodata, mask, palette or alpha."""
     return "".join(
-        _write_band(dataset, number, number, _write_source(dataset, str(number)))
+        f'<VRTRasterBand dataType="{name_gdal_type(dataset.dtypes[number - 1])}" band="{number}">'
+        f"{_write_source(dataset, str(number))}</VRTRasterBand>"
         for number in dataset.indexes
     )
 
 
+def tell_files(dataset: DatasetReader) -> list[int]:
+    """Return which file each band of a raster is of, by numbers from 0.
+
+    Bands of one file lie side by side in it; those of a virtual raster may be of many.
+    """
+    told = dataset.tags(ns=NAMESPACE).get("files")
+    if told is not None:
+        return list(map(int, told.split()))
+    if dataset.driver != "VRT" or dataset.count == 1:
+        return [0] * dataset.count
+    root = ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"])
+    names = [
+        frozenset(source.text for source in band.iter("SourceFilename"))
+        for band in root.findall("VRTRasterBand")
+    ]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [numbers[name] for name in names]
+
+
 def stack_bands(
-    datasets: Sequence[DatasetReader], names: Sequence[str], are_masked: Sequence[bool]
+    datasets: Sequence[DatasetReader], names: Sequence[str], alphas: Sequence[int | None]
 ) -> DatasetReader:
     """Open the bands of several rasters as those of one, in their order.
 
     It has the pixels of the finest; coarser ones are laid on them bilinearly. Bands keep their
-    names and their nodata values. The first alpha band that is one, or else the first mask that a
-    raster has, masks the whole.
+    names and their nodata values, and each has the mask and the true alpha band of its file.
 
     Args:
         datasets: The rasters, open.
         names: What to call them in an error.
-        are_masked: Which of them have an alpha band that is one.
+        alphas: The number of each one's alpha band that is one.
 
     Raises:
         RasterError: If they do not cover the same ground in the same CRS.
     """
     finest = max(range(len(datasets)), key=lambda index: datasets[index].width)
     base = datasets[finest]
-    bands, masks = "", []
-    position = 0
-    for dataset, name, is_masked in zip(datasets, names, are_masked, strict=True):
+    bands, files = "", []
+    for file, (dataset, name, alpha) in enumerate(zip(datasets, names, alphas, strict=True)):
         _require_same_ground(base, names[finest], dataset, name)
-        if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
-            masks.append(_write_source(dataset, "mask,1", base))
-        for number, colour in zip(dataset.indexes, dataset.colorinterp, strict=True):
-            source = _write_source(dataset, str(number), base)
-            if is_masked and colour == ColorInterp.alpha:
-                masks.insert(0, source)
+        for number in dataset.indexes:
+            if number == alpha:
                 continue
-            position += 1
-            bands += _write_band(dataset, number, position, source, dataset.nodatavals[number - 1])
-    mask = _write_mask(masks[0]) if masks else ""
-    return rasterio.open(_frame(base, bands + mask, BAND_JOINER.join(names)))
+            files.append(file)
+            source = _write_source(dataset, str(number), base)
+            mask = _write_mask(_list_masks(dataset, number, alpha, base))
+            bands += _write_band(dataset, number, len(files), source, mask)
+    facts = {"name": BAND_JOINER.join(names), "files": " ".join(map(str, files))}
+    return rasterio.open(_frame(base, bands, facts))
 
 
 def _require_same_ground(base: DatasetReader, base_name: str, other: DatasetReader, name: str):
@@ -135,25 +190,50 @@ def _say_place(dataset: DatasetReader) -> str:
 
 
 def _write_band(
-    dataset: DatasetReader, number: int, position: int, source: str, nodata: float | None = None
+    dataset: DatasetReader, number: int, position: int, source: str, mask: str = ""
 ) -> str:
     """Return a band of a raster as one of a virtual raster."""
     kind, text = dataset.dtypes[number - 1], dataset.descriptions[number - 1]
-    colour = dataset.colorinterp[number - 1]
+    colour, nodata = dataset.colorinterp[number - 1], dataset.nodatavals[number - 1]
     name = "Undefined" if colour == ColorInterp.alpha else colour.name.capitalize()
     described = f"<Description>{escape(text)}</Description>" if text else ""
     value = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
     return (
         f'<VRTRasterBand dataType="{name_gdal_type(kind)}" band="{position}">'
-        f"{described}{value}<ColorInterp>{name}</ColorInterp>{source}</VRTRasterBand>"
+        f"{described}{value}<ColorInterp>{name}</ColorInterp>{source}{mask}</VRTRasterBand>"
     )
 
 
-def _write_mask(source: str) -> str:
-    return f'<MaskBand><VRTRasterBand dataType="Byte">{source}</VRTRasterBand></MaskBand>'
+def _list_masks(
+    dataset: DatasetReader, number: int, alpha: int | None, base: DatasetReader | None = None
+) -> list[str]:
+    """Return what reads the mask of a band and its alpha band, where it has them."""
+    flags = dataset.mask_flag_enums[number - 1]
+    masks = []
+    if is_masked(flags) and MaskFlags.alpha not in flags:
+        masks.append(_write_source(dataset, f"mask,{number}", base, "nearest"))
+    if alpha is not None:
+        masks.append(_write_source(dataset, str(alpha), base, "nearest"))
+    return masks
 
 
-def _write_source(dataset: DatasetReader, band: str, base: DatasetReader | None = None) -> str:
+def _write_mask(masks: Sequence[str]) -> str:
+    """Return the mask that is 0 where any of several is."""
+    kind = ""
+    if len(masks) > 1:
+        kind = ' subClass="VRTDerivedRasterBand"'
+        product = "<PixelFunctionType>mul</PixelFunctionType>"
+        masks = [f"{product}<SourceTransferType>Float64</SourceTransferType>", *masks]
+    band = f'<VRTRasterBand dataType="Byte"{kind}>{"".join(masks)}</VRTRasterBand>'
+    return f"<MaskBand>{band}</MaskBand>" if masks else ""
+
+
+def _write_source(
+    dataset: DatasetReader,
+    band: str,
+    base: DatasetReader | None = None,
+    resampling: str = "bilinear",
+) -> str:
     """Return what reads a band, laid on the whole of a base raster where that has other pixels."""
     name = _name_source(dataset, band)
     if base is None or (dataset.width, dataset.height) == (base.width, base.height):
@@ -162,7 +242,7 @@ def _write_source(dataset: DatasetReader, band: str, base: DatasetReader | None 
         f'<{key} xOff="0" yOff="0" xSize="{one.width}" ySize="{one.height}"/>'
         for key, one in (("SrcRect", dataset), ("DstRect", base))
     )
-    return f'<SimpleSource resampling="bilinear">{name}{rectangles}</SimpleSource>'
+    return f'<SimpleSource resampling="{resampling}">{name}{rectangles}</SimpleSource>'
 
 
 def _name_source(dataset: DatasetReader, band: str) -> str:
@@ -174,14 +254,14 @@ def _name_source(dataset: DatasetReader, band: str) -> str:
     return f"<SourceFilename>{escape(name)}</SourceFilename><SourceBand>{band}</SourceBand>"
 
 
-def _frame(dataset: DatasetReader, bands_xml: str, name: str) -> str:
-    """Return a virtual raster of these bands with the size and the place of a raster."""
-    named = f'<Metadata domain="{NAMESPACE}"><MDI key="name">{escape(name)}</MDI></Metadata>'
+def _frame(dataset: DatasetReader, layers_xml: str, facts: Mapping[str, str]) -> str:
+    """Return a virtual raster of these layers with the size and the place of a raster."""
+    items = "".join(f'<MDI key="{key}">{escape(text)}</MDI>' for key, text in facts.items())
     transform = ", ".join(repr(number) for number in dataset.transform.to_gdal())
     place = f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>" if dataset.crs else ""
     if not dataset.transform.is_identity:
         place += f"<GeoTransform>{transform}</GeoTransform>"
     return (
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
-        f"{place}{named}{bands_xml}</VRTDataset>"
+        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">{place}'
+        f'<Metadata domain="{NAMESPACE}">{items}</Metadata>{layers_xml}</VRTDataset>'
     )
