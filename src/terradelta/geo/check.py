@@ -12,6 +12,7 @@ from pathlib import Path
 from rasterio.enums import ColorInterp
 
 from terradelta.errors import TerradeltaError
+from terradelta.geo.collars import find_collars
 from terradelta.geo.finding import Finding, Report
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, list_rasters
@@ -70,6 +71,7 @@ def examine_pair(
         findings += [_check_overlap(pair), _check_resolution(pair), _check_grid(pair)]
         findings += _check_scale(pair, needs.resolution_m)
         findings.append(_check_bands(pair))
+        findings += find_collars(pair)
         findings += _check_pixels(pair, options, needs)
     return Report(tuple(findings))
 

@@ -61,6 +61,8 @@ class RasterPair:
             not known, or values of no mask.
     """
 
+    options: PairOptions
+    """What the user says."""
     grid: Grid
     """The pixels that both rasters cover at least in part."""
     datasets: tuple[Images, Images]
@@ -83,7 +85,7 @@ class RasterPair:
         band_names: Sequence[str],
         options: PairOptions | None = None,
     ):
-        options = options or PairOptions()
+        self.options = options = options or PairOptions()
         bands, aoi = options.bands, options.aoi
         self._exits = ExitStack()
         try:
