@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp
 
 from terradelta.errors import TerradeltaError
 from terradelta.geo.bands import describe_bands, is_guess, name_joined_files, select_bands
+from terradelta.geo.collars import find_collars
 from terradelta.geo.finding import Finding, Report
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, list_rasters
@@ -75,6 +76,7 @@ def examine_pair(
         findings += _check_scale(pair, needs.resolution_m)
         if not faults:
             findings.append(_check_bands(pair, options))
+        findings += find_collars(pair)
         findings += _check_pixels(pair, options, needs)
     return Report(tuple(findings))
 

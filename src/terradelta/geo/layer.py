@@ -159,8 +159,6 @@ class AlignedLayer:
     def _open_warped(self, posed: DatasetReader) -> WarpedVRT:
         """Open all of it as it is resampled to the grid."""
         grid, own = self._grid, self._layer.grid
-        # Halfway between two pixels the nearest must not depend on how far a line is approximated.
-        is_exact = self._resampling == Resampling.nearest and grid.crs == own.crs
         return WarpedVRT(
             posed,
             src_crs=_wrap_longitudes(own, grid),
@@ -170,7 +168,7 @@ class AlignedLayer:
             width=grid.width,
             height=grid.height,
             resampling=self._resampling,
-            tolerance=0 if is_exact else WARP_TOLERANCE_PX,
+            tolerance=WARP_TOLERANCE_PX,
             add_alpha=True,
         )
 

@@ -19,6 +19,7 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.aligned import align
 from terradelta.geo.aoi import AreaOfInterest
 from terradelta.geo.bands import select_bands
+from terradelta.geo.exclusion import Exclusion, MaskValues
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.mosaic import Mosaic, open_images
@@ -36,9 +37,9 @@ class PairWindow(NamedTuple):
     after_CHW: np.ndarray
     """Bands of the after image, likewise."""
     valid_HW: np.ndarray
-    """True where both dates hold data, inside the area of interest."""
+    """True where both dates hold data, inside the area of interest and not under a mask."""
     data_HW: np.ndarray
-    """True where both dates hold data, also outside of it: what a network may see."""
+    """True where both dates hold data, there or not: what a network may see as context."""
 
 
 class RasterPair:
@@ -55,11 +56,13 @@ class RasterPair:
 
     Raises:
         RasterError: If a raster cannot be opened, has no CRS while the other has one, does not
-            overlap the other or the area of interest, or lacks the bands.
-        ArgumentError: If the options name another number of bands than `band_names`, or a grid
-            that is not known.
+            overlap the other or the area of interest, or lacks the bands; or a mask cannot be used.
+        ArgumentError: If the options name another number of bands than `band_names`, a grid that is
+            not known, or values of no mask.
     """
 
+    options: PairOptions
+    """What the user says."""
     grid: Grid
     """The pixels that both rasters cover at least in part."""
     datasets: tuple[Images, Images]
@@ -72,6 +75,8 @@ class RasterPair:
     """The area of interest on the grid."""
     area: Window
     """The window of `grid` that the area of interest needs; all of it without one."""
+    masks: tuple[Exclusion | None, Exclusion | None]
+    """What is left out of before and of after."""
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class RasterPair:
         band_names: Sequence[str],
         options: PairOptions | None = None,
     ):
-        options = options or PairOptions()
+        self.options = options = options or PairOptions()
         bands, aoi = options.bands, options.aoi
         self._exits = ExitStack()
         try:
@@ -101,9 +106,27 @@ class RasterPair:
                 self._exits.enter_context(align(*parts))
                 for parts in zip(datasets, selected, grids, strict=True)
             )
+            self.masks = self._open_masks(options, grids)
         except BaseException:
             self._exits.close()
             raise
+
+    def _open_masks(
+        self, options: PairOptions, grids: tuple[Grid, Grid]
+    ) -> tuple[Exclusion | None, Exclusion | None]:
+        """Open the masks of both dates; each moves with its image."""
+        values = MaskValues.parse(options.mask_values)
+        paths = options.before.mask, options.after.mask
+        if options.mask_values is not None and not any(paths):
+            raise ArgumentError(
+                f"--mask-values {options.mask_values} was given and no mask",
+                fix="name the raster that holds these values with --mask, or leave it out",
+            )
+        before, after = (
+            self._exits.enter_context(Exclusion(path, values, grid)) if path else None
+            for path, grid in zip(paths, grids, strict=True)
+        )
+        return before, after
 
     @classmethod
     def reopen(
@@ -142,8 +165,9 @@ class RasterPair:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """What a pixel of both dates takes in memory."""
-        return self._before.bytes_per_pixel + self._after.bytes_per_pixel
+        """What a pixel of both dates and their masks takes in memory."""
+        layers = self._before, self._after, *filter(None, self.masks)
+        return sum(layer.bytes_per_pixel for layer in layers)
 
     def read(self, window: Window) -> PairWindow:
         """Read a window of the pair's grid.
@@ -156,9 +180,13 @@ class RasterPair:
             # Nothing is read outside of the area, nor where one of the mosaics has no raster.
             return self._leave_empty(shape)
         pair = self._read(window, shape)
-        if self.aoi is not None and pair.valid_HW.any():
-            return pair._replace(valid_HW=pair.valid_HW & self.aoi.mask(window))
-        return pair
+        valid_HW = pair.valid_HW
+        if self.aoi is not None and valid_HW.any():
+            valid_HW = valid_HW & self.aoi.mask(window)
+        for mask in filter(None, self.masks):
+            if valid_HW.any():
+                valid_HW = valid_HW & ~mask.read(window)
+        return pair._replace(valid_HW=valid_HW)
 
     def touches(self, window: Window) -> bool:
         """Return whether there may be valid pixels in a window, without reading any."""

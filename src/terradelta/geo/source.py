@@ -35,6 +35,7 @@ from terradelta.geo.virtual import (
     NAMESPACE,
     copy_bands,
     expand_palette,
+    find_missing_sources,
     name_raster,
     open_virtual,
     stack_bands,
@@ -222,6 +223,23 @@ def read_pixels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a window of bands, (C, H, W), and where it holds data, (H, W) bool.
 
+    Floats are 0 where they are no data. See `read_stored`.
+    """
+    image_CHW, valid_HW = read_stored(dataset, bands, window, shape, name)
+    if np.issubdtype(image_CHW.dtype, np.floating):
+        image_CHW = np.where(valid_HW, image_CHW, 0)
+    return image_CHW, valid_HW
+
+
+def read_stored(
+    dataset: DatasetReader | WarpedVRT,
+    bands: Sequence[int],
+    window: Window,
+    shape: tuple[int, int] | None = None,
+    name: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a window of bands as they are stored, (C, H, W), and where it holds data, (H, W) bool.
+
     Args:
         dataset: What `open_source` opened, or that as it is warped.
         bands: Which bands, by number from 1.
@@ -238,24 +256,33 @@ def read_pixels(
     while True:
         try:
             image_CHW = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
-            valid_HW = find_valid(dataset, bands, image_CHW, window)
-            break
+            return image_CHW, find_valid(dataset, bands, image_CHW, window)
         except RasterioError as error:
             # GDAL itself asks a busy server again, but not one that breaks off in mid-answer.
             if pauses_seconds:
                 time.sleep(pauses_seconds.pop(0))
                 _forget(name)
                 continue
-            raise RasterError(
-                f"{name}: pixels cannot be read in rows {window.row_off} to "
-                f"{window.row_off + window.height}: {error}",
-                fix="run the same command again when its server answers: it goes on where it was"
-                if is_remote(name)
-                else "the file is probably truncated or damaged: fetch it again",
-            ) from error
-    if np.issubdtype(image_CHW.dtype, np.floating):
-        image_CHW = np.where(valid_HW, image_CHW, 0)
-    return image_CHW, valid_HW
+            raise _explain(name, window, error) from error
+
+
+def _explain(name: str, window: Window, error: RasterioError) -> RasterError:
+    """Return why pixels cannot be read."""
+    missing = find_missing_sources(name)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return RasterError(
+            f"{name} shows {missing[0]}{more}, which is not there",
+            fix="put it back where the virtual raster looks for it, or build the virtual raster "
+            "anew with gdalbuildvrt",
+        )
+    return RasterError(
+        f"{name}: pixels cannot be read in rows {window.row_off} to "
+        f"{window.row_off + window.height}: {error}",
+        fix="run the same command again when its server answers: it goes on where it was"
+        if is_remote(name)
+        else "the file is probably truncated or damaged: fetch it again",
+    )
 
 
 def _forget(name: str):

@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place
-from terradelta.geo.listing import BAND_JOINER, is_file
+from terradelta.geo.listing import BAND_JOINER, is_file, split_files
 
 NAMESPACE = "TERRADELTA"
 """Of GDAL's metadata, where it is kept what a virtual raster was made from."""
@@ -139,6 +139,30 @@ def tell_files(dataset: DatasetReader) -> list[int]:
     ]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return [numbers[name] for name in names]
+
+
+def find_missing_sources(name: str) -> list[str]:
+    """Return the local files that a virtual raster, or one of its sources, shows and are gone.
+
+    Args:
+        name: A raster, or files of bands; see `split_files`.
+    """
+    missing: dict[str, None] = {}
+    found: set[str] = set()
+    waiting = [file for file in split_files(name) if is_file(file)]
+    while waiting:
+        path = Path(waiting.pop())
+        if path.suffix.lower() != ".vrt" or str(path) in found:
+            continue
+        found.add(str(path))
+        for source in ElementTree.parse(path).iter("SourceFilename"):
+            is_beside = source.get("relativeToVRT") == "1"
+            file = str(path.parent / (source.text or "")) if is_beside else source.text or ""
+            if is_file(file):
+                waiting.append(file)
+            elif not file.startswith("/vsi") and "://" not in file and "<" not in file:
+                missing[file] = None
+    return list(missing)
 
 
 def stack_bands(

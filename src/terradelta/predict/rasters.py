@@ -234,6 +234,7 @@ def _describe_request(
         "versions": describe_versions(),
         "before": before,
         "after": after,
+        "masks": [mask and mask.describe() for mask in pair.masks],
         "parameters": {
             "tta": predictor.tta,
             **options.reading.to_dict(),

@@ -310,6 +310,9 @@ def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: 
         "--shard": options.shard if options.shard != default.shard else None,
         "--engine": engine if engine != "local" else None,
         "--picture": options.picture,
+        "--nodata": any(date.nodata is not None for date in (reading.before, reading.after)),
+        "--mask": reading.before.mask or reading.after.mask,
+        "--mask-values": reading.mask_values,
     }
     flags = [flag for flag, value in given.items() if value]
     if flags:

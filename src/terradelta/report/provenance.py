@@ -17,6 +17,9 @@ PARAMETER_WORDS = {
     "grid": "Pixels of the map",
     "aoi": "Area of interest",
     "register": "Registered",
+    "nodata": "Nodata given, before and after",
+    "mask": "Masks, before and after",
+    "mask_values": "Mask values left out",
     "value_range": "Values from dark to bright",
     "change_threshold": "Counts as changed from a probability of",
     "min_area_m2": "Smallest patch, m²",
@@ -79,7 +82,7 @@ def describe_run(run: dict[str, Any], grid: Grid) -> dict[str, list[tuple[str, s
             *(
                 (words, _write(parameters[name]))
                 for name, words in PARAMETER_WORDS.items()
-                if parameters[name] not in (None, False, 0.0)
+                if parameters.get(name) not in (None, False, 0.0)
             ),
             ("Versions", ", ".join(f"{name} {text}" for name, text in run["versions"].items())),
             ("Views averaged", " to ".join(map(str, dict.fromkeys([views[0], views[-1]])))),
@@ -110,5 +113,5 @@ def _write(value: Any) -> str:
     if isinstance(value, dict):
         return name_source(value["path"])
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join("none" if part is None else str(part) for part in value)
     return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)

@@ -24,7 +24,9 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
 
+from terradelta.errors import TerradeltaError
 from terradelta.geo.grid import cut_window
+from terradelta.geo.source import read_pixels
 
 LARGE_PX = 4096
 """Side from which an image without overviews gets a reduced copy."""
@@ -90,7 +92,7 @@ class Reduction:
                     self.done_share = min(row + ROWS, target.height) / target.height
             with rasterio.open(self.path, "r+") as target:
                 target.build_overviews(OVERVIEWS, Resampling.average)
-        except (RasterioError, OSError) as error:
+        except (RasterioError, TerradeltaError, OSError) as error:
             self.error = str(error)
             logger.warning("no reduced copy could be made: %s", error)
         else:
@@ -126,8 +128,8 @@ class Reduction:
             resampling=Resampling.average,
             masked=False,
         )
-        valid_HW = source.dataset_mask(window=window, out_shape=shape) > 0
-        valid_HW &= np.isfinite(image_CHW).all(axis=0)
+        # What is averaged no longer holds the values that are no data.
+        _, valid_HW = read_pixels(source, self._bands, window, shape)
         part = cut_window(0, row, target.width, rows)
         target.write(self._stretch(image_CHW), [1, 2, 3], window=part)
         target.write(np.where(valid_HW, 255, 0).astype(np.uint8), 4, window=part)

@@ -27,6 +27,7 @@ from terradelta.geo.bands import select_bands
 from terradelta.geo.cog import find_map
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.mosaic import Mosaic, open_images
+from terradelta.geo.options import PairOptions
 from terradelta.geo.overview import warp_overview
 from terradelta.geo.pair import Images
 from terradelta.geo.source import open_source
@@ -127,12 +128,13 @@ class ImageTiles:
     def __init__(self, result: Result, date: str):
         source, parameters = result.rasters[date], result.run["parameters"]
         bands = parameters["bands"]
+        nodata = getattr(PairOptions.from_run(result.run), date).nodata
         names = list(result.run["band_names"])
         self._offset_m = _find_offset(result) if date == "after" else (0.0, 0.0)
         self.reduction: Reduction | None = None
         """A small copy of the image for far zooms, in the making or done."""
         with ExitStack() as exits:
-            images = exits.enter_context(open_images(source, bands))
+            images = exits.enter_context(open_images(source, bands, nodata))
             selected = select_bands(images, names, bands)
             self._bands = [selected[index] for index in _choose_colours(names)]
             self.value_range = _find_range(images, self._bands, parameters["value_range"])
@@ -145,7 +147,7 @@ class ImageTiles:
                 return
             is_slow = Reduction.is_needed(images)
         assert isinstance(source, str | Path)
-        opened = partial(open_source, source, bands)
+        opened = partial(open_source, source, bands, nodata)
         self._tiles = RasterTiles(opened)
         if is_slow:
             self.reduction = Reduction(opened, self._bands, self._stretch)
