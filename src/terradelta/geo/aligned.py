@@ -31,6 +31,7 @@ from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place, cut_window, make_transformer, shift_window
 from terradelta.geo.mosaic import Mosaic, Sheet
 from terradelta.geo.overview import warp_overview, warp_picture
+from terradelta.geo.scaling import Scaling
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
 from terradelta.geo.virtual import name_gdal_type, name_raster
 
@@ -47,6 +48,8 @@ OVERVIEW_STEP = 2
 class Aligned(Protocol):
     """One date, as it reads on the grid of a map; a context manager."""
 
+    dtype: str
+    """Of the values; see `Scaling`."""
     bytes_per_pixel: int
     """What a pixel of its bands takes."""
 
@@ -63,7 +66,7 @@ class Aligned(Protocol):
         ...
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window of the grid as (C, *shape) and where it holds data, bool."""
+        """Return the values of a window as (C, *shape) and where there are any, bool."""
         ...
 
 
@@ -71,8 +74,8 @@ def align(images: DatasetReader | Mosaic, bands: Sequence[int], grid: Grid) -> A
     """Return bands of a raster or a mosaic as they read on a grid.
 
     Raises:
-        RasterError: If their data types differ, or nodata values that differ by band forbid
-            resampling.
+        RasterError: If their data types differ, nodata values that differ by band forbid
+            resampling, or a scale or an offset cannot be used.
     """
     require_plain(images, bands)
     if isinstance(images, Mosaic):
@@ -88,7 +91,9 @@ class _AlignedRaster:
         self._name = name_raster(dataset)
         self._row_offset = self._column_offset = 0
         self._warped: WarpedVRT | None = None
-        self.bytes_per_pixel = count_bytes(dataset.dtypes, bands)
+        self._scaling = Scaling.of(dataset).choose(self._bands, self._name)
+        self.dtype = self._scaling.find_dtype(dataset.dtypes[self._bands[0] - 1])
+        self.bytes_per_pixel = count_bytes(self.dtype, bands)
         own = Grid.of(dataset)
         offset = _find_offset(own, grid)
         if offset is not None and _contains(own, offset):
@@ -117,6 +122,10 @@ class _AlignedRaster:
         return True
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        # After resampling: it is linear too.
+        return self._scaling.apply(*self._read_stored(window, shape))
+
+    def _read_stored(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         step = min(window.height / shape[0], window.width / shape[1])
         if self._warped is not None and step >= OVERVIEW_STEP:
             coarse = self._grid.crop(window).redivide(*shape)
@@ -129,8 +138,8 @@ class _AlignedMosaic:
     """The sheets of a mosaic on a grid, the upper ones first where they hold data."""
 
     def __init__(self, mosaic: Mosaic, bands: Sequence[int], grid: Grid):
-        self.bytes_per_pixel = count_bytes(mosaic.dtypes, bands)
-        self._dtype = mosaic.dtypes[bands[0] - 1]
+        self.dtype = mosaic.find_dtype(bands)
+        self.bytes_per_pixel = count_bytes(self.dtype, bands)
         self._bands = list(bands)
         self._sheets = [_AlignedSheet(sheet, self._bands, grid) for sheet in mosaic.sheets]
 
@@ -148,7 +157,7 @@ class _AlignedMosaic:
         return any(sheet.touches(window) for sheet in self._sheets)
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        image_CHW = np.zeros((len(self._bands), *shape), self._dtype)
+        image_CHW = np.zeros((len(self._bands), *shape), self.dtype)
         valid_HW = np.zeros(shape, bool)
         for sheet in self._sheets:
             if not sheet.touches(window):
@@ -239,7 +248,7 @@ class _AlignedSheet:
 
     @property
     def _dtype(self) -> str:
-        return self._sheet.placed[0][0].dtypes[self._bands[0] - 1]
+        return self._sheet.find_dtype(self._bands)
 
     def _find_source(self, window: Window) -> Window | None:
         """Return the window of the sheet that a window of the grid needs, None if none."""
@@ -281,9 +290,9 @@ class _AlignedSheet:
         return make_transformer(theirs.to_wkt(), mine.to_wkt())
 
 
-def count_bytes(dtypes: Sequence[str], bands: Sequence[int]) -> int:
+def count_bytes(dtype: str, bands: Sequence[int]) -> int:
     """Return what a pixel of some bands takes."""
-    return sum(np.dtype(dtypes[band - 1]).itemsize for band in bands)
+    return np.dtype(dtype).itemsize * len(bands)
 
 
 def open_warped(

@@ -35,6 +35,12 @@ def name_raster(raster: Any) -> str:
     return made_from or raster.name
 
 
+def count_bands(raster: DatasetReader) -> list[int]:
+    """Return how many bands each of the files has that make a raster."""
+    counts = raster.tags(ns=NAMESPACE).get("counts")
+    return [int(count) for count in counts.split(",")] if counts else [raster.count]
+
+
 def name_gdal_type(dtype: str) -> str:
     """Return what GDAL calls a data type of numpy's."""
     return typename_fwd[dtype_rev[dtype]]
@@ -88,8 +94,8 @@ def stack_bands(
     """Open the bands of several rasters as those of one, in their order.
 
     It has the pixels of the finest; coarser ones are laid on them bilinearly. Bands keep their
-    names and their nodata values. The first alpha band that is one, or else the first mask that a
-    raster has, masks the whole.
+    names, nodata values, scales and offsets. The first alpha band that is one, or else the first
+    mask that a raster has, masks the whole.
 
     Args:
         datasets: The rasters, open.
@@ -102,7 +108,7 @@ def stack_bands(
     finest = max(range(len(datasets)), key=lambda index: datasets[index].width)
     base = datasets[finest]
     bands, masks = "", []
-    position = 0
+    position, counts = 0, []
     for dataset, name, is_masked in zip(datasets, names, are_masked, strict=True):
         _require_same_ground(base, names[finest], dataset, name)
         if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
@@ -114,8 +120,9 @@ def stack_bands(
                 continue
             position += 1
             bands += _write_band(dataset, number, position, source, dataset.nodatavals[number - 1])
+        counts.append(position - sum(counts))
     mask = _write_mask(masks[0]) if masks else ""
-    return rasterio.open(_frame(base, bands + mask, BAND_JOINER.join(names)))
+    return rasterio.open(_frame(base, bands + mask, BAND_JOINER.join(names), counts))
 
 
 def _require_same_ground(base: DatasetReader, base_name: str, other: DatasetReader, name: str):
@@ -143,6 +150,10 @@ def _write_band(
     name = "Undefined" if colour == ColorInterp.alpha else colour.name.capitalize()
     described = f"<Description>{escape(text)}</Description>" if text else ""
     value = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
+    # Tags only: what is read is what is stored.
+    scale, offset = dataset.scales[number - 1], dataset.offsets[number - 1]
+    if (scale, offset) != (1.0, 0.0):
+        value += f"<Offset>{offset!r}</Offset><Scale>{scale!r}</Scale>"
     return (
         f'<VRTRasterBand dataType="{name_gdal_type(kind)}" band="{position}">'
         f"{described}{value}<ColorInterp>{name}</ColorInterp>{source}</VRTRasterBand>"
@@ -174,9 +185,17 @@ def _name_source(dataset: DatasetReader, band: str) -> str:
     return f"<SourceFilename>{escape(name)}</SourceFilename><SourceBand>{band}</SourceBand>"
 
 
-def _frame(dataset: DatasetReader, bands_xml: str, name: str) -> str:
-    """Return a virtual raster of these bands with the size and the place of a raster."""
-    named = f'<Metadata domain="{NAMESPACE}"><MDI key="name">{escape(name)}</MDI></Metadata>'
+def _frame(
+    dataset: DatasetReader, bands_xml: str, name: str, counts: Sequence[int] | None = None
+) -> str:
+    """Return a virtual raster of these bands with the size and the place of a raster.
+
+    It keeps a name and how many bands each of its files has; see `name_raster` and `count_bands`.
+    """
+    kept = f'<MDI key="name">{escape(name)}</MDI>'
+    if counts is not None:
+        kept += f'<MDI key="counts">{",".join(map(str, counts))}</MDI>'
+    named = f'<Metadata domain="{NAMESPACE}">{kept}</Metadata>'
     transform = ", ".join(repr(number) for number in dataset.transform.to_gdal())
     place = f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>" if dataset.crs else ""
     if not dataset.transform.is_identity:
