@@ -101,6 +101,11 @@ class LightMatch:
                 matched_HW[:] = band.apply(after_HW)
         return matched_CHW
 
+    def to_text(self, band_names: Sequence[str]) -> str:
+        """Return what becomes of the after image's values."""
+        bands = zip(band_names, self.bands, strict=True)
+        return f"{self.kind}, after " + ", ".join(f"{name} {b.to_text()}" for name, b in bands)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
         return {
@@ -111,6 +116,11 @@ class LightMatch:
                 for band in self.bands
             ],
         }
+
+    @classmethod
+    def from_run(cls, run: Mapping[str, Any]) -> LightMatch | None:
+        """Return that of a run.json, or of a job's request; None where there is none."""
+        return cls.from_dict(run["light"]) if run.get("light") else None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> LightMatch:

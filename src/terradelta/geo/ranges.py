@@ -84,7 +84,7 @@ def judge_range(values_CN: np.ndarray, value_range: Range) -> Misfit | None:
 def judge_depth(values_CN: np.ndarray, model_range: Range) -> Misfit | None:
     """Return why the values of a date are of another depth than those that a model knows."""
     low, high = model_range
-    text = f"the model was trained on {low:g} to {high:g}"
+    text = f"the model was trained on values up to {high:g}"
     is_fraction = values_CN.dtype.kind == "f" and (
         values_CN.max() < low + TOO_DARK * (high - low)
         or 0 < np.ptp(values_CN) < TOO_DARK * (high - low)

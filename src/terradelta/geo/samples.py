@@ -136,9 +136,9 @@ class PixelSamples:
                 continue
             low, high = find_percentiles(values_CN)
             problem = (
-                f"{name} holds {values_CN.dtype} values {values_CN.min():g} to "
-                f"{values_CN.max():g}, {PERCENT[0]} to {PERCENT[1]} % of them from {low:.4g} to "
-                f"{high:.4g}: {misfit.problem}"
+                f"{name} holds {values_CN.dtype} values up to {values_CN.max():g}, and "
+                f"{misfit.problem}; from the {PERCENT[0]}nd to the {PERCENT[1]}th percentile they "
+                f"run from {low:.4g} to {high:.4g}"
             )
             fix = f"say which values are dark and bright, for example {self.suggest_ranges()}"
             if misfit.level == "FAIL":

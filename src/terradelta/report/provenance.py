@@ -18,6 +18,8 @@ PARAMETER_WORDS = {
     "aoi": "Area of interest",
     "register": "Registered",
     "value_range": "Values from dark to bright",
+    "after_value_range": "Values of the after image from dark to bright",
+    "match_light": "Light of the after image matched",
     "change_threshold": "Counts as changed from a probability of",
     "min_area_m2": "Smallest patch, m²",
     "backend": "Backend",
@@ -79,7 +81,7 @@ def describe_run(run: dict[str, Any], grid: Grid) -> dict[str, list[tuple[str, s
             *(
                 (words, _write(parameters[name]))
                 for name, words in PARAMETER_WORDS.items()
-                if parameters[name] not in (None, False, 0.0)
+                if parameters.get(name) not in (None, False, 0.0, "none")
             ),
             ("Versions", ", ".join(f"{name} {text}" for name, text in run["versions"].items())),
             ("Views averaged", " to ".join(map(str, dict.fromkeys([views[0], views[-1]])))),
