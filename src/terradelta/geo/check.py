@@ -253,7 +253,7 @@ def _check_pixels(pair: RasterPair, options: PairOptions, needs: ModelNeeds) -> 
         ranges = options.before.value_range, options.after.value_range
         yield from samples.check_values(ranges, needs.value_range)
         yield _check_shift(pair)
-        yield samples.check_drift(ranges)
+        yield samples.check_drift(ranges, needs.value_range)
     except TerradeltaError as error:
         yield Finding("pixels", "FAIL", error.problem, error.fix)
 

@@ -28,9 +28,7 @@ TOO_FLAT = 0.001
 OTHER_FACTOR = 4.0
 """Ratio of the dates' spreads from which they are of different units."""
 OTHER_OFFSET = 0.25
-"""Distance of the dates in spreads from which one has an offset."""
-UNEVEN_SHARE = 0.5
-"""Of an offset, what it may differ by between dark and bright values."""
+"""Distance of the dates, in spreads, of dark and of bright values, from which one has an offset."""
 SUGGESTED_DIGITS = 4
 """Of the span of a suggested range."""
 
@@ -102,7 +100,7 @@ def judge_depth(values_CN: np.ndarray, model_range: Range) -> Misfit | None:
 def compare_dates(before_CN: np.ndarray, after_CN: np.ndarray) -> str | None:
     """Return how the values of the dates differ by a factor or an offset, None if they do not.
 
-    Light, haze and seasons change values too, by less or not alike at both ends.
+    Light, haze and seasons change values too, by less or not at both ends.
     """
     before, after = find_percentiles(before_CN), find_percentiles(after_CN)
     spreads = before[1] - before[0], after[1] - after[0]
@@ -112,10 +110,12 @@ def compare_dates(before_CN: np.ndarray, after_CN: np.ndarray) -> str | None:
     if not 1 / OTHER_FACTOR < factor < OTHER_FACTOR:
         return f"the values of after spread {factor:.3g} times as far as those of before"
     shifts = after[0] - before[0], after[1] - before[1]
-    least, most = sorted(map(abs, shifts))
-    is_even = shifts[0] * shifts[1] > 0 and most - least <= UNEVEN_SHARE * least
-    if is_even and least > OTHER_OFFSET * max(spreads):
-        return f"the values of after lie about {sum(shifts) / 2:+.4g} from those of before"
+    is_offset = shifts[0] * shifts[1] > 0
+    if is_offset and min(map(abs, shifts)) > OTHER_OFFSET * min(spreads):
+        return (
+            f"dark values of after lie {shifts[0]:+.4g} and bright ones {shifts[1]:+.4g} from "
+            "those of before"
+        )
     return None
 
 

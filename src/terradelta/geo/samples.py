@@ -141,6 +141,8 @@ class PixelSamples:
                 f"run from {low:.4g} to {high:.4g}"
             )
             fix = f"say which values are dark and bright, for example {self.suggest_ranges()}"
+            if not any(judge_depth(values_CN, model_range) for values_CN in self.dates):
+                fix += "; or leave that out, as the model knows such values"
             if misfit.level == "FAIL":
                 raise RasterError(problem, fix=fix)
             logger.warning("%s\n  fix: %s", problem, fix)
@@ -153,7 +155,7 @@ class PixelSamples:
             model_range: As of `judge_values`.
         """
         yield self._check_depth(ranges, model_range)
-        yield self._check_dates(ranges)
+        yield self._check_dates(ranges, model_range)
         yield from self._check_flaws()
 
     def _check_depth(self, ranges: Ranges, model_range: Range) -> Finding:
@@ -177,7 +179,7 @@ class PixelSamples:
             message += "".join(f"; {date}: {misfit.problem}" for date, misfit in found.items())
         return Finding("depth", level, message, self.suggest_ranges(), values)
 
-    def _check_dates(self, ranges: Ranges) -> Finding:
+    def _check_dates(self, ranges: Ranges, model_range: Range) -> Finding:
         """Compare the values of the dates, as they are or as the ranges given make them."""
         percentiles = [find_percentiles(values_CN) for values_CN in self.dates]
         message = ", ".join(
@@ -187,10 +189,11 @@ class PixelSamples:
             )
         )
         values = {"before": list(percentiles[0]), "after": list(percentiles[1])}
-        difference = self._compare(*self._lay_out(ranges))
+        difference = self._compare(*self._lay_out(ranges, model_range))
         if difference is None:
             return Finding("values", "OK", message, values=values)
-        return Finding("values", "WARN", f"{message}: {difference}", self.suggest_ranges(), values)
+        fix = f"{self.suggest_ranges()}, or --match-light linear"
+        return Finding("values", "WARN", f"{message}: {difference}", fix, values)
 
     def _compare(self, before_CN: np.ndarray, after_CN: np.ndarray) -> str | None:
         if all(values_CN.dtype == np.uint8 for values_CN in self.dates):
@@ -198,13 +201,15 @@ class PixelSamples:
             return None
         return compare_dates(before_CN, after_CN)
 
-    def _lay_out(self, ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values as shares of the ranges given, else as they are."""
-        if None in ranges:
+    def _lay_out(self, ranges: Ranges, model_range: Range) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values as shares of what is dark and bright; as they are if nobody says it."""
+        if ranges == (None, None):
             return self.dates
         before_CN, after_CN = (
             (values_CN.astype(np.float32) - low) / (high - low)
-            for values_CN, (low, high) in zip(self.dates, filter(None, ranges), strict=True)
+            for values_CN, (low, high) in zip(
+                self.dates, (given or model_range for given in ranges), strict=True
+            )
         )
         return before_CN, after_CN
 
@@ -230,14 +235,20 @@ class PixelSamples:
                             {"share": full},
                         )
 
-    def check_drift(self, ranges: Ranges = (None, None)) -> Finding:
+    def check_drift(self, ranges: Ranges, model_range: Range) -> Finding:
         """Compare medians and spreads: other light, haze, season, or another processing.
 
         Args:
             ranges: As of `judge_values`.
+            model_range: As of `judge_values`.
         """
+        laid_out = self._lay_out(ranges, model_range)
+        if self._compare(*laid_out) is not None:
+            # What remains once each date has a range of its own.
+            own = find_percentiles(self.before_CN), find_percentiles(self.after_CN)
+            laid_out = self._lay_out(own, model_range)
         drifts, ratios = [], []
-        for before_N, after_N in zip(*self._lay_out(ranges), strict=True):
+        for before_N, after_N in zip(*laid_out, strict=True):
             medians = np.median(before_N), np.median(after_N)
             spreads = [
                 max(MAD_TO_SIGMA * float(np.median(np.abs(values - median))), 1e-9)
