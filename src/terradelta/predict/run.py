@@ -18,6 +18,7 @@ from terradelta.geo.area import parse_area
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.normalization import KINDS
 from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
+from terradelta.geo.ranges import require_range
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
@@ -146,6 +147,8 @@ def predict(
     started = time.monotonic()
     is_folder = _is_folder_pair(before, after)
     output = Path(output)
+    require_range(value_range, "--value-range")
+    require_range(after_value_range, "--after-value-range")
     if match_light != "none" and after_value_range is not None:
         raise ArgumentError(
             "--match-light and --after-value-range both say what the values of the after image "
