@@ -106,6 +106,8 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
         ("predict", "missing.tif", "other.tif", "-o", "out", "--shard", "3/2"),
         ("predict", "missing.tif", "other.tif", "-o", "out", "--min-area", "5 acres"),
         ("predict", "missing.tif", "other.tif", "-o", "out", "--value-range", "0"),
+        ("predict", "missing.tif", "other.tif", "-o", "out", "--value-range", "0,inf"),
+        ("predict", "missing.tif", "other.tif", "-o", "out", "--after-value-range", "-1,nan"),
         ("predict", ".", ".", "-o", "out", "--grid", "2"),
         ("merge", "out"),
         ("sample", "missing", "-o", "points.gpkg"),

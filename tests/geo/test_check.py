@@ -1,6 +1,8 @@
 """Each line of a report says what is so, and names the flag that mends it."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +125,69 @@ def test_another_depth_fails_with_the_range_that_mends_it(lines, scene):
     assert lines(deep, deep, options=ranged(low, high))["depth"].level == "OK"
 
 
+def test_a_range_that_is_given_is_held_against_the_values(lines, scene):
+    deep = scene.before_CHW.astype(np.uint16) * 16
+    assert lines(deep, deep, ranged(0, 4080))["depth"].level == "OK"
+    for options, problem in (
+        (ranged(10_000, 20_000), "no value lies in the range 10000 to 20000"),
+        (ranged(-1e9, 1e9), "within less than 0.1% of the range"),
+    ):
+        depth = lines(deep, deep, options)["depth"]
+        assert depth.level == "FAIL"
+        assert problem in depth.message
+        assert "trained" not in depth.message
+        assert depth.fix.startswith("--value-range ")
+    few = lines(deep, deep, ranged(deep.max() - 1, deep.max() + 100))["depth"]
+    assert few.level == "WARN"
+    # Another range is a user's own.
+    assert lines(deep, deep, ranged(0, 1000))["depth"].level == "OK"
+
+
+def test_dates_of_other_units_are_told_with_a_range_for_each(lines, scene):
+    deep = scene.before_CHW.astype(np.uint16) * 16
+    low, high = map(round, np.percentile(deep, (2, 98)))
+    for after, second in (
+        (deep + 1000, f"{low + 1000},{high + 1000}"),
+        ((deep * 1e-4).astype(np.float32), r"0\.0\d+,0\.\d+"),
+    ):
+        findings = lines(deep, after)
+        values = findings["values"]
+        assert values.level == "WARN"
+        flags = rf"--value-range {low},{high} --after-value-range {second}"
+        assert re.match(flags + ", or --match-light linear$", values.fix)
+        assert re.fullmatch(flags, findings["depth"].fix)
+        assert findings["light"].level == "OK"
+        first, last = (
+            tuple(map(float, text.split(","))) for text in findings["depth"].fix.split()[1::2]
+        )
+        options = PairOptions(before=DateOptions(value_range=first))
+        options = replace(options, after=DateOptions(value_range=last))
+        levels = {name: finding.level for name, finding in lines(deep, after, options).items()}
+        assert levels["values"] == levels["depth"] == levels["light"] == "OK"
+    # Light of pictures is another matter.
+    assert lines(after=scene.before_CHW // 2 + 100)["values"].level == "OK"
+
+
+def test_scales_are_read_before_values_are_compared(lines, scene, write_raster):
+    deep = scene.before_CHW.astype(np.uint16) * 16
+    paths = write_raster("before", deep), write_raster("after", deep + 1000)
+    for path, offset in zip(paths, (0.0, -0.1), strict=True):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.scales, dataset.offsets = (1e-4,) * 3, (offset,) * 3
+    report = examine_pair(*paths, ranged(0, 0.408), ModelNeeds())
+    found = {finding.name: finding for finding in report.findings}
+    assert {found[name].level for name in ("depth", "values", "light", "shift")} == {"OK"}
+    assert "(stored x 0.0001 - 0.1)" in found["values"].message
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 77, 1e6])
+def test_a_constant_image_has_no_shift_to_measure(lines, value):
+    flat = np.full((3, 111, 130), value, np.float64)
+    shift = lines(flat, flat)["shift"]
+    assert shift.level == "WARN"
+    assert "cannot be measured: 0 of 0 patches" in shift.message
+
+
 def test_flat_and_saturated_bands_are_told(lines, scene):
     image = scene.before_CHW.copy()
     image[0] = 7
@@ -138,6 +203,7 @@ def test_other_light_is_told_by_band(lines, scene):
     assert light.level == "WARN"
     assert max(light.values["drift"]) < -0.5
     assert max(light.values["contrast_ratio"]) < 0.5
+    assert light.fix.startswith("--match-light linear")
 
 
 def test_dates_the_wrong_way_round_are_told(lines, write_raster, scene):

@@ -8,6 +8,7 @@ Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -254,9 +255,9 @@ def _dilate(mask_HW: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def map_changes(
-    model, dates_CHW, valid_HW: np.ndarray, value_range: tuple[float, float] | None = None
+    model, dates_CHW, valid_HW: np.ndarray, ranges: Sequence[tuple[float, float] | None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run the network once on the whole pair.
+    """Run the network once on the whole pair, each date in its own range of values.
 
     Returns:
         The from-to map without nodata, and where it is decided by more than rounding.
@@ -264,7 +265,7 @@ def map_changes(
     scaling = model.card.scaling
     mean, std = (np.array(part)[:, None, None] for part in (scaling.mean, scaling.std))
     inputs = []
-    for image_CHW in dates_CHW:
+    for image_CHW, value_range in zip(dates_CHW, ranges, strict=True):
         values = image_CHW.astype(np.float64)
         if value_range is not None:
             low, high = value_range

@@ -15,7 +15,7 @@ import terradelta as td
 from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
 
-from . import containers, placement, refusals, values  # noqa: F401
+from . import containers, placement, refusals, scalings, values  # noqa: F401
 from .cases import MAPPED, REFUSED, Bench
 from .drawing import draw, open_quietly
 from .oracle import Oracle, map_changes, measure_area_m2
@@ -77,10 +77,10 @@ def test_the_pixels_are_those_of_the_whole_arrays(case, whole):
     assert not wrong.any(), np.argwhere(wrong)
     assert whole.valid_HW.any()
     shown_HW = whole.valid_HW & oracle.certain_HW
-    for image_CHW, date in zip(whole[:2], oracle.dates, strict=True):
+    for image_CHW, date, shown in zip(whole[:2], oracle.dates, pair.truth, strict=True):
         off = np.abs(image_CHW.astype(np.float64) - date.image_CHW)[:, shown_HW]
         assert off.max(initial=0) <= (0 if date.exact else pair.grey_levels)
-        assert image_CHW.dtype == pair.truth[0].dtype or not date.exact
+        assert image_CHW.dtype == shown.dtype or not date.exact
 
 
 def test_the_pixels_show_their_own_place_on_the_ground(case, whole):
@@ -128,9 +128,9 @@ def test_the_map_is_what_the_network_answers_to_the_whole_arrays(case, predictio
             assert CRS(dataset.crs.to_wkt()).equals(CRS(expected.crs), ignore_axis_order=True)
         assert dataset.nodata == 255
     images = [date.image_CHW for date in oracle.dates]
-    answer_HW, decided_HW = map_changes(
-        judge, images, oracle.valid_HW, pair.options.get("value_range")
-    )
+    value_range = pair.options.get("value_range")
+    ranges = value_range, pair.options.get("after_value_range", value_range)
+    answer_HW, decided_HW = map_changes(judge, images, oracle.valid_HW, ranges)
     certain_HW = oracle.certain_HW[oracle.area]
     valid_HW = (oracle.valid_HW & oracle.inside_HW)[oracle.area]
     assert ((change_HW != 255) == valid_HW)[certain_HW].all()

@@ -340,14 +340,6 @@ def data_type_differs_between_dates(bench: Bench) -> Pair:
 
 
 @mapped
-def scale_and_offset_are_tags_only(bench: Bench) -> Pair:
-    pair = _pair(bench, _dates(), {}, {})
-    with rasterio.open(pair.after, "r+") as dataset:
-        dataset.scales, dataset.offsets = (0.01,) * 3, (5.0,) * 3
-    return pair
-
-
-@mapped
 def three_and_four_bands(bench: Bench) -> Pair:
     before, four = draw_rgb(home(), "before"), draw(PHASE, "after")
     undefined = (*RGB, ColorInterp.undefined)

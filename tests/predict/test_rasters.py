@@ -447,5 +447,5 @@ def test_a_shift_is_undone_on_request(scene, model_folder, tmp_path):
     noise = tmp_path / "noise.tif"
     with rasterio.open(noise, "w", **profile) as dataset:
         dataset.write(np.random.default_rng(0).integers(0, 255, (3, 310, 400), np.uint8))
-    with pytest.raises(RasterError, match=r"shift between .* and .*noise.tif cannot be told"):
+    with pytest.raises(RasterError, match=r"shift between .* and .*noise.tif cannot be measured"):
         td.predict(pair["before"], noise, tmp_path / "c", register=True, **options)

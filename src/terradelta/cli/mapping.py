@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from terradelta.predict.planning import WorkPlan
 
 Bands = Annotated[str | None, Parameter(name="--bands")]
-ValueRange = Annotated[str | None, Parameter(name="--value-range")]
+ValueRange = Annotated[str | None, Parameter(name="--value-range", allow_leading_hyphen=True)]
+AfterValueRange = Annotated[
+    str | None, Parameter(name="--after-value-range", allow_leading_hyphen=True)
+]
 
 
 @app.command
@@ -61,6 +64,7 @@ def check(
     model: Models = None,
     bands: Bands = None,
     value_range: ValueRange = None,
+    after_value_range: AfterValueRange = None,
     grid: str = "before",
     aoi: Path | None = None,
     as_json: Json = False,
@@ -77,7 +81,8 @@ def check(
         model: Model folder whose bands and values the pair is held against; the embedded model by
             default.
         bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
-        value_range: Stored values that are dark and bright: 0,3000.
+        value_range: Values that are dark and bright, scale and offset applied: 0,3000.
+        after_value_range: The same of the after image, where it differs: 1000,4000.
         grid: Whose pixels the map gets: before, after, the side of a pixel in CRS units, or
             CRS@SIDE: EPSG:3035@10.
         aoi: Vector file with polygons; the rest is not looked at.
@@ -91,6 +96,7 @@ def check(
         model=split_list(model),
         bands=split_list(bands),
         value_range=_parse_range(value_range),
+        after_value_range=_parse_range(after_value_range, "--after-value-range"),
         grid=grid,
         aoi=aoi,
     )
@@ -111,7 +117,7 @@ def predict(
     time_budget: float | None = None,
     bands: Bands = None,
     value_range: ValueRange = None,
-    after_value_range: str | None = None,
+    after_value_range: AfterValueRange = None,
     match_light: Literal["none", "linear", "histogram"] = "none",
     nodata: str | None = None,
     mask: str | None = None,
@@ -158,11 +164,11 @@ def predict(
         time_budget: Seconds after which the map must be done; flips and turns are dropped when
             late.
         bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
-        value_range: Stored values that are dark and bright, the same for both dates, for images of
-            another depth than the model's: 0,3000.
+        value_range: Values that are dark and bright, for images of another depth than the model's:
+            0,3000. Of rasters with a scale or an offset, values after both are applied.
         after_value_range: The same of the after image, where it differs: 1000,4000.
         match_light: Give the after image the light of the before image, fitted over pixels that
-            look unchanged.
+            look unchanged; histogram where the contrast differs between dark and bright.
         nodata: A stored value that is no data, besides those that the rasters declare: 0, or
             before=0,after=255.
         mask: Raster of pixels to leave out, such as clouds, in any CRS and on any grid: clouds.tif,
@@ -211,6 +217,7 @@ def predict(
             tta=tta,
             bands=split_list(bands),
             value_range=_parse_range(value_range),
+            after_value_range=_parse_range(after_value_range, "--after-value-range"),
             grid=grid,
             aoi=aoi,
             tile_size=tile_size,
@@ -238,7 +245,7 @@ def predict(
         time_budget=time_budget,
         bands=split_list(bands),
         value_range=_parse_range(value_range),
-        after_value_range=_parse_range(after_value_range),
+        after_value_range=_parse_range(after_value_range, "--after-value-range"),
         match_light=match_light,
         nodata=split_dates(nodata, float),
         mask=split_dates(mask, str),
@@ -366,13 +373,13 @@ def _print_plan(plan: WorkPlan, as_json: bool):
     print(json.dumps(plan.to_dict()) if as_json else plan.to_text())
 
 
-def _parse_range(text: str | None) -> tuple[float, float] | None:
+def _parse_range(text: str | None, flag: str = "--value-range") -> tuple[float, float] | None:
     if text is None:
         return None
     try:
         low, high = map(float, text.split(","))
     except ValueError as error:
         raise ArgumentError(
-            f"{text!r} is no range of values", fix="give two numbers: --value-range 0,3000"
+            f"{text!r} is no range of values", fix=f"give two numbers: {flag} 0,3000"
         ) from error
     return low, high

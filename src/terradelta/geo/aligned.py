@@ -20,12 +20,16 @@ from terradelta.geo.grid import Grid, shift_window
 from terradelta.geo.layer import AlignedLayer, Whole, count_bytes, face, find_offset
 from terradelta.geo.mosaic import Mosaic
 from terradelta.geo.overview import warp_overview
+from terradelta.geo.scaling import Scaling
 from terradelta.geo.source import read_pixels, require_plain
+from terradelta.geo.virtual import name_raster
 
 
 class Aligned(Protocol):
     """One date, as it reads on the grid of a map; a context manager."""
 
+    dtype: str
+    """Of the values; see `Scaling`."""
     bytes_per_pixel: int
     """What a pixel of its bands takes."""
 
@@ -42,7 +46,7 @@ class Aligned(Protocol):
         ...
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window of the grid as (C, *shape) and where it holds data, bool."""
+        """Return the values of a window as (C, *shape) and where there are any, bool."""
         ...
 
 
@@ -55,7 +59,7 @@ def align(
     """Return bands of a raster or a mosaic as they read on a grid.
 
     Raises:
-        RasterError: If their data types differ.
+        RasterError: If their data types differ, or a scale or an offset cannot be used.
     """
     require_plain(images, bands)
     if isinstance(images, Mosaic):
@@ -71,7 +75,9 @@ class _AlignedRaster:
     ):
         self._dataset, self._bands, self._grid = dataset, list(bands), grid
         self._resampling = resampling
-        self.bytes_per_pixel = count_bytes(dataset.dtypes, bands)
+        self._scaling = Scaling.of(dataset).choose(self._bands, name_raster(dataset))
+        self.dtype = self._scaling.find_dtype(dataset.dtypes[self._bands[0] - 1])
+        self.bytes_per_pixel = count_bytes(self.dtype, bands)
         self._layer = AlignedLayer(Whole(dataset), self._bands, grid, resampling)
         self._own = face(Grid.of(dataset), grid)
         offset = find_offset(self._own, grid)
@@ -91,6 +97,10 @@ class _AlignedRaster:
         return True
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        # After resampling: it is linear too.
+        return self._scaling.apply(*self._read_stored(window, shape))
+
+    def _read_stored(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         if self._offset is not None:
             shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
             return read_pixels(self._dataset, self._bands, shifted, shape)
@@ -104,8 +114,8 @@ class _AlignedMosaic:
     """The sheets of a mosaic on a grid, the upper ones first where they hold data."""
 
     def __init__(self, mosaic: Mosaic, bands: Sequence[int], grid: Grid, resampling: Resampling):
-        self.bytes_per_pixel = count_bytes(mosaic.dtypes, bands)
-        self._dtype = mosaic.dtypes[bands[0] - 1]
+        self.dtype = mosaic.find_dtype(bands)
+        self.bytes_per_pixel = count_bytes(self.dtype, bands)
         self._bands = list(bands)
         self._sheets = [
             AlignedLayer(sheet, self._bands, grid, resampling) for sheet in mosaic.sheets
@@ -125,7 +135,7 @@ class _AlignedMosaic:
         return any(sheet.touches(window) for sheet in self._sheets)
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        image_CHW = np.zeros((len(self._bands), *shape), self._dtype)
+        image_CHW = np.zeros((len(self._bands), *shape), self.dtype)
         valid_HW = np.zeros(shape, bool)
         for sheet in self._sheets:
             if not sheet.touches(window):

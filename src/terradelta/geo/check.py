@@ -311,9 +311,10 @@ def _check_pixels(pair: RasterPair, options: PairOptions, needs: ModelNeeds) -> 
         yield samples.check_nodata()
         if samples.is_empty:
             return
-        yield from samples.check_values(options.before.value_range or needs.value_range)
+        ranges = options.before.value_range, options.after.value_range
+        yield from samples.check_values(ranges, needs.value_range)
         yield _check_shift(pair)
-        yield samples.check_drift()
+        yield samples.check_drift(ranges, needs.value_range)
     except TerradeltaError as error:
         yield Finding("pixels", "FAIL", error.problem, error.fix)
 
@@ -324,7 +325,7 @@ def _check_shift(pair: RasterPair) -> Finding:
         return Finding(
             "shift",
             "WARN",
-            f"cannot be told: {shift.patches} of {shift.of_patches} patches agree",
+            f"cannot be measured: {shift.patches} of {shift.of_patches} patches with detail agree",
             "look at both images in a GIS; too much may have changed, or too little be there",
             {"patches": shift.patches, "of_patches": shift.of_patches},
         )

@@ -22,7 +22,9 @@ from terradelta.errors import RasterError
 from terradelta.geo.bands import describe_bands
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import is_file, is_remote, locate, split_files
+from terradelta.geo.scaling import Scaling
 from terradelta.geo.source import describe_source, open_header, open_source
+from terradelta.geo.virtual import count_bands
 
 FETCHED_AT_ONCE = 32
 """Reading a header over a network is waiting for it, mostly."""
@@ -46,6 +48,10 @@ class Header(NamedTuple):
     """Of its first band."""
     sha256: str
     """Of the header; see `describe_source`."""
+    scaling: Scaling
+    """What its stored numbers mean."""
+    counts: tuple[int, ...]
+    """How many bands each of its files has."""
 
     @property
     def data_dtypes(self) -> dict[int, str]:
@@ -129,6 +135,8 @@ def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
         dataset.descriptions,
         dataset.nodata,
         describe_source(raw, path)["header_sha256"],
+        Scaling.of(dataset),
+        tuple(count_bands(dataset)),
     )
 
 

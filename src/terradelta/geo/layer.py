@@ -49,9 +49,8 @@ class Layer(Protocol):
         """Where they lie."""
         ...
 
-    @property
-    def dtypes(self) -> Sequence[str]:
-        """Of the bands."""
+    def find_dtype(self, bands: Sequence[int]) -> str:
+        """Return the data type of what is read."""
         ...
 
     def touches(self, window: Window) -> bool:
@@ -71,7 +70,10 @@ class Whole:
     def __init__(self, dataset: DatasetReader):
         self._dataset = dataset
         self.grid = Grid.of(dataset)
-        self.dtypes = dataset.dtypes
+
+    def find_dtype(self, bands: Sequence[int]) -> str:
+        """See `Layer`."""
+        return self._dataset.dtypes[bands[0] - 1]
 
     def touches(self, window: Window) -> bool:
         """See `Layer`."""
@@ -83,7 +85,7 @@ class Whole:
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Layer`; the window may reach beyond the raster."""
         height, width = (max(1, int(side) // step) for side in (window.height, window.width))
-        image_CHW = np.zeros((len(bands), height, width), self.dtypes[bands[0] - 1])
+        image_CHW = np.zeros((len(bands), height, width), self.find_dtype(bands))
         valid_HW = np.zeros((height, width), bool)
         left, top, right, bottom = list_edges(window)
         inside = _clip(self.grid, left, top, right, bottom)
@@ -105,8 +107,8 @@ class AlignedLayer:
         self._resampling = resampling
         self._own = face(layer.grid, grid)
         self._offset = find_offset(self._own, grid)
-        self._dtype = layer.dtypes[bands[0] - 1]
-        self._bytes = count_bytes(layer.dtypes, bands)
+        self._dtype = layer.find_dtype(bands)
+        self._bytes = count_bytes(self._dtype, bands)
 
     @property
     def is_resampled(self) -> bool:
@@ -232,9 +234,9 @@ class AlignedLayer:
         return make_transformer(theirs.to_wkt(), mine.to_wkt())
 
 
-def count_bytes(dtypes: Sequence[str], bands: Sequence[int]) -> int:
+def count_bytes(dtype: str, bands: Sequence[int]) -> int:
     """Return what a pixel of some bands takes."""
-    return sum(np.dtype(dtypes[band - 1]).itemsize for band in bands)
+    return np.dtype(dtype).itemsize * len(bands)
 
 
 @contextmanager

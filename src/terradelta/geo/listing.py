@@ -19,6 +19,9 @@ OBJECT_STORES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 """GDAL's own access, which finds credentials in the environment and needs no other package."""
 BAND_JOINER = " + "
 """Between files whose bands make one raster."""
+OFFSET_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+"""Properties of items of Sentinel-2 that are true where pixels hold the offset already, which
+their `raster:bands` states nevertheless."""
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsioss", "/vsiswift", "/vsihdfs")
 
 
@@ -49,6 +52,57 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
     else:
         return None
     return _require_rasters(paths, path)
+
+
+def list_scalings(source: RasterPaths) -> list[list[list[tuple[float, float]]]] | None:
+    """Return what STAC items say of the stored numbers, None of other sources.
+
+    Returns:
+        For each raster of the mosaic and each of its files the scale and the offset of each band,
+        one for all bands where the asset says but one, or none where it says nothing.
+
+    Raises:
+        RasterError: If they cannot be read or are no numbers.
+        ArgumentError: If pystac is not installed.
+    """
+    if not isinstance(source, str | Path):
+        return None
+    path, asset = _split_asset(str(source))
+    if not path.lower().endswith(STAC_ENDINGS):
+        return None
+    return [
+        [_read_scalings(item, name, path) for name in _choose_assets(item, asset, path)]
+        for item in _read_items(path)
+    ]
+
+
+def _read_scalings(item: Any, name: str, path: str) -> list[tuple[float, float]]:
+    """Return scale and offset of each band of an asset, of STAC 1.0 or 1.1."""
+    fields = item.assets[name].extra_fields
+    bands = fields.get("raster:bands") or fields.get("bands") or []
+    # What an asset says holds for all its bands.
+    described = [{**fields, **band} for band in bands] or [fields]
+    is_applied = any(item.properties.get(key) is True for key in OFFSET_APPLIED)
+    scalings = []
+    for band in described:
+        scale, offset = (band.get(f"raster:{key}", band.get(key)) for key in ("scale", "offset"))
+        for key, number in (("scale", scale), ("offset", offset)):
+            if isinstance(number, bool) or not isinstance(number, int | float | None):
+                raise RasterError(
+                    f"{path}: asset {name} of item {item.id} has the {key} {number!r}",
+                    fix="correct it in the item: it must be a number",
+                )
+        if scale is None and offset is None:
+            continue
+        shift = 0.0 if offset is None or is_applied else float(offset)
+        scalings.append((1.0 if scale is None else float(scale), shift))
+    if scalings and len(scalings) < len(described):
+        raise RasterError(
+            f"{path}: asset {name} of item {item.id} has a scale for {len(scalings)} of its "
+            f"{len(described)} bands",
+            fix="give each of its bands one in the item, or none",
+        )
+    return scalings
 
 
 def list_dates(source: RasterPaths) -> list[str] | None:

@@ -33,8 +33,16 @@ from rasterio.windows import Window
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.header import Header, read_headers
-from terradelta.geo.listing import RasterPaths, list_dates, list_rasters, name_source, record_source
+from terradelta.geo.listing import (
+    RasterPaths,
+    list_dates,
+    list_rasters,
+    list_scalings,
+    name_source,
+    record_source,
+)
 from terradelta.geo.options import Bands
+from terradelta.geo.scaling import DTYPE, Scaling, merge_scaling
 from terradelta.geo.source import describe_source, open_source, read_pixels
 
 MAX_OPEN_RASTERS = 64
@@ -63,7 +71,8 @@ def open_images(
         with open_source(source, bands, nodata) as dataset:
             yield dataset
     else:
-        with Mosaic(paths, name_source(source), bands, nodata) as mosaic:
+        scalings = list_scalings(source)
+        with Mosaic(paths, name_source(source), bands, nodata, scalings) as mosaic:
             yield mosaic
 
 
@@ -86,6 +95,7 @@ class Mosaic:
         name: What the mosaic is called.
         bands: Band numbers or names that will be read; an alpha band among them is data.
         nodata: A stored value that is no data, as if each band declared it.
+        scalings: What a catalogue says of the stored numbers; see `list_scalings`.
 
     Raises:
         RasterError: If a raster cannot be opened or has no CRS, or they differ in their bands.
@@ -100,10 +110,18 @@ class Mosaic:
         name: str,
         bands: Bands | None = None,
         nodata: float | None = None,
+        scalings: Sequence[Sequence[Sequence[tuple[float, float]]]] | None = None,
     ):
         headers = read_headers(paths)
         for header in headers[1:]:
             _require_alike(headers[0], header)
+        if scalings is not None:
+            headers = [
+                header._replace(
+                    scaling=merge_scaling(header.scaling, said, header.counts, header.name)
+                )
+                for header, said in zip(headers, scalings, strict=True)
+            ]
         self.name = name
         self._headers = headers
         self._files = _OpenRasters(bands, nodata)
@@ -168,6 +186,19 @@ class Mosaic:
         """Of the first raster, like all that follows: the others' data bands are alike."""
         return self._headers[0].dtypes
 
+    def find_dtype(self, bands: Sequence[int]) -> str:
+        """Return the data type of the values of some bands; see `Scaling`.
+
+        Raises:
+            RasterError: If the scale or the offset of a band cannot be used.
+        """
+        return _find_dtype(self._headers, bands)
+
+    def list_scalings(self, bands: Sequence[int]) -> list[Scaling]:
+        """Return what stored numbers of some bands mean, each kind of raster once."""
+        chosen = (header.scaling.choose(bands, header.name) for header in self._headers)
+        return list(dict.fromkeys(chosen))
+
     @property
     def nodata_values(self) -> set[float | None]:
         """Of the first band of each raster."""
@@ -197,6 +228,10 @@ class Mosaic:
     def describe(self, source: RasterPaths) -> dict[str, Any]:
         """Return what identifies the mosaic; the hash is of all headers, in their order."""
         digest = hashlib.sha256("".join(header.sha256 for header in self._headers).encode())
+        scalings = [header.scaling for header in self._headers]
+        if not all(scaling.is_identity for scaling in scalings):
+            # A catalogue's stand in no header.
+            digest.update(repr(scalings).encode())
         return {
             "path": record_source(source),
             "driver": "mosaic",
@@ -231,13 +266,9 @@ class Sheet:
         self.grid = grid
         self._placed = list(placed)
         self._files = files
+        self._dtypes: dict[tuple[int, ...], str] = {}
         edges = np.array([list_edges(window) for _, window in placed], dtype=np.float64)
         self._tree = shapely.STRtree(shapely.box(*edges.T))
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """Of the first raster."""
-        return self._placed[0][0].dtypes
 
     @property
     def placed(self) -> Sequence[tuple[Header, Window]]:
@@ -248,10 +279,17 @@ class Sheet:
         """Return whether a raster reaches into a window of the sheet."""
         return bool(self._find(window))
 
+    def find_dtype(self, bands: Sequence[int]) -> str:
+        """Return the data type of what is read."""
+        key = tuple(bands)
+        if key not in self._dtypes:
+            self._dtypes[key] = _find_dtype([header for header, _ in self._placed], bands)
+        return self._dtypes[key]
+
     def read(
         self, bands: Sequence[int], window: Window, step: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window of bands, (C, H, W), and where it holds data, (H, W) bool.
+        """Return the values of bands, (C, H, W), and where there are any, (H, W) bool.
 
         Args:
             bands: By number from 1.
@@ -262,8 +300,7 @@ class Sheet:
             RasterError: If the pixels of a raster cannot be read.
         """
         height, width = (max(1, int(side) // step) for side in (window.height, window.width))
-        dtype = self._placed[0][0].dtypes[bands[0] - 1]
-        image_CHW = np.zeros((len(bands), height, width), dtype)
+        image_CHW = np.zeros((len(bands), height, width), self.find_dtype(bands))
         valid_HW = np.zeros((height, width), bool)
         for index in self._find(window):
             header, place = self._placed[index]
@@ -279,7 +316,9 @@ class Sheet:
                 int(shared.height),
             )
             dataset = self._files.open(header.name)
-            pixels_CHW, data_HW = read_pixels(dataset, bands, own, hole_HW.shape, header.name)
+            pixels_CHW, data_HW = header.scaling.choose(bands, header.name).apply(
+                *read_pixels(dataset, bands, own, hole_HW.shape, header.name)
+            )
             np.copyto(image_CHW[:, *part], pixels_CHW, where=hole_HW & data_HW)
             valid_HW[part] |= data_HW
         return image_CHW, valid_HW
@@ -316,6 +355,12 @@ class _OpenRasters:
         while self._open:
             _, (files, _) = self._open.popitem()
             files.close()
+
+
+def _find_dtype(headers: Sequence[Header], bands: Sequence[int]) -> str:
+    scalings = [header.scaling.choose(bands, header.name) for header in headers]
+    is_stored = all(scaling.is_identity for scaling in scalings)
+    return headers[0].dtypes[bands[0] - 1] if is_stored else DTYPE
 
 
 def _require_alike(first: Header, header: Header):

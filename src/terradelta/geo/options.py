@@ -20,7 +20,8 @@ class DateOptions:
     nodata: float | None = None
     """A stored value that is no data, besides those that the file declares."""
     value_range: tuple[float, float] | None = None
-    """Stored values that become the darkest and the brightest that the model knows."""
+    """Values, scale and offset applied, that become the darkest and the brightest that the model
+    knows."""
     mask: str | Path | None = None
     """A raster of pixels to leave out, in any CRS and on any grid."""
 
@@ -61,6 +62,15 @@ class PairOptions:
     match_light: str = "none"
     """How the after image gets the light of the before image: "none", "linear" or "histogram"."""
 
+    @property
+    def seen_ranges(self) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+        """What is dark and bright in the values that a model is given.
+
+        With its light matched, the after image has the values of the before image.
+        """
+        before = self.before.value_range
+        return before, before if self.match_light != "none" else self.after.value_range
+
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> Self:
         """Return the options that the pair of a run.json, or of a job's request, was read with."""
@@ -84,12 +94,15 @@ class PairOptions:
         """Return what a run.json keeps of them, the area of interest and the shift aside."""
         masks = [date.mask and str(date.mask) for date in (self.before, self.after)]
         nodata = [self.before.nodata, self.after.nodata]
+        ranges = [date.value_range and list(date.value_range) for date in (self.before, self.after)]
         return {
             "bands": None if self.bands is None else [str(band) for band in self.bands],
             "grid": str(self.grid),
             "nodata": nodata if any(value is not None for value in nodata) else None,
             "mask": masks if any(masks) else None,
             "mask_values": self.mask_values,
+            "value_range": ranges[0],
+            "after_value_range": ranges[1] if ranges[1] != ranges[0] else None,
             "match_light": self.match_light,
         }
 

@@ -24,6 +24,7 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.options import PairOptions
+from terradelta.geo.scaling import Scaling
 from terradelta.geo.virtual import name_raster
 
 Images = DatasetReader | Mosaic
@@ -33,7 +34,8 @@ class PairWindow(NamedTuple):
     """The same window of both dates."""
 
     before_CHW: np.ndarray
-    """Bands of the before image in the raster's own data type, resampled where need be."""
+    """Values of the before image, resampled where need be: its stored numbers in their own data
+    type, or float32 where the raster has a scale or an offset."""
     after_CHW: np.ndarray
     """Bands of the after image, likewise."""
     valid_HW: np.ndarray
@@ -188,6 +190,22 @@ class RasterPair:
                 valid_HW = valid_HW & ~mask.read(window)
         return pair._replace(valid_HW=valid_HW)
 
+    @property
+    def dtypes(self) -> tuple[str, str]:
+        """Data types of the values of both dates."""
+        return self._before.dtype, self._after.dtype
+
+    @property
+    def scalings(self) -> tuple[list[Scaling], list[Scaling]]:
+        """What the stored numbers of both dates mean; a mosaic may mix several."""
+        before, after = (
+            images.list_scalings(bands)
+            if isinstance(images, Mosaic)
+            else [Scaling.of(images).choose(bands, name_raster(images))]
+            for images, bands in zip(self.datasets, self.bands, strict=True)
+        )
+        return before, after
+
     def touches(self, window: Window) -> bool:
         """Return whether there may be valid pixels in a window, without reading any."""
         is_wanted = self.aoi is None or self.aoi.touches(window)
@@ -205,8 +223,8 @@ class RasterPair:
 
     def _leave_empty(self, shape: tuple[int, int]) -> PairWindow:
         before_CHW, after_CHW = (
-            np.zeros((len(bands), *shape), images.dtypes[bands[0] - 1])
-            for images, bands in zip(self.datasets, self.bands, strict=True)
+            np.zeros((len(bands), *shape), aligned.dtype)
+            for aligned, bands in zip((self._before, self._after), self.bands, strict=True)
         )
         empty_HW = np.zeros(shape, bool)
         return PairWindow(before_CHW, after_CHW, empty_HW, empty_HW)

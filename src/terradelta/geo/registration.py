@@ -39,6 +39,8 @@ MIN_SIGNIFICANCE = 4.5
 between images of different places it was 2 to 4.5."""
 MIN_SIGNIFICANCE_ALONE = 6.5
 """The same where fewer than three patches agree; there it was up to 5.9."""
+MIN_CONTRAST = 1e-6
+"""Of a band's largest value, and of a patch, the standard deviation below which it is flat."""
 AGREEMENT_PX = 1.0
 MIN_AGREEING_SHARE = 0.4
 """Of all patches; between images of different places at most 0.22."""
@@ -149,7 +151,7 @@ def _read_patches(pair: RasterPair, side: int) -> list[tuple[np.ndarray, np.ndar
             if pixels.valid_HW.mean() < MIN_VALID_SHARE:
                 continue
             before_HW, after_HW = (_grey(image, pixels.valid_HW) for image in pixels[:2])
-            if np.nanstd(before_HW) > 0 and np.nanstd(after_HW) > 0:
+            if min(np.nanstd(before_HW), np.nanstd(after_HW)) > MIN_CONTRAST:
                 patches.append((before_HW, after_HW))
     return patches
 
@@ -165,7 +167,8 @@ def _grey(image_CHW: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:
     grey_HW = np.where(valid_HW, 0.0, np.nan)
     for band_HW in image_CHW:
         values = band_HW[valid_HW].astype(np.float64)
-        if values.std() > 0:
+        # The mean of equal numbers may be another one, by rounding.
+        if values.std() > MIN_CONTRAST * np.abs(values).max():
             grey_HW[valid_HW] += (values - values.mean()) / values.std()
     return grey_HW / len(image_CHW)
 

@@ -5,17 +5,34 @@ Legend of the array names: C bands, N pixels.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from rasterio.windows import Window
 
-from terradelta.geo.finding import Finding
+from terradelta.errors import RasterError
+from terradelta.geo.finding import LEVELS, Finding
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.ranges import (
+    PERCENT,
+    Misfit,
+    Range,
+    compare_dates,
+    find_percentiles,
+    judge_depth,
+    judge_range,
+    suggest_ranges,
+)
+from terradelta.geo.scaling import Scaling
+from terradelta.geo.virtual import name_raster
+
+Ranges = tuple[Range | None, Range | None]
+"""What is dark and bright at each date, None where nobody says."""
 
 SAMPLES_PER_SIDE = 6
 SAMPLE_SIZE_PX = 256
@@ -26,16 +43,22 @@ WARN_DRIFT = 1.0
 WARN_CONTRAST_RATIO = 2.0
 MAD_TO_SIGMA = 1.4826
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class PixelSamples:
     """Valid pixels of windows spread over a pair."""
 
     before_CN: np.ndarray
+    """Values, scale and offset applied."""
     after_CN: np.ndarray
     valid_share: float
-    dtypes: tuple[np.dtype, np.dtype]
+    names: tuple[str, str]
+    """What the rasters are called."""
     band_names: tuple[str, ...]
+    scalings: tuple[str, str] = ("", "")
+    """What the stored numbers of each date mean, where they are not the values."""
 
     @classmethod
     def read(cls, pair: RasterPair) -> PixelSamples:
@@ -50,8 +73,14 @@ class PixelSamples:
             for date in (0, 1)
         )
         valid_share = float(np.mean([part.valid_HW.mean() for part in parts]))
-        dtypes = before_CN.dtype, after_CN.dtype
-        return cls(before_CN, after_CN, valid_share, dtypes, tuple(pair.band_names))
+        names = name_raster(pair.datasets[0]), name_raster(pair.datasets[1])
+        scalings = _describe_scalings(pair.scalings[0]), _describe_scalings(pair.scalings[1])
+        return cls(before_CN, after_CN, valid_share, names, tuple(pair.band_names), scalings)
+
+    @property
+    def dates(self) -> tuple[np.ndarray, np.ndarray]:
+        """The values of both dates."""
+        return self.before_CN, self.after_CN
 
     @property
     def is_empty(self) -> bool:
@@ -71,28 +100,122 @@ class PixelSamples:
         fix = "nothing, if that is so on the ground; those pixels are nodata in the map"
         return Finding("nodata", "WARN", message, fix, values)
 
-    def check_values(self, value_range: tuple[float, float]) -> Iterator[Finding]:
-        """Compare stored values with those that a model takes for dark and bright."""
-        low, high = value_range
-        both = np.concatenate([self.before_CN, self.after_CN], axis=1)
-        darkest, brightest = (float(number) for number in np.percentile(both, (2, 98)))
-        top = float(both.max())
-        kinds = [str(kind) for kind in self.dtypes]
-        message = f"{' and '.join(dict.fromkeys(kinds))}, values {both.min():g} to {top:g}"
-        values = {"min": float(both.min()), "max": top, "p2": darkest, "p98": brightest}
-        is_fraction = "f" in (kind.kind for kind in self.dtypes) and top < 0.01 * (high - low)
-        if top > low + 2 * (high - low) or is_fraction:
-            fix = f"--value-range {darkest:.4g},{brightest:.4g}"
-            expected = f"the model was trained on {low:g} to {high:g}"
-            yield Finding("depth", "FAIL", f"{message}; {expected}", fix, values)
-        else:
-            yield Finding("depth", "OK", message, values=values)
+    def suggest_ranges(self) -> str:
+        """Return the flags of `predict` that say which values are dark and bright."""
+        return suggest_ranges(*self.dates, apart=self._compare(*self.dates) is not None)
+
+    def judge_values(self, ranges: Ranges, model_range: Range) -> tuple[Misfit | None, ...]:
+        """Return for each date why its values do not fit.
+
+        Args:
+            ranges: What the user says is dark and bright at each date.
+            model_range: What the model takes for that where the user says nothing.
+        """
+        return tuple(
+            judge_depth(values_CN, model_range)
+            if value_range is None
+            else judge_range(values_CN, value_range)
+            for values_CN, value_range in zip(self.dates, ranges, strict=True)
+        )
+
+    def require_values(self, ranges: Ranges, model_range: Range):
+        """Raise if the values of a date do not fit; warn where hardly any do.
+
+        Args:
+            ranges: As of `judge_values`.
+            model_range: As of `judge_values`.
+
+        Raises:
+            RasterError: With the flags that fit.
+        """
+        if self.is_empty:
+            return
+        misfits = self.judge_values(ranges, model_range)
+        for name, values_CN, misfit in zip(self.names, self.dates, misfits, strict=True):
+            if misfit is None:
+                continue
+            low, high = find_percentiles(values_CN)
+            problem = (
+                f"{name} holds {values_CN.dtype} values up to {values_CN.max():g}, and "
+                f"{misfit.problem}; from the {PERCENT[0]}nd to the {PERCENT[1]}th percentile they "
+                f"run from {low:.4g} to {high:.4g}"
+            )
+            fix = f"say which values are dark and bright, for example {self.suggest_ranges()}"
+            if not any(judge_depth(values_CN, model_range) for values_CN in self.dates):
+                fix += "; or leave that out, as the model knows such values"
+            if misfit.level == "FAIL":
+                raise RasterError(problem, fix=fix)
+            logger.warning("%s\n  fix: %s", problem, fix)
+
+    def check_values(self, ranges: Ranges, model_range: Range) -> Iterator[Finding]:
+        """Hold values against what is dark and bright, and the dates against each other.
+
+        Args:
+            ranges: As of `judge_values`.
+            model_range: As of `judge_values`.
+        """
+        yield self._check_depth(ranges, model_range)
+        yield self._check_dates(ranges, model_range)
         yield from self._check_flaws()
 
+    def _check_depth(self, ranges: Ranges, model_range: Range) -> Finding:
+        both_CN = np.concatenate(self.dates, axis=1)
+        low, high = find_percentiles(both_CN)
+        least, most = float(both_CN.min()), float(both_CN.max())
+        kinds = dict.fromkeys(str(values_CN.dtype) for values_CN in self.dates)
+        message = f"{' and '.join(kinds)}, values {least:g} to {most:g}"
+        values = {"min": least, "max": most, "p2": low, "p98": high}
+        misfits = dict(
+            zip(("before", "after"), self.judge_values(ranges, model_range), strict=True)
+        )
+        found = {date: misfit for date, misfit in misfits.items() if misfit is not None}
+        if not found:
+            return Finding("depth", "OK", message, values=values)
+        level = max((misfit.level for misfit in found.values()), key=LEVELS.index)
+        problems = {misfit.problem for misfit in found.values()}
+        if len(found) == 2 and len(problems) == 1:
+            message += f"; {problems.pop()}"
+        else:
+            message += "".join(f"; {date}: {misfit.problem}" for date, misfit in found.items())
+        return Finding("depth", level, message, self.suggest_ranges(), values)
+
+    def _check_dates(self, ranges: Ranges, model_range: Range) -> Finding:
+        """Compare the values of the dates, as they are or as the ranges given make them."""
+        percentiles = [find_percentiles(values_CN) for values_CN in self.dates]
+        message = ", ".join(
+            f"{date} {low:.4g} to {high:.4g}" + (f" ({scaling})" if scaling else "")
+            for date, (low, high), scaling in zip(
+                ("before", "after"), percentiles, self.scalings, strict=True
+            )
+        )
+        values = {"before": list(percentiles[0]), "after": list(percentiles[1])}
+        difference = self._compare(*self._lay_out(ranges, model_range))
+        if difference is None:
+            return Finding("values", "OK", message, values=values)
+        fix = f"{self.suggest_ranges()}, or --match-light linear"
+        return Finding("values", "WARN", f"{message}: {difference}", fix, values)
+
+    def _compare(self, before_CN: np.ndarray, after_CN: np.ndarray) -> str | None:
+        if all(values_CN.dtype == np.uint8 for values_CN in self.dates):
+            # Of pictures the light differs, not the unit.
+            return None
+        return compare_dates(before_CN, after_CN)
+
+    def _lay_out(self, ranges: Ranges, model_range: Range) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values as shares of what is dark and bright; as they are if nobody says it."""
+        if ranges == (None, None):
+            return self.dates
+        before_CN, after_CN = (
+            (values_CN.astype(np.float32) - low) / (high - low)
+            for values_CN, (low, high) in zip(
+                self.dates, (given or model_range for given in ranges), strict=True
+            )
+        )
+        return before_CN, after_CN
+
     def _check_flaws(self) -> Iterator[Finding]:
-        for date, values_CN, kind in zip(
-            ("before", "after"), (self.before_CN, self.after_CN), self.dtypes, strict=True
-        ):
+        for date, values_CN in zip(("before", "after"), self.dates, strict=True):
+            kind = values_CN.dtype
             for name, values_N in zip(self.band_names, values_CN, strict=True):
                 if np.ptp(values_N) == 0:
                     yield Finding(
@@ -112,10 +235,20 @@ class PixelSamples:
                             {"share": full},
                         )
 
-    def check_drift(self) -> Finding:
-        """Compare medians and spreads: other light, haze, season, or another processing."""
+    def check_drift(self, ranges: Ranges, model_range: Range) -> Finding:
+        """Compare medians and spreads: other light, haze, season, or another processing.
+
+        Args:
+            ranges: As of `judge_values`.
+            model_range: As of `judge_values`.
+        """
+        laid_out = self._lay_out(ranges, model_range)
+        if self._compare(*laid_out) is not None:
+            # What remains once each date has a range of its own.
+            own = find_percentiles(self.before_CN), find_percentiles(self.after_CN)
+            laid_out = self._lay_out(own, model_range)
         drifts, ratios = [], []
-        for before_N, after_N in zip(self.before_CN, self.after_CN, strict=True):
+        for before_N, after_N in zip(*laid_out, strict=True):
             medians = np.median(before_N), np.median(after_N)
             spreads = [
                 max(MAD_TO_SIGMA * float(np.median(np.abs(values - median))), 1e-9)
@@ -132,8 +265,14 @@ class PixelSamples:
         worst_ratio = max(max(ratio, 1 / ratio) for ratio in ratios)
         if max(map(abs, drifts)) < WARN_DRIFT and worst_ratio < WARN_CONTRAST_RATIO:
             return Finding("light", "OK", message, values=values)
-        fix = "match the histograms first, or use a model trained for such light and seasons"
+        fix = "--match-light linear, or a model trained for such light and seasons"
         return Finding("light", "WARN", message, fix, values)
+
+
+def _describe_scalings(scalings: Sequence[Scaling]) -> str:
+    if all(scaling.is_identity for scaling in scalings):
+        return ""
+    return scalings[0].to_text() if len(scalings) == 1 else f"{len(scalings)} scalings"
 
 
 def _spread_windows(pair: RasterPair) -> Iterator[Window]:

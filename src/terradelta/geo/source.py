@@ -30,6 +30,7 @@ from terradelta.geo.bands import Described, join_bands
 from terradelta.geo.grid import allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.options import Bands
+from terradelta.geo.scaling import Scaling
 from terradelta.geo.validity import find_valid, require_nodata
 from terradelta.geo.virtual import (
     NAMESPACE,
@@ -299,6 +300,7 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
 
     The hash is of what GDAL reads of the header and, for a local file, of its first 64 KiB.
     """
+    scaling = Scaling.of(dataset)
     facts = {
         "driver": dataset.driver,
         "width": dataset.width,
@@ -308,6 +310,7 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
         "crs": dataset.crs.to_string() if dataset.crs else None,
         "transform": list(dataset.transform)[:6],
         "nodata": None if dataset.nodata is None else repr(dataset.nodata),
+        **({} if scaling.is_identity else {key: list(n) for key, n in vars(scaling).items()}),
     }
     digest = hashlib.sha256(json.dumps([facts, dataset.tags()], sort_keys=True).encode())
     files = split_files(path)

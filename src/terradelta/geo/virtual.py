@@ -5,6 +5,7 @@ Each keeps the name of what it was made from, which its own does not tell: see `
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -34,6 +35,12 @@ def name_raster(raster: Any) -> str:
     """
     made_from = raster.tags(ns=NAMESPACE).get("name") if isinstance(raster, DatasetReader) else None
     return made_from or raster.name
+
+
+def count_bands(raster: DatasetReader) -> list[int]:
+    """Return how many bands each of the files has that make a raster."""
+    files = raster.tags(ns=NAMESPACE).get("files", "").split()
+    return list(Counter(files).values()) or [raster.count]
 
 
 def name_gdal_type(dtype: str) -> str:
@@ -171,7 +178,8 @@ def stack_bands(
     """Open the bands of several rasters as those of one, in their order.
 
     It has the pixels of the finest; coarser ones are laid on them bilinearly. Bands keep their
-    names and their nodata values, and each has the mask and the true alpha band of its file.
+    names, nodata values, scales and offsets, and each has the mask and the true alpha band of its
+    file.
 
     Args:
         datasets: The rasters, open.
@@ -222,6 +230,10 @@ def _write_band(
     name = "Undefined" if colour == ColorInterp.alpha else colour.name.capitalize()
     described = f"<Description>{escape(text)}</Description>" if text else ""
     value = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
+    # Tags only: what is read is what is stored.
+    scale, offset = dataset.scales[number - 1], dataset.offsets[number - 1]
+    if (scale, offset) != (1.0, 0.0):
+        value += f"<Offset>{offset!r}</Offset><Scale>{scale!r}</Scale>"
     return (
         f'<VRTRasterBand dataType="{name_gdal_type(kind)}" band="{position}">'
         f"{described}{value}<ColorInterp>{name}</ColorInterp>{source}{mask}</VRTRasterBand>"

@@ -20,6 +20,7 @@ from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.pair import PairWindow
+from terradelta.geo.ranges import Range, require_range
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
 from terradelta.models.precision import choose_device
@@ -52,8 +53,9 @@ class Predictor:
             this machine has it.
         backend: A name in `BACKENDS`.
         precision: A name in `PRECISIONS`.
-        value_range: Stored values that become the darkest and the brightest the models know; by
-            default images are taken to be in the models' own scale.
+        value_range: Values of the before image that become the darkest and the brightest the models
+            know; by default it is taken to be in the models' own scale.
+        after_value_range: The same of the after image; by default that of the before image.
         tile_size_px: Side of the tiles; by default 1024, more for networks that look very far.
         batch_size: Tiles of one size that are answered together; by default what suits the device.
         choose: What chooses the runtime: `choose_backend` of this machine, or of the one that is to
@@ -72,7 +74,8 @@ class Predictor:
         device: str | torch.device = "auto",
         backend: str = "auto",
         precision: str = "auto",
-        value_range: tuple[float, float] | None = None,
+        value_range: Range | None = None,
+        after_value_range: Range | None = None,
         tile_size_px: int | None = None,
         batch_size: int | None = None,
         choose: Callable[..., Choice] = choose_backend,
@@ -81,15 +84,13 @@ class Predictor:
             raise ArgumentError(
                 f"test-time views {tta!r} are not known", fix=f"use one of {', '.join(VIEW_SETS)}"
             )
-        if value_range is not None and not value_range[0] < value_range[1]:
-            raise ArgumentError(
-                f"the value range runs from {value_range[0]:g} to {value_range[1]:g}",
-                fix="give the smaller number first: --value-range 0,3000",
-            )
         _require_alike(models)
         self.tta = tta
         self.device = choose_device(device) if isinstance(device, str) else device
-        self.value_range = value_range
+        self.value_ranges: tuple[Range | None, Range | None] = (
+            require_range(value_range, "--value-range"),
+            require_range(after_value_range or value_range, "--after-value-range"),
+        )
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
         self.same_class_changes = any(model.card.same_class_changes for model in models)
@@ -181,7 +182,7 @@ class Predictor:
         """Return the probabilities for a batch of pairs.
 
         Args:
-            before_BCHW: Images of the first date, in their stored scale and dtype.
+            before_BCHW: Images of the first date, as they are read.
             after_BCHW: Images of the second date.
             valid_BHW: Where both dates hold data; elsewhere the networks see their mean colour, as
                 they do beyond an image's border.
@@ -234,20 +235,15 @@ class Predictor:
         )
         votes = []
         for model, backend in zip(self._models, self._backends, strict=True):
-            scaled = [self._scale(model, image) for image in seen[:2]]
+            scaled = [
+                _scale(model, image, value_range)
+                for image, value_range in zip(seen[:2], self.value_ranges, strict=True)
+            ]
             for view in VIEW_SETS[self.tta][:num_views]:
                 turned = Request(*(apply_view(part, view) for part in (*scaled, seen.valid_BHW)))
                 votes.append(Vote(view, _calibrate(backend(turned), model.card.temperatures)))
         height, width = seen.valid_BHW.shape[-2:]
         return votes, (height, width)
-
-    def _scale(self, model: Model, image_BCHW: Tensor) -> Tensor:
-        """Return an image in the values that a model was trained on, uint8 or float32."""
-        if self.value_range is not None:
-            low, high = self.value_range
-            image_BCHW = (image_BCHW.float() - low).div_(high - low).clamp_(0, 1)
-            return image_BCHW.mul_(model.card.scaling.divisor)
-        return image_BCHW if image_BCHW.dtype == torch.uint8 else image_BCHW.float()
 
     def map_window(
         self,
@@ -308,6 +304,15 @@ class Predictor:
         for tile, answer in zip(batch, answers, strict=True):
             for map_HW, part_HW in zip(maps, answer, strict=True):
                 map_HW[offset_slices(tile.write, write)] = part_HW
+
+
+def _scale(model: Model, image_BCHW: Tensor, value_range: Range | None) -> Tensor:
+    """Return an image in the values that a model was trained on, uint8 or float32."""
+    if value_range is not None:
+        low, high = value_range
+        image_BCHW = (image_BCHW.float() - low).div_(high - low).clamp_(0, 1)
+        return image_BCHW.mul_(model.card.scaling.divisor)
+    return image_BCHW if image_BCHW.dtype == torch.uint8 else image_BCHW.float()
 
 
 def choose_pool_window(model: Model) -> int | None:

@@ -24,10 +24,14 @@ from terradelta.data.layouts import PairFiles
 from terradelta.errors import ArgumentError, DataError
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import PairWindow
+from terradelta.geo.samples import PixelSamples
 from terradelta.predict.engine import Predictor
 from terradelta.predict.pace import Pace, describe_runs
 from terradelta.predict.transitions import TransitionSums
 
+SAMPLED_PAIRS = 36
+"""Of a folder, whose values are looked at before any is mapped."""
+SAMPLED_SIDE_PX = 256
 FOLDER_NAMES = {
     "terradelta": ("before", "after", "change"),
     "senseearth": ("im1", "im2", None),
@@ -122,6 +126,32 @@ def map_folder(
         pace.learn(1, views[-1], time.monotonic() - started)
     sums.write_csv(folder / "transitions.csv")
     return {**sums.summarize(), "pairs": len(pairs)}, describe_runs(views)
+
+
+def require_values(predictor: Predictor, pairs: Sequence[PairFiles]):
+    """Hold the values of some pictures against what the models know.
+
+    Raises:
+        DataError: If a picture cannot be read or does not fit its partner or the model.
+        RasterError: If the values are of another depth, or none lies in the range that was given.
+    """
+    count = min(len(pairs), SAMPLED_PAIRS)
+    chosen = [pairs[number * len(pairs) // count] for number in range(count)]
+    samples = []
+    for files in chosen:
+        pair = ImagePair.load(files, predictor.bands)
+        step = -(-max(pair.shape) // SAMPLED_SIDE_PX)
+        samples.append(
+            [
+                image_CHW[:, ::step, ::step].reshape(len(image_CHW), -1)
+                for image_CHW in (pair.before_CHW, pair.after_CHW)
+            ]
+        )
+    before_CN, after_CN = (np.concatenate(date, axis=1) for date in zip(*samples, strict=True))
+    names = str(chosen[0].before.parent), str(chosen[0].after.parent)
+    PixelSamples(before_CN, after_CN, 1.0, names, predictor.bands).require_values(
+        predictor.value_ranges, (0.0, predictor.largest_value)
+    )
 
 
 def count_pixels_per_size(pairs: Sequence[PairFiles]) -> int:

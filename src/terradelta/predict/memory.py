@@ -91,7 +91,7 @@ def estimate_network_bytes(predictor: Predictor, block: Block) -> int:
     """Return what answering the block's largest tile takes beyond what the process holds now."""
     tile = max(block.tiles, key=lambda tile: tile.read.width * tile.read.height)
     size = int(tile.read.height), int(tile.read.width)
-    dtype = torch.uint8 if predictor.value_range is None else torch.float32
+    dtype = torch.uint8 if predictor.value_ranges == (None, None) else torch.float32
     image_BCHW = torch.zeros((predictor.batch_size, len(predictor.bands), *size), dtype=dtype)
     return measure_peak(lambda: predictor.classify(image_BCHW, image_BCHW))
 

@@ -35,7 +35,7 @@ from terradelta.geo.pair import RasterPair, parse_grid
 from terradelta.geo.polygons import read_polygons
 from terradelta.models.bundle import load_model
 from terradelta.predict.engine import Predictor
-from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
+from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks, prepare_values
 from terradelta.predict.run import find_model_folders
 from terradelta.predict.tiling import BlockPlan, Cut, Tile
 
@@ -175,8 +175,8 @@ def plan_pair(
         grid: As of `predict`.
         aoi: As of `predict`.
         prices: What workers cost an hour; see `parse_workers`.
-        settings: The rest of what `predict` tells a `Predictor`: tta, value_range, tile_size,
-            device, backend and precision.
+        settings: The rest of what `predict` tells a `Predictor`: tta, value_range,
+            after_value_range, tile_size, device, backend and precision.
 
     Raises:
         TerradeltaError: If an input cannot be used.
@@ -185,6 +185,7 @@ def plan_pair(
     kinds = parse_workers(prices)
     predictor = _make_predictor(model, settings)
     with open_pair(predictor, before, after, options) as (pair, _):
+        prepare_values(pair, predictor, options.reading)
         predictor.start(pair.grid.width * pair.grid.height)
         blocks = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         layers = _outline(pair)

@@ -9,6 +9,7 @@ from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Report
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.options import Bands, DateOptions, ModelNeeds, PairOptions
+from terradelta.geo.ranges import require_range
 from terradelta.models.card import ModelCard
 from terradelta.predict.run import load_cards
 
@@ -20,6 +21,7 @@ def check(
     model: str | Path | Sequence[str | Path] | None = None,
     bands: Bands | None = None,
     value_range: tuple[float, float] | None = None,
+    after_value_range: tuple[float, float] | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
 ) -> Report:
@@ -30,7 +32,8 @@ def check(
         after: The later one.
         model: A model folder, or several that vote; the embedded model by default.
         bands: Band numbers (from 1) or names to read instead of those that the rasters name.
-        value_range: Stored values that become the darkest and the brightest the model knows.
+        value_range: Values that become the darkest and the brightest the model knows.
+        after_value_range: The same of the after image, where it differs.
         grid: Whose pixels the map gets; see `predict`.
         aoi: A vector file with polygons.
 
@@ -39,9 +42,16 @@ def check(
 
     Raises:
         ModelError: If a model cannot be read.
+        ArgumentError: If a range is not finite or runs backwards.
     """
-    date = DateOptions(value_range=value_range)
-    options = PairOptions(bands=bands, grid=grid, aoi=aoi, before=date, after=date)
+    before_date, after_date = (
+        DateOptions(value_range=require_range(part, flag))
+        for part, flag in (
+            (value_range, "--value-range"),
+            (after_value_range or value_range, "--after-value-range"),
+        )
+    )
+    options = PairOptions(bands=bands, grid=grid, aoi=aoi, before=before_date, after=after_date)
     return examine_pair(before, after, options, describe_needs(load_cards(model)[0]))
 
 

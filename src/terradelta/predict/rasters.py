@@ -22,11 +22,15 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images
+from terradelta.geo.normalization import LightMatch, fit_light
 from terradelta.geo.options import PairOptions
-from terradelta.geo.pair import PairWindow, RasterPair
+from terradelta.geo.pair import Images, PairWindow, RasterPair
+from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
 from terradelta.geo.registration import measure_shift
+from terradelta.geo.samples import PixelSamples
 from terradelta.geo.scale import advise_scale
 from terradelta.geo.virtual import name_raster
+from terradelta.heap import return_freed_memory
 from terradelta.predict.engine import Predictor
 from terradelta.predict.job import Job, describe_grid, describe_plan
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_memory
@@ -40,8 +44,7 @@ BLOCK_BYTES = 64 * 1024**2
 MAX_BLOCK_SIZE_PX = 3072
 RESERVED_SHARE = 0.15
 """Of a time budget, for making maps and polygons of the answered blocks."""
-TOO_BRIGHT = 2.0
-TOO_DARK = 0.01
+UINT8_MAX = 255.0
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +95,8 @@ class Work:
     """When the time budget began, in seconds of `time.monotonic`."""
     options: RasterOptions
     """What is asked for."""
+    light: LightMatch | None = None
+    """What gives the after image the light of the before image."""
 
 
 def answer_rasters(
@@ -131,11 +136,13 @@ def answer_rasters(
         advice = advise_scale(pair.grid, predictor.resolution_m)
         if advice is not None:
             logger.warning("%s\n  fix: %s", *advice)
+        light = prepare_values(pair, predictor, options.reading)
         # The whole grid's, so that shards and areas of interest are answered by the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         request = _describe_request(predictor, pair, plan, (before, after), options)
-        job = Job(output, {**request, "models": models, "shift_px": shift_px})
+        request |= {"models": models, "shift_px": shift_px, "light": light and light.to_dict()}
+        job = Job(output, request)
         job.start(overwrite)
         with job.lock("shard-{}-of-{}".format(*options.shard)):
             indices = plan.shard(*options.shard)
@@ -145,7 +152,7 @@ def answer_rasters(
                 logger.info("going on after %d of %d blocks", done, len(indices))
             missing = _pass_over_empty(pair, job, missing)
             if missing:
-                work = Work(predictor, pair, job, missing, len(indices), started, options)
+                work = Work(predictor, pair, job, missing, len(indices), started, options, light)
                 try:
                     (answer or answer_here)(work)
                 except BaseException:
@@ -182,8 +189,8 @@ def open_pair(
             shift = measure_shift(pair)
         if not shift.reliable:
             raise RasterError(
-                f"the shift between {name_source(before)} and {name_source(after)} cannot be told: "
-                f"{shift.patches} of {shift.of_patches} patches agree",
+                f"the shift between {name_source(before)} and {name_source(after)} cannot be "
+                f"measured: {shift.patches} of {shift.of_patches} patches with detail agree",
                 fix="leave --register out, or align the images with ground control points",
             )
         # Rounded, so that every shard finds the same.
@@ -228,7 +235,6 @@ def _describe_request(
 ) -> dict[str, Any]:
     """Return all that the outputs depend on, apart from the models' files."""
     before, after = describe_inputs(pair, paths)
-    value_range = predictor.value_range
     return {
         "format": FORMAT,
         "versions": describe_versions(),
@@ -240,7 +246,6 @@ def _describe_request(
             **options.reading.to_dict(),
             "aoi": pair.aoi and {"path": str(options.reading.aoi), "sha256": pair.aoi.sha256},
             "register": options.register,
-            "value_range": value_range and list(value_range),
             "change_threshold": predictor.threshold,
             "device": predictor.device.type,
             "backend": predictor.choice.backend,
@@ -285,7 +290,7 @@ def answer_here(work: Work):
     with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
         answer_blocks(
             predictor,
-            guard_range(pair, predictor.value_range, predictor.largest_value),
+            prepare_reading(pair, predictor, work.light),
             job.plan,
             work.missing,
             job.store,
@@ -315,34 +320,74 @@ def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None
     return pace
 
 
-def guard_range(
-    pair: RasterPair, value_range: tuple[float, float] | None, largest_value: float
-) -> Callable[[Window], PairWindow]:
-    """Return the pair's `read`, refusing pixels far outside of what the models were trained on.
+def prepare_values(
+    pair: RasterPair, predictor: Predictor, reading: PairOptions
+) -> LightMatch | None:
+    """Hold the values of a pair against what the models know, and fit its light if asked to.
 
-    A network answers anything to 16-bit values that it takes for 8-bit ones.
+    Args:
+        pair: The rasters.
+        predictor: The models.
+        reading: How the pair is read.
+
+    Raises:
+        RasterError: If the values are of another depth, or none lies in the range that was given.
     """
-    if value_range is not None:
-        return pair.read
+    is_matched = reading.match_light != "none"
+    is_plain = set(pair.dtypes) == {"uint8"} and predictor.largest_value == UINT8_MAX
+    if is_plain and predictor.value_ranges == (None, None) and not is_matched:
+        return None
+    samples = PixelSamples.read(pair)
+    light = None
+    if is_matched and not samples.is_empty:
+        light = fit_light(*samples.dates, reading.match_light)
+        logger.info("light: %s", light.to_text(pair.band_names))
+        after_CN = light.apply(samples.after_CN, samples.before_CN.dtype)
+        samples = replace(samples, after_CN=after_CN)
+    samples.require_values(predictor.value_ranges, (0.0, predictor.largest_value))
+    del samples
+    # What was sampled would stand in memory beside the networks.
+    return_freed_memory()
+    return light
+
+
+def prepare_reading(
+    pair: RasterPair, predictor: Predictor, light: LightMatch | None
+) -> Callable[[Window], PairWindow]:
+    """Return what reads a window of a pair for the models.
+
+    It refuses pixels far outside of what the models were trained on, beyond those that were looked
+    at before: a network answers anything to 16-bit values that it takes for 8-bit ones.
+
+    Args:
+        pair: The rasters.
+        predictor: The models.
+        light: What gives the after image the light of the before image.
+    """
 
     def read(window: Window) -> PairWindow:
         pixels = pair.read(window)
-        for dataset, image_CHW in zip(pair.datasets, pixels[:2], strict=True):
-            if image_CHW.dtype != np.uint8 and pixels.valid_HW.any():
-                _require_range(name_raster(dataset), image_CHW[:, pixels.valid_HW], largest_value)
+        if light is not None:
+            after_CHW = light.apply(pixels.after_CHW, pixels.before_CHW.dtype)
+            pixels = pixels._replace(after_CHW=after_CHW)
+        for dataset, image_CHW, value_range in zip(
+            pair.datasets, pixels[:2], predictor.value_ranges, strict=True
+        ):
+            if value_range is None and image_CHW.dtype != np.uint8 and pixels.valid_HW.any():
+                values = image_CHW[:, pixels.valid_HW]
+                _require_depth(pair, dataset, values, predictor.largest_value)
         return pixels
 
     return read
 
 
-def _require_range(name: str, values: np.ndarray, largest_value: float):
+def _require_depth(pair: RasterPair, dataset: Images, values: np.ndarray, largest_value: float):
     largest = float(values.max())
     is_fraction = values.dtype.kind == "f" and 0 < largest < TOO_DARK * largest_value
     if largest > TOO_BRIGHT * largest_value or is_fraction:
-        low, high = np.percentile(values, (2, 98))
         raise RasterError(
-            f"{name} holds {values.dtype} values up to {largest:g}, and the model was trained on "
-            f"values up to {largest_value:g}",
-            fix=f"say which values are dark and bright, the same for both dates, for example "
-            f"--value-range {low:.4g},{high:.4g}",
+            f"{name_raster(dataset)} holds {values.dtype} values up to {largest:g}, and the model "
+            f"was trained on values up to {largest_value:g}",
+            fix="say which values are dark and bright, for example "
+            + PixelSamples.read(pair).suggest_ranges(),
         )

@@ -17,7 +17,9 @@ from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
 from terradelta.geo.bands import join_bands
 from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.geo.normalization import KINDS
 from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
+from terradelta.geo.ranges import require_range
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
@@ -25,7 +27,7 @@ from terradelta.outputs import refuse_existing, stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
 from terradelta.predict.engine import Predictor
 from terradelta.predict.engines import make_engine
-from terradelta.predict.folders import map_folder
+from terradelta.predict.folders import map_folder, require_values
 from terradelta.predict.job import Job
 from terradelta.predict.memory import (
     DEFAULT_MEMORY_BYTES,
@@ -96,11 +98,13 @@ def predict(
         tta: Test-time views to average: "none", "flips", "d4" or "seed6".
         time_budget: Seconds after which the prediction must be done; views are dropped when late.
         bands: Numbers (from 1) or names of the bands that the model reads, in its order.
-        value_range: Stored values that become the darkest and the brightest the model knows; needed
-            for images of another depth than those it was trained on.
+        value_range: Values, scale and offset applied, that become the darkest and the brightest the
+            model knows; needed for images of another depth than those it was trained on.
         after_value_range: The same of the after image, where it differs.
-        match_light: Give the after image the light of the before image: "none", "linear" or
-            "histogram", fitted over pixels that look unchanged.
+        match_light: Give the after image the light of the before image, fitted over pixels that
+            look unchanged: "none", "linear", or "histogram" where the contrast differs between dark
+            and bright. The after image then has the values of the before image, so it takes no
+            `after_value_range`.
         nodata: A stored value that is no data, besides those that the rasters declare; one for both
             dates, or a pair.
         mask: A raster of pixels to leave out, such as clouds, in any CRS and on any grid; one for
@@ -144,6 +148,14 @@ def predict(
     started = time.monotonic()
     is_folder = _is_folder_pair(before, after)
     output = Path(output)
+    require_range(value_range, "--value-range")
+    require_range(after_value_range, "--after-value-range")
+    if match_light != "none" and after_value_range is not None:
+        raise ArgumentError(
+            "--match-light and --after-value-range both say what the values of the after image "
+            "mean",
+            fix="leave --after-value-range out: matched, it has the values of the before image",
+        )
     options = RasterOptions(
         reading=PairOptions(
             bands=bands,
@@ -154,7 +166,7 @@ def predict(
                 split_both(nodata)[1], after_value_range or value_range, split_both(mask)[1]
             ),
             mask_values=mask_values,
-            match_light=match_light,
+            match_light=_require_choice("matching of light", match_light, ("none", *KINDS)),
         ),
         dates=(before_date, after_date),
         strict=strict,
@@ -181,7 +193,8 @@ def predict(
             device=place.choose_device(device),
             backend=backend,
             precision=precision,
-            value_range=value_range,
+            value_range=options.reading.seen_ranges[0],
+            after_value_range=options.reading.seen_ranges[1],
             tile_size_px=tile_size,
             choose=place.choose_backend,
         )
@@ -213,6 +226,7 @@ def predict(
         pairs = match_folders(Path(before), Path(after))
         deadline = None if time_budget is None else started + time_budget
         pace = Pace(predictor.num_views, deadline)
+        require_values(predictor, pairs)
         summary, views = map_folder(predictor, pairs, staged, layout, pace)
         write_json(staged / "summary.json", summary)
         provenance = {
@@ -221,7 +235,11 @@ def predict(
             "models": models,
             "parameters": {
                 "tta": tta,
-                "value_range": value_range and list(value_range),
+                **{
+                    name: value
+                    for name, value in options.reading.to_dict().items()
+                    if name in ("value_range", "after_value_range")
+                },
                 "time_budget_seconds": time_budget,
                 "device": predictor.device.type,
                 "backend": predictor.choice.backend,
@@ -303,6 +321,7 @@ def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: 
         "--bands": reading.bands,
         "--grid": reading.grid if reading.grid != default.reading.grid else None,
         "--aoi": reading.aoi,
+        "--match-light": reading.match_light if reading.match_light != "none" else None,
         "--register": options.register,
         "--min-area": options.min_area_m2,
         "--vector": options.vector if options.vector != default.vector else None,

@@ -8,6 +8,7 @@ from typing import Any
 from terradelta.errors import ModelError
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import name_source
+from terradelta.geo.normalization import LightMatch
 from terradelta.models.bundle import hash_model, load_card
 from terradelta.models.card import ModelCard
 
@@ -21,6 +22,7 @@ PARAMETER_WORDS = {
     "mask": "Masks, before and after",
     "mask_values": "Mask values left out",
     "value_range": "Values from dark to bright",
+    "after_value_range": "Values of the after image from dark to bright",
     "change_threshold": "Counts as changed from a probability of",
     "min_area_m2": "Smallest patch, m²",
     "backend": "Backend",
@@ -84,10 +86,16 @@ def describe_run(run: dict[str, Any], grid: Grid) -> dict[str, list[tuple[str, s
                 for name, words in PARAMETER_WORDS.items()
                 if parameters.get(name) not in (None, False, 0.0)
             ),
+            *_describe_light(run),
             ("Versions", ", ".join(f"{name} {text}" for name, text in run["versions"].items())),
             ("Views averaged", " to ".join(map(str, dict.fromkeys([views[0], views[-1]])))),
         ],
     }
+
+
+def _describe_light(run: dict[str, Any]) -> list[tuple[str, str]]:
+    light = LightMatch.from_run(run)
+    return [] if light is None else [("Light matched", light.to_text(run["band_names"]))]
 
 
 def _describe_raster(raster: dict[str, Any]) -> str:

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from terradelta.errors import ClusterError, TerradeltaError
+from terradelta.geo.normalization import LightMatch
+from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
 from terradelta.models.bundle import Model, load_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.job import Job, describe_grid
 from terradelta.predict.memory import MAX_READ_AHEAD, plan_cache_bytes, plan_memory
-from terradelta.predict.rasters import describe_inputs, describe_versions, guard_range
+from terradelta.predict.rasters import describe_inputs, describe_versions, prepare_reading
 from terradelta.predict.store import BlockFacts
 from terradelta.predict.tiling import offset_slices
 
@@ -104,9 +106,7 @@ class Worker:
             memory = plan_memory(
                 self._errand.memory_bytes, self._predictor, self._job.plan[0], pair.bytes_per_pixel
             )
-            self._read = guard_range(
-                pair, self._predictor.value_range, self._predictor.largest_value
-            )
+            self._read = prepare_reading(pair, self._predictor, LightMatch.from_run(request))
             self._finished = time.monotonic()
             return Post(socket.gethostname(), memory.read_ahead + 2)
 
@@ -149,7 +149,7 @@ def read_model_files(folder: str | Path) -> ModelFiles:
 
 def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> Predictor:
     parameters = request["parameters"]
-    value_range = parameters["value_range"]
+    before_range, after_range = PairOptions.from_run(request).seen_ranges
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
         predictor = Predictor(
             [_load_model(Path(folder, str(number)), files) for number, files in enumerate(models)],
@@ -157,7 +157,8 @@ def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> 
             device=parameters["device"],
             backend=parameters["backend"],
             precision=parameters["precision"],
-            value_range=value_range and tuple(value_range),
+            value_range=before_range,
+            after_value_range=after_range,
             tile_size_px=request["plan"]["tile_size_px"],
         )
         # Here, as an int8 graph is read from its file now.

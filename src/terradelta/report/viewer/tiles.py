@@ -30,8 +30,10 @@ from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.options import PairOptions
 from terradelta.geo.overview import warp_overview
 from terradelta.geo.pair import Images
+from terradelta.geo.scaling import Scaling
 from terradelta.geo.source import open_source
 from terradelta.geo.style import RAMP
+from terradelta.geo.virtual import name_raster
 from terradelta.report.viewer.reduction import ZOOMS as REDUCED_ZOOMS
 from terradelta.report.viewer.reduction import Reduction
 from terradelta.report.viewer.result import Result, open_map
@@ -131,13 +133,16 @@ class ImageTiles:
         nodata = getattr(PairOptions.from_run(result.run), date).nodata
         names = list(result.run["band_names"])
         self._offset_m = _find_offset(result) if date == "after" else (0.0, 0.0)
+        self._scaling: Scaling | None = None
         self.reduction: Reduction | None = None
         """A small copy of the image for far zooms, in the making or done."""
         with ExitStack() as exits:
             images = exits.enter_context(open_images(source, bands, nodata))
             selected = select_bands(images, names, bands)
             self._bands = [selected[index] for index in _choose_colours(names)]
-            self.value_range = _find_range(images, self._bands, parameters["value_range"])
+            reading = PairOptions.from_run(result.run)
+            given = (reading.after if date == "after" else reading.before).value_range
+            self.value_range = _find_range(images, self._bands, given)
             self.bounds = _wgs84_bounds(images)
             self.max_zoom = _find_max_zoom(images)
             if isinstance(images, Mosaic):
@@ -145,6 +150,7 @@ class ImageTiles:
                 self._kept_open = exits.pop_all()
                 self._tiles: RasterTiles | MosaicTiles = MosaicTiles(images)
                 return
+            self._scaling = Scaling.of(images).choose(self._bands, name_raster(images))
             is_slow = Reduction.is_needed(images)
         assert isinstance(source, str | Path)
         opened = partial(open_source, source, bands, nodata)
@@ -176,8 +182,10 @@ class ImageTiles:
         return webp, "image/webp"
 
     def _stretch(self, image_CHW: np.ndarray) -> np.ndarray:
-        """Return stored values as 0 to 255."""
+        """Return stored values, of a mosaic its values, as 0 to 255."""
         low, high = self.value_range
+        if self._scaling is not None:
+            image_CHW, _ = self._scaling.apply(image_CHW, np.ones(image_CHW.shape[1:], bool))
         if image_CHW.dtype == np.uint8 and (low, high) == (0, 255):
             return image_CHW
         scaled_CHW = (image_CHW.astype(np.float32) - low) * (255 / max(high - low, 1e-9))
@@ -273,15 +281,17 @@ def place_tile(tile: tuple[int, int, int], offset_m: tuple[float, float] = (0.0,
     return left + x, bottom + y, right + x, top + y
 
 
-def _find_range(images: Images, bands: list[int], given: list[float] | None) -> tuple[float, float]:
+def _find_range(
+    images: Images, bands: list[int], given: tuple[float, float] | None
+) -> tuple[float, float]:
     """Return the values that are black and white: given, 8 bits, or the middle 96 percent."""
     if given is not None:
-        return given[0], given[1]
-    if images.dtypes[bands[0] - 1] == "uint8":
-        return 0.0, 255.0
+        return given
     side = min(SAMPLE_SIZE_PX, images.width, images.height)
     samples = []
     with align(images, bands, Grid.of(images)) as aligned:
+        if aligned.dtype == "uint8":
+            return 0.0, 255.0
         for row in np.linspace(0, images.height - side, SAMPLES_PER_SIDE).astype(int):
             for column in np.linspace(0, images.width - side, SAMPLES_PER_SIDE).astype(int):
                 window = cut_window(int(column), int(row), side, side)
