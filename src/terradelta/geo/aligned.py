@@ -8,11 +8,12 @@ Legend of the array names: C bands, H rows, W columns.
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 from xml.sax.saxutils import escape
@@ -29,8 +30,9 @@ from rasterio.windows import Window
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place, cut_window, make_transformer, shift_window
-from terradelta.geo.mosaic import Mosaic, Sheet
-from terradelta.geo.overview import warp_overview, warp_picture
+from terradelta.geo.mosaic import Mosaic, Sheet, list_edges
+from terradelta.geo.overview import ANYWHERE, warp_overview, warp_picture
+from terradelta.geo.placement import place_raster
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels, require_plain
 from terradelta.geo.virtual import name_gdal_type, name_raster
 
@@ -86,15 +88,14 @@ class _AlignedRaster:
     def __init__(self, dataset: DatasetReader, bands: Sequence[int], grid: Grid):
         self._bands = list(bands)
         self._name = name_raster(dataset)
-        self._row_offset = self._column_offset = 0
         self._warped: WarpedVRT | None = None
         self.bytes_per_pixel = count_bytes(dataset.dtypes, bands)
-        own = Grid.of(dataset)
-        offset = _find_offset(own, grid)
-        if offset is not None and _contains(own, offset):
-            self._row_offset, self._column_offset = offset.row_off, offset.col_off
+        own = place_raster(dataset).grid
+        self._lattice = _find_lattice(own, grid)
+        if self._lattice is not None and self._lattice.contains(grid):
             self._dataset: DatasetReader | WarpedVRT = dataset
             return
+        self._lattice = None
         if len(set(map(repr, dataset.nodatavals))) > 1:
             raise _refuse_uneven_nodata(self._name, ", ".join(map(str, dataset.nodatavals)))
         self._source, self._grid = dataset, grid
@@ -121,8 +122,10 @@ class _AlignedRaster:
         if self._warped is not None and step >= OVERVIEW_STEP:
             coarse = self._grid.crop(window).redivide(*shape)
             return warp_overview(self._source, self._own, self._bands, coarse)
-        shifted = shift_window(window, self._column_offset, self._row_offset)
-        return read_pixels(self._dataset, self._bands, shifted, shape, self._name)
+        if self._lattice is None:
+            return read_pixels(self._dataset, self._bands, window, shape, self._name)
+        own = self._lattice.find(window)
+        return self._lattice.turn(*read_pixels(self._dataset, self._bands, own, shape, self._name))
 
 
 class _AlignedMosaic:
@@ -168,14 +171,14 @@ class _AlignedSheet:
         self._sheet = sheet
         self._bands = bands
         self._grid = grid
-        self._offset = _find_offset(sheet.grid, grid)
-        if self._offset is None and sheet.is_uneven:
+        self._lattice = _find_lattice(sheet.grid, grid)
+        if self._lattice is None and sheet.is_uneven:
             raise _refuse_uneven_nodata(sheet.placed[0][0].name, "for example")
         self._own = _face(sheet.grid, grid)
 
     @property
     def is_resampled(self) -> bool:
-        return self._offset is None
+        return self._lattice is None
 
     def touches(self, window: Window) -> bool:
         needed = self._find_source(window)
@@ -184,9 +187,8 @@ class _AlignedSheet:
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         if shape != (window.height, window.width):
             return self._read_reduced(window, shape)
-        if self._offset is not None:
-            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
-            return self._sheet.read(self._bands, shifted)
+        if self._lattice is not None:
+            return self._lattice.turn(*self._sheet.read(self._bands, self._lattice.find(window)))
         return self._read_resampled(window)
 
     def _read_resampled(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -244,10 +246,8 @@ class _AlignedSheet:
     def _find_source(self, window: Window) -> Window | None:
         """Return the window of the sheet that a window of the grid needs, None if none."""
         own = self._sheet.grid
-        if self._offset is not None:
-            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
-            edges = shifted.col_off, shifted.row_off
-            return _clip(own, *edges, edges[0] + shifted.width, edges[1] + shifted.height)
+        if self._lattice is not None:
+            return _clip(own, *list_edges(self._lattice.find(window)))
         columns, rows = np.meshgrid(
             np.linspace(window.col_off, window.col_off + window.width, LATTICE_POINTS),
             np.linspace(window.row_off, window.row_off + window.height, LATTICE_POINTS),
@@ -290,11 +290,13 @@ def open_warped(
     dataset: DatasetReader, own: Grid, grid: Grid, transform: Affine | None = None
 ) -> WarpedVRT:
     """Open a raster as it is resampled to a grid."""
+    # In a plane of its own a raster is laid as if in some CRS: GDAL asks for one.
+    place = ANYWHERE if grid.crs is None else None
     return WarpedVRT(
         dataset,
-        src_crs=_wrap_longitudes(own, grid),
+        src_crs=place or _wrap_longitudes(own, grid),
         src_transform=_turn(own, grid) if transform is None else transform,
-        crs=grid.crs,
+        crs=place or grid.crs,
         transform=grid.transform,
         width=grid.width,
         height=grid.height,
@@ -368,13 +370,57 @@ def _refuse_uneven_nodata(name: str, values: str) -> RasterError:
     )
 
 
-def _find_offset(own: Grid, grid: Grid) -> Window | None:
-    """Return where a grid lies on another's pixels, None where it lies beside them."""
-    column, row = ~own.transform @ (grid.transform @ (0, 0))
-    if not (np.isfinite(column) and np.isfinite(row)):
-        return None
-    offset = cut_window(round(column), round(row), grid.width, grid.height)
-    return offset if own.crop(offset).same_as(grid) else None
+@dataclass(frozen=True)
+class _Lattice:
+    """How the pixels of a grid lie among a raster's own: shifted, and perhaps the other way round.
+
+    A raster whose rows run to the north is read without resampling onto a grid that has north up.
+    """
+
+    own: Grid
+    """The raster's pixels."""
+    column: int
+    """First column of the grid on the raster, turned as the grid is."""
+    row: int
+    """First row."""
+    flips_columns: bool = False
+    """Whether the raster's columns run the other way."""
+    flips_rows: bool = False
+    """Whether its rows do."""
+
+    def contains(self, grid: Grid) -> bool:
+        """Return whether the raster has all pixels of the grid."""
+        has_columns = self.column >= 0 and self.column + grid.width <= self.own.width
+        return has_columns and self.row >= 0 and self.row + grid.height <= self.own.height
+
+    def find(self, window: Window) -> Window:
+        """Return the raster's window with the pixels of a window of the grid."""
+        left, top, right, bottom = list_edges(shift_window(window, self.column, self.row))
+        if self.flips_columns:
+            left, right = self.own.width - right, self.own.width - left
+        if self.flips_rows:
+            top, bottom = self.own.height - bottom, self.own.height - top
+        return cut_window(left, top, right - left, bottom - top)
+
+    def turn(self, image_CHW: np.ndarray, valid_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what was read of the raster as the grid has it."""
+        rows = slice(None, None, -1 if self.flips_rows else 1)
+        columns = slice(None, None, -1 if self.flips_columns else 1)
+        turned_CHW, turned_HW = image_CHW[:, rows, columns], valid_HW[rows, columns]
+        return np.ascontiguousarray(turned_CHW), np.ascontiguousarray(turned_HW)
+
+
+def _find_lattice(own: Grid, grid: Grid) -> _Lattice | None:
+    """Return how a grid lies on a raster's pixels, None where it lies beside them."""
+    for flips_columns, flips_rows in itertools.product((False, True), repeat=2):
+        turned = own.flip(columns=flips_columns, rows=flips_rows)
+        column, row = ~turned.transform @ (grid.transform @ (0, 0))
+        if not (np.isfinite(column) and np.isfinite(row)):
+            continue
+        window = cut_window(round(column), round(row), grid.width, grid.height)
+        if turned.crop(window).same_as(grid):
+            return _Lattice(own, round(column), round(row), flips_columns, flips_rows)
+    return None
 
 
 def _clip(grid: Grid, left: float, top: float, right: float, bottom: float) -> Window | None:
@@ -443,9 +489,5 @@ def _wrap_longitudes(own: Grid, grid: Grid) -> CRS | None:
     extension = f',EXTENSION["PROJ4","{old} +lon_wrap={(left + right) / 2:.3f}"]]'
     # Without its code and axes, which would put latitudes first.
     end = r'(,AXIS\[[^]]*\])*(,AUTHORITY\["[^"]*","[^"]*"\])?\]$'
-    return CRS.from_wkt(re.sub(end, extension, own.crs.to_wkt(version="WKT1_GDAL"), count=1))
-
-
-def _contains(grid: Grid, window: Window) -> bool:
-    inside_columns = window.col_off >= 0 and window.col_off + window.width <= grid.width
-    return inside_columns and window.row_off >= 0 and window.row_off + window.height <= grid.height
+    flat = CRS.from_wkt(pyproj.CRS(own.crs.to_wkt()).to_2d().to_wkt())
+    return CRS.from_wkt(re.sub(end, extension, flat.to_wkt(version="WKT1_GDAL"), count=1))

@@ -30,6 +30,7 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.options import Bands
+from terradelta.geo.placement import choose_reference, place_raster
 from terradelta.geo.virtual import (
     drop_alpha,
     expand_palette,
@@ -91,11 +92,15 @@ def open_source(path: str | Path, bands: Bands | None = None) -> Iterator[Datase
     """
     # Closed and not entered: rasterio's own contexts must end in the thread that began them.
     with closing(open_raster(path)) as dataset:
+        reference = choose_reference(dataset)
+        if reference is None:
+            place_raster(dataset)
         if _is_paletted(dataset):
             with open_virtual(dataset, expand_palette(dataset)) as expanded:
                 yield expanded
-        elif _needs_reference(dataset):
-            with closing(_reference(dataset)) as referenced:
+        elif reference is not None:
+            with closing(_lay_down(dataset, *reference)) as referenced:
+                place_raster(referenced, name_raster(dataset))
                 yield referenced
         elif ColorInterp.alpha in dataset.colorinterp:
             with open_virtual(dataset, drop_alpha(dataset), *_choose_mask(dataset, bands)) as plain:
@@ -376,21 +381,17 @@ def _is_paletted(dataset: DatasetReader) -> bool:
     return dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette
 
 
-def _needs_reference(dataset: DatasetReader) -> bool:
-    return dataset.crs is None and bool(dataset.gcps[0] or dataset.rpcs)
-
-
-def _reference(dataset: DatasetReader) -> WarpedVRT:
-    """Lay a raster of control points or a sensor model on a grid."""
+def _lay_down(dataset: DatasetReader, crs: CRS, options: dict[str, Any]) -> WarpedVRT:
+    """Lay a raster of control points or a sensor model on a grid; see `choose_reference`."""
     try:
         with allow_no_place():
             return WarpedVRT(
                 dataset,
-                # Rational polynomials are of WGS 84.
-                src_crs=dataset.gcps[1] if dataset.gcps[0] else CRS.from_epsg(4326),
+                src_crs=crs,
                 resampling=Resampling.bilinear,
                 tolerance=WARP_TOLERANCE_PX,
                 add_alpha=True,
+                **options,
             )
     except (RasterioError, CPLE_BaseError) as error:
         raise RasterError(
