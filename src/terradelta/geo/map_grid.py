@@ -30,6 +30,7 @@ from terradelta.geo.placement import (
     require_way,
     say_crs,
 )
+from terradelta.geo.scale import measure_pixel_size
 from terradelta.geo.virtual import name_raster
 
 Images = DatasetReader | Mosaic
@@ -103,7 +104,8 @@ def choose_grid(before: Images, after: Images, choice: str | float) -> MapGrid:
     """
     places = place_raster(before), place_raster(after)
     names = name_raster(before), name_raster(after)
-    cautions = tuple(dict.fromkeys(place.caution for place in places if place.caution))
+    # Of two rasters in one plane, one speaks for both.
+    cautions = tuple({place.plane: place.caution for place in places if place.caution}.values())
     asked = parse_grid(choice)
     if any(place.grid.crs is None for place in places):
         return MapGrid(_share_plane(places, names, choice), cautions)
@@ -131,6 +133,7 @@ def span_grid(
     asked: GridChoice,
     sources: list[Grid],
     option: str,
+    max_pixels: float = MAX_PIXELS,
 ) -> Grid:
     """Return the pixels that were asked for over bounds.
 
@@ -140,6 +143,7 @@ def span_grid(
         asked: The side of a pixel, and whether any will do.
         sources: The pixels of what is mapped, for comparison.
         option: What the grid was given as, for messages.
+        max_pixels: How many there may be unless any number will do.
 
     Raises:
         ArgumentError: If there would be too many pixels, or one for all.
@@ -148,17 +152,16 @@ def span_grid(
     assert asked.pixel_size is not None
     size = asked.pixel_size
     width, height = ((bounds[side + 2] - bounds[side]) / size for side in (0, 1))
+    is_possible = 0 < max(width, height) < MAX_SIDE_PX
     problem = None
-    if not (0 < max(width, height) < MAX_SIDE_PX):
+    if not is_possible:
         problem = f"{width:.2g} x {height:.2g} px, more than a raster can have"
+    elif not asked.is_forced and width * height > max_pixels:
+        problem = f"{width:,.0f} x {height:,.0f} px, {width * height:.2g} in all"
     elif not asked.is_forced:
         problem = _find_excess(crs, bounds, size, sources)
     if problem is not None:
-        insist = (
-            ""
-            if max(width, height) >= MAX_SIDE_PX
-            else (f", or insist on it with {option}{INSISTENCE}")
-        )
+        insist = f", or insist on it with {option}{INSISTENCE}" if is_possible else ""
         raise ArgumentError(
             f"{option} asks for pixels of {size:g} {name_unit(crs, size)}: {problem}",
             fix=f"{_suggest(crs, bounds, sources)}{insist}",
@@ -178,13 +181,12 @@ def name_metric_grid(grid: Grid) -> str | None:
 
     None where the grid has no place on the Earth.
     """
-    sides_m = measure_sides(grid)
-    if sides_m is None:
+    size_m = measure_pixel_size(grid)
+    if size_m is None:
         return None
     longitude, latitude = locate(grid, np.array(grid.width / 2), np.array(grid.height / 2))
     if not np.isfinite(longitude):
         return None
-    size_m = math.sqrt(abs(float(np.linalg.det(sides_m))))
     zone = int((float(longitude) + 180) // 6) % 60 + 1
     return f"EPSG:{326 if latitude >= 0 else 327}{zone:02d}@{size_m:.2g}"
 
@@ -347,12 +349,10 @@ def _find_excess(
 ) -> str | None:
     """Return what speaks against pixels of this size, None if nothing does."""
     width, height = ((bounds[side + 2] - bounds[side]) / size for side in (0, 1))
-    if width * height > MAX_PIXELS:
-        return f"{width:,.0f} x {height:,.0f} px, {width * height:.2g} in all"
-    sides_m = [side for side in map(_measure_side, sources) if side]
+    sides_m = [side for side in map(measure_pixel_size, sources) if side]
     middle = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
     pixel = Affine.translation(*middle) @ Affine.scale(size, -size)
-    size_m = _measure_side(Grid(crs, pixel, 1, 1))
+    size_m = measure_pixel_size(Grid(crs, pixel, 1, 1))
     if not sides_m or not size_m:
         return None
     if size_m * MAX_FINER < min(sides_m):
@@ -365,21 +365,17 @@ def _find_excess(
     return None
 
 
-def _measure_side(grid: Grid) -> float | None:
-    """Return about how long a pixel's side is on the ground, in metres; None where unknown."""
-    sides_m = measure_sides(grid)
-    return None if sides_m is None else math.sqrt(abs(float(np.linalg.det(sides_m))))
-
-
 def _suggest(crs: CRS, bounds: tuple[float, float, float, float], sources: list[Grid]) -> str:
     """Return a fix: a grid that fits the rasters."""
-    finest = min(sources, key=lambda grid: _measure_side(grid) or math.inf, default=None)
+    finest = min(sources, key=lambda grid: measure_pixel_size(grid) or math.inf, default=None)
     if finest is None:
         return "give the side of a pixel in units of the CRS"
     metric = name_metric_grid(finest)
-    side_m = _measure_side(finest)
+    side_m = measure_pixel_size(finest)
     middle = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
-    unit_m = _measure_side(Grid(crs, Affine.translation(*middle) @ Affine.scale(1e-5, -1e-5), 1, 1))
+    unit_m = measure_pixel_size(
+        Grid(crs, Affine.translation(*middle) @ Affine.scale(1e-5, -1e-5), 1, 1)
+    )
     if metric is None or not side_m or not unit_m:
         return "give the side of a pixel in units of the CRS"
     side = side_m / unit_m * 1e-5

@@ -42,6 +42,8 @@ from terradelta.predict.tiling import BlockPlan, Cut, Tile
 
 STRIP_ROWS = 128
 """Rows of the lattice that are looked at together."""
+MAX_PLANNED_PIXELS = 1e14
+"""About as many as the Earth has in pixels of 2 m."""
 MEASURED_TILES = 4
 DEGREES = CRS.from_epsg(4326)
 
@@ -236,7 +238,7 @@ def plan_area(
         raise ArgumentError(
             f"{crs} cannot show all of {area}", fix="use an equal-area one: --grid EPSG:6933@10"
         )
-    map_grid = span_grid(crs, bounds, asked, [], f"--grid {grid}")
+    map_grid = span_grid(crs, bounds, asked, [], f"--grid {grid}", MAX_PLANNED_PIXELS)
     predictor = _make_predictor(model, settings)
     predictor.start(map_grid.width * map_grid.height)
     read_bytes = bytes_per_pixel or 2 * len(predictor.bands)
