@@ -29,6 +29,8 @@ EDGES = 20_000
 """Of a polygon whose area is measured, at least."""
 ROUNDING_PX = 1e-3
 SAME_PIXELS_PX = 1e-6
+ANY_PLANE = "EPSG:3857"
+"""Of rasters without a place, as GDAL warps nothing without a CRS."""
 MAX_SIDES_RATIO = 1.2
 """Of pixels that count as square on the ground."""
 UNDECIDED = 1e-4
@@ -66,10 +68,15 @@ class Oracle:
         if self.pair.aoi is None:
             return slice(0, self.frame.height), slice(0, self.frame.width)
         polygons, crs = self.pair.aoi
-        outline = shapely.get_coordinates(
-            shapely.segmentize(polygons.boundary, polygons.length / OUTLINE_POINTS)
+
+        def place(points: np.ndarray) -> np.ndarray:
+            return np.stack(_to_pixels(*_project(*points.T, crs, self.frame.crs), self.frame), 1)
+
+        dense = shapely.segmentize(polygons, polygons.length / OUTLINE_POINTS)
+        shown = shapely.box(0, 0, self.frame.width, self.frame.height) & shapely.transform(
+            dense, place
         )
-        columns, rows = _to_pixels(*_project(*outline.T, crs, self.frame.crs), self.frame)
+        columns, rows = shapely.get_coordinates(shown).T
         return _span(rows, self.frame.height), _span(columns, self.frame.width)
 
     @cached_property
@@ -234,9 +241,9 @@ def _warp(raster: Raster, frame: Frame) -> Aligned:
     """
     place = {
         "src_transform": _face(raster.frame, frame),
-        "src_crs": raster.frame.crs,
+        "src_crs": raster.frame.crs or ANY_PLANE,
         "dst_transform": frame.transform,
-        "dst_crs": frame.crs,
+        "dst_crs": frame.crs or ANY_PLANE,
         "tolerance": 0,
     }
     shape = frame.height, frame.width

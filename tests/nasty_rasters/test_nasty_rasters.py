@@ -15,7 +15,7 @@ import terradelta as td
 from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
 
-from . import containers, placement, refusals, values  # noqa: F401
+from . import containers, placement, refusals, strange_places, values  # noqa: F401
 from .cases import MAPPED, REFUSED, Bench
 from .drawing import draw, open_quietly
 from .oracle import Oracle, map_changes, measure_area_m2

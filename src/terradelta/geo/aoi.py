@@ -106,9 +106,11 @@ class AreaOfInterest:
                 f"they share {self._grid.bounds} in {self._grid.crs}",
                 fix="give an --aoi that overlaps them",
             )
-        left, top = math.floor(columns.min()), math.floor(rows.min())
-        right, bottom = math.ceil(columns.max()), math.ceil(rows.max())
-        return cut_window(left, top, right - left, bottom - top)
+        # A thousandth of a pixel is rounding, not ground.
+        left, top = math.floor(columns.min() + 1e-3), math.floor(rows.min() + 1e-3)
+        right, bottom = math.ceil(columns.max() - 1e-3), math.ceil(rows.max() - 1e-3)
+        left, top = min(left, self._grid.width - 1), min(top, self._grid.height - 1)
+        return cut_window(left, top, max(1, right - left), max(1, bottom - top))
 
 
 def _look_up(polygons: shapely.Geometry, crs: pyproj.CRS, part: Grid) -> np.ndarray:

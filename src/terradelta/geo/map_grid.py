@@ -232,7 +232,9 @@ def _share_plane(
             f"--grid {choice} needs a place on the Earth, and {' and '.join(names)} have none",
             fix="leave --grid out, or georeference both",
         )
-    is_same_plane = planes[0] is not None and planes[0] == planes[1]
+    # GDAL takes two building sites for one.
+    texts = [plane and plane.to_wkt() for plane in planes]
+    is_same_plane = texts[0] is not None and texts[0] == texts[1]
     if not is_same_plane and not grids[0].same_as(grids[1]):
         said = [
             f"{name} is {grid.width} x {grid.height}" + (f" in {say_crs(plane)}" if plane else "")
