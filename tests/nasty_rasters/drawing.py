@@ -80,6 +80,23 @@ class Frame:
         flipped = self.transform @ Affine.translation(0, self.height) @ Affine.scale(1, -1)
         return replace(self, transform=flipped)
 
+    @property
+    def runs_against_the_map(self) -> tuple[bool, bool]:
+        """Whether rows run to the north, and columns to the west, of a frame that is not turned."""
+        t = self.transform
+        if self.crs is None or max(abs(t.b), abs(t.d)) > 1e-9 * min(abs(t.a), abs(t.e)):
+            return False, False
+        return t.e > 0, t.a < 0
+
+    def turn_north_up(self) -> Frame:
+        """Return the frame of the same pixels, the northern row and the western column first."""
+        is_south_up, is_mirrored = self.runs_against_the_map
+        turned = self.flip() if is_south_up else self
+        if not is_mirrored:
+            return turned
+        mirror = Affine.translation(self.width, 0) @ Affine.scale(-1, 1)
+        return replace(turned, transform=turned.transform @ mirror)
+
     def locate(self, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return CRS coordinates of positions in pixels."""
         t = self.transform
@@ -116,6 +133,18 @@ class Raster:
         disc = np.hypot(columns - 0.4 * self.frame.width, rows - 0.4 * self.frame.height)
         corner = columns + rows > self.frame.width + self.frame.height - 0.5 * size
         return replace(self, valid_HW=self.valid_HW & (disc > 0.16 * size) & ~corner)
+
+    def turn_north_up(self) -> Raster:
+        """Return the raster as a file has it that is written north-up."""
+        rows, columns = (
+            slice(None, None, -1 if turn else 1) for turn in self.frame.runs_against_the_map
+        )
+        return replace(
+            self,
+            frame=self.frame.turn_north_up(),
+            image_CHW=self.image_CHW[:, rows, columns],
+            valid_HW=self.valid_HW[rows, columns],
+        )
 
     def recode(self, dtype: str, gain: float = 1.0, offset: float = 0.0) -> Raster:
         """Return it with other stored values."""

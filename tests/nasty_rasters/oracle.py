@@ -30,6 +30,10 @@ EDGES = 20_000
 """Of a polygon whose area is measured, at least."""
 ROUNDING_PX = 1e-3
 SAME_PIXELS_PX = 1e-6
+ANY_PLANE = "EPSG:3857"
+"""Of rasters without a place, as GDAL warps nothing without a CRS."""
+MAX_SIDES_RATIO = 1.2
+"""Of pixels that count as square on the ground."""
 UNDECIDED = 1e-4
 """Probabilities this close to a tie may go either way by rounding."""
 
@@ -65,10 +69,15 @@ class Oracle:
         if self.pair.aoi is None:
             return slice(0, self.frame.height), slice(0, self.frame.width)
         polygons, crs = self.pair.aoi
-        outline = shapely.get_coordinates(
-            shapely.segmentize(polygons.boundary, polygons.length / OUTLINE_POINTS)
+
+        def place(points: np.ndarray) -> np.ndarray:
+            return np.stack(_to_pixels(*_project(*points.T, crs, self.frame.crs), self.frame), 1)
+
+        dense = shapely.segmentize(polygons, polygons.length / OUTLINE_POINTS)
+        shown = shapely.box(0, 0, self.frame.width, self.frame.height) & shapely.transform(
+            dense, place
         )
-        columns, rows = _to_pixels(*_project(*outline.T, crs, self.frame.crs), self.frame)
+        columns, rows = shapely.get_coordinates(shown).T
         return _span(rows, self.frame.height), _span(columns, self.frame.width)
 
     @cached_property
@@ -106,6 +115,8 @@ def find_frame(before: Frame, after: Frame, choice: Any = None) -> Frame:
     With a number, pixels of that size in units of the before raster's CRS, edges at multiples.
     """
     base, other = (after, before) if choice == "after" else (before, after)
+    if choice in (None, "before", "after"):
+        base = _make_square(base.turn_north_up())
     columns, rows = _outline_of_shared(base, other)
     if choice in (None, "before", "after"):
         across, down = _span(columns, base.width), _span(rows, base.height)
@@ -123,6 +134,25 @@ def find_frame(before: Frame, after: Frame, choice: Any = None) -> Frame:
     )
     transform = Affine.translation(left * pixel, top * pixel) @ Affine.scale(pixel, -pixel)
     return Frame(base.crs, transform, right - left, top - bottom)
+
+
+def _make_square(frame: Frame) -> Frame:
+    """Return as many pixels, about, that are square on the ground in the middle."""
+    if frame.crs is None:
+        return frame
+    column, row = frame.width // 2 + 0.5, frame.height // 2 + 0.5
+    ends = np.array([column, row])[:, None] + np.array([(-0.5, 0.5, 0, 0), (0, 0, -0.5, 0.5)])
+    to_globe = Transformer.from_crs(frame.crs, 4326, always_xy=True)
+    longitude, latitude = to_globe.transform(*frame.locate(*ends))
+    globe = Geod(ellps="WGS84")
+    across_m, down_m = globe.inv(longitude[::2], latitude[::2], longitude[1::2], latitude[1::2])[2]
+    if max(across_m, down_m) <= MAX_SIDES_RATIO * min(across_m, down_m):
+        return frame
+    side_m = math.sqrt(across_m * down_m)
+    width = max(1, round(frame.width * across_m / side_m))
+    height = max(1, round(frame.height * down_m / side_m))
+    scale = Affine.scale(frame.width / width, frame.height / height)
+    return Frame(frame.crs, frame.transform @ scale, width, height)
 
 
 def _outline_of_shared(base: Frame, other: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -183,6 +213,7 @@ def _span(positions: np.ndarray, size: int) -> slice:
 
 def align(raster: Raster, frame: Frame) -> Aligned:
     """Return a raster on a grid: its own pixels where they lie on it, else warped as a whole."""
+    raster = raster.turn_north_up()
     own = raster.frame
     columns, rows = _to_pixels(
         *frame.locate(np.array([0, frame.width, 0]), np.array([0, 0, frame.height])), own
@@ -208,9 +239,9 @@ def _warp(raster: Raster, frame: Frame) -> Aligned:
     """Warp image and validity apart, bilinearly; a pixel is valid if the nearest one is."""
     place = {
         "src_transform": _face(raster.frame, frame),
-        "src_crs": raster.frame.crs,
+        "src_crs": raster.frame.crs or ANY_PLANE,
         "dst_transform": frame.transform,
-        "dst_crs": frame.crs,
+        "dst_crs": frame.crs or ANY_PLANE,
         "tolerance": 0,
     }
     shape = frame.height, frame.width

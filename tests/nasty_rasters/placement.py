@@ -332,7 +332,7 @@ def no_crs_same_transform(bench: Bench) -> Pair:
 @mapped
 def ground_control_points_only_after(bench: Bench) -> Pair:
     pair = bench.pair(home(), home(turn=12, size=(140, 130)))
-    pair.after = _place_by_points(bench, pair, 1)
+    pair.after = place_by_points(bench, pair, 1)
     # Interpolated twice.
     return replace(pair, grey_levels=5, wrong_share=0.03)
 
@@ -340,14 +340,14 @@ def ground_control_points_only_after(bench: Bench) -> Pair:
 @mapped
 def ground_control_points_only_before(bench: Bench) -> Pair:
     pair = bench.pair(home(turn=12, size=(120, 110)), home(size=(150, 150)))
-    pair.before = _place_by_points(bench, pair, 0)
+    pair.before = place_by_points(bench, pair, 0)
     # The grid is what GDAL suggests for the points.
     with WarpedVRT(bench.exits.enter_context(rasterio.open(pair.before)), src_crs=UTM) as suggested:
         frame = Frame(UTM, suggested.transform, suggested.width, suggested.height)
     return replace(pair, frame=frame, grey_levels=5, wrong_share=0.03)
 
 
-def _place_by_points(bench: Bench, pair: Pair, date: int):
+def place_by_points(bench: Bench, pair: Pair, date: int):
     raster = pair.truth[date]
     plain = Frame(None, Affine.identity(), raster.frame.width, raster.frame.height)
     path = bench.write("points.tif", type(raster)(plain, raster.image_CHW, raster.valid_HW))

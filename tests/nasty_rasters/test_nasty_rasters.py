@@ -15,7 +15,14 @@ import terradelta as td
 from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
 
-from . import containers, placement, refusals, scalings, values  # noqa: F401
+from . import (  # noqa: F401
+    containers,
+    placement,
+    refusals,
+    scalings,
+    strange_places,
+    values,
+)
 from .cases import MAPPED, REFUSED, Bench
 from .drawing import draw, open_quietly
 from .oracle import Oracle, map_changes, measure_area_m2

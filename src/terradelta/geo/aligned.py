@@ -16,10 +16,12 @@ from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from terradelta.geo.grid import Grid, shift_window
-from terradelta.geo.layer import AlignedLayer, Whole, count_bytes, face, find_offset
+from terradelta.geo.grid import Grid
+from terradelta.geo.lattice import find_lattice
+from terradelta.geo.layer import AlignedLayer, Whole, count_bytes, face
 from terradelta.geo.mosaic import Mosaic
 from terradelta.geo.overview import warp_overview
+from terradelta.geo.placement import place_raster
 from terradelta.geo.scaling import Scaling
 from terradelta.geo.source import read_pixels, require_plain
 from terradelta.geo.virtual import name_raster
@@ -79,9 +81,10 @@ class _AlignedRaster:
         self.dtype = self._scaling.find_dtype(dataset.dtypes[self._bands[0] - 1])
         self.bytes_per_pixel = count_bytes(self.dtype, bands)
         self._layer = AlignedLayer(Whole(dataset), self._bands, grid, resampling)
-        self._own = face(Grid.of(dataset), grid)
-        offset = find_offset(self._own, grid)
-        self._offset = offset if offset is not None and _contains(self._own, offset) else None
+        own = place_raster(dataset).grid
+        self._own = face(own, grid)
+        lattice = find_lattice(self._own, grid)
+        self._lattice = lattice if lattice is not None and lattice.contains(grid) else None
 
     def __enter__(self) -> _AlignedRaster:
         return self
@@ -101,9 +104,9 @@ class _AlignedRaster:
         return self._scaling.apply(*self._read_stored(window, shape))
 
     def _read_stored(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        if self._offset is not None:
-            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
-            return read_pixels(self._dataset, self._bands, shifted, shape)
+        if self._lattice is not None:
+            own = self._lattice.find(window)
+            return self._lattice.turn(*read_pixels(self._dataset, self._bands, own, shape))
         if shape != (window.height, window.width):
             coarse = self._grid.crop(window).redivide(*shape)
             return warp_overview(self._dataset, self._own, self._bands, coarse, self._resampling)
@@ -146,8 +149,3 @@ class _AlignedMosaic:
             if valid_HW.all():
                 break
         return image_CHW, valid_HW
-
-
-def _contains(grid: Grid, window: Window) -> bool:
-    inside_columns = window.col_off >= 0 and window.col_off + window.width <= grid.width
-    return inside_columns and window.row_off >= 0 and window.row_off + window.height <= grid.height

@@ -21,6 +21,10 @@ MAX_LATTICE_STEP_PX = 64
 MAX_SHIFT_DEGREES = 0.0005
 """Short enough for a chord, long enough for float64."""
 METRES_PER_DEGREE = 111_320
+EDGE_PARTS = 4
+"""Into so many by so many a pixel at the edge of the Earth is divided."""
+MIDDLE_PARTS = 5
+"""Odd, so that one place is the middle."""
 M2_PER_UNIT = {"m2": 1.0, "ha": 10_000.0, "km2": 1_000_000.0}
 
 
@@ -42,7 +46,8 @@ def measure_pixels(grid: Grid, window: Window) -> np.ndarray:
     The area element, the cross product of the tangents of the ellipsoid along a row and along a
     column, is taken on a lattice and interpolated bilinearly in between. The lattice is the grid's,
     so that every window gives a pixel the same area; its steps are short enough for a relative
-    error of about 1e-7.
+    error of about 1e-7. Where the lattice reaches off the Earth, the pixels in between are measured
+    one by one. No area is negative, and each is finite: pixels off the Earth have 0.
 
     Raises:
         ValueError: If the grid has no CRS.
@@ -52,17 +57,80 @@ def measure_pixels(grid: Grid, window: Window) -> np.ndarray:
     step = _choose_step(grid)
     rows = _lattice(int(window.row_off), int(window.height), step)
     columns = _lattice(int(window.col_off), int(window.width), step)
-    elements_m2 = _measure_elements(grid, *np.meshgrid(rows, columns, indexing="ij"))
+    elements_m2 = measure_elements(grid, *np.meshgrid(rows, columns, indexing="ij"))
     every_row = window.row_off + np.arange(int(window.height))
     every_column = window.col_off + np.arange(int(window.width))
     across = np.stack([np.interp(every_column, columns, line) for line in elements_m2])
     upper = np.searchsorted(rows, every_row, side="right") - 1
     share = ((every_row - rows[upper]) / step)[:, None]
-    areas_HW = across[upper + 1]
-    areas_HW -= across[upper]
-    areas_HW *= share
-    areas_HW += across[upper]
+    with np.errstate(invalid="ignore"):
+        areas_HW = across[upper + 1]
+        areas_HW -= across[upper]
+        areas_HW *= share
+        areas_HW += across[upper]
+    unknown_HW = ~np.isfinite(areas_HW)
+    if unknown_HW.any():
+        row_N, column_N = np.nonzero(unknown_HW)
+        areas_HW[unknown_HW] = _measure_parts(grid, every_row[row_N], every_column[column_N])
     return areas_HW
+
+
+def find_ground(grid: Grid, window: Window) -> np.ndarray:
+    """Return where the centres of a window's pixels lie on the Earth, (H, W) bool.
+
+    Raises:
+        ValueError: If the grid has no CRS.
+    """
+    rows = window.row_off + np.arange(int(window.height))
+    columns = window.col_off + np.arange(int(window.width))
+    degrees = locate(grid, *np.meshgrid(columns + 0.5, rows + 0.5))
+    return np.isfinite(degrees[0])
+
+
+def locate(grid: Grid, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return longitudes and latitudes of positions in pixels, (2, ...); NaN off the Earth.
+
+    Raises:
+        ValueError: If the grid has no CRS.
+    """
+    if grid.crs is None:
+        raise ValueError("a grid without CRS has no longitudes and latitudes")
+    x, y = grid.transform @ (columns, rows)  # pyright: ignore[reportOperatorIssue]
+    degrees = np.stack(make_transformer(grid.crs.to_wkt(), "EPSG:4326").transform(x, y))
+    return np.where(np.isfinite(degrees).all(axis=0), degrees, np.nan)
+
+
+def measure_sides(grid: Grid) -> np.ndarray | None:
+    """Return the sides of a pixel in the middle of a grid on the ground, in metres.
+
+    Returns:
+        Metres to the east and to the north, (2, 2): of a step along a row, then of one along a
+        column. None without a CRS, and where no pixel around the middle lies on the Earth.
+    """
+    if grid.crs is None:
+        return None
+    steps = (np.arange(MIDDLE_PARTS) + 0.5) / MIDDLE_PARTS
+    shares = np.stack([part.ravel() for part in np.meshgrid(steps, steps)])
+    # From the middle outwards.
+    shares = shares[:, np.argsort(np.abs(shares - 0.5).max(axis=0), kind="stable")]
+    columns, rows = np.floor(shares * [[grid.width], [grid.height]])
+    tangents_m = _measure_tangents(grid, rows, columns)
+    longitude, latitude = np.radians(locate(grid, columns + 0.5, rows + 0.5))
+    none = np.zeros_like(longitude)
+    east = np.stack([-np.sin(longitude), np.cos(longitude), none], axis=-1)
+    north = np.stack(
+        [
+            -np.sin(latitude) * np.cos(longitude),
+            -np.sin(latitude) * np.sin(longitude),
+            np.cos(latitude),
+        ],
+        axis=-1,
+    )
+    sides_m = np.array(
+        [[(tangent * axis).sum(axis=-1) for axis in (east, north)] for tangent in tangents_m]
+    )
+    known = np.flatnonzero(np.isfinite(sides_m).all(axis=(0, 1)))
+    return sides_m[:, :, known[0]] if len(known) else None
 
 
 def _choose_step(grid: Grid) -> int:
@@ -82,21 +150,47 @@ def _lattice(offset: int, length: int, step: int) -> np.ndarray:
     return np.arange(offset // step, (offset + length - 1) // step + 2) * step
 
 
-def _measure_elements(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the ground area in m2 of single pixels, an array of the shape of `rows`."""
-    assert grid.crs is not None
-    transformer = make_transformer(grid.crs.to_wkt(), "EPSG:4326")
+def measure_elements(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the ground area in m2 of single pixels, an array of the shape of `rows`.
+
+    It is not finite where a pixel's middle does not lie on the Earth, or at its very edge.
+    """
+    across_m, down_m = _measure_tangents(grid, rows, columns)
+    return np.linalg.norm(np.cross(across_m, down_m), axis=-1)
+
+
+def _measure_parts(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the ground area in m2 of what of single pixels lies on the Earth, (N,)."""
+    corners = [(column, row) for row in (0.0, 0.5, 1.0) for column in (0.0, 0.5, 1.0)]
+    on_earth_N = np.any(
+        [np.isfinite(locate(grid, columns + x, rows + y)[0]) for x, y in corners], axis=0
+    )
+    rows, columns = rows[on_earth_N], columns[on_earth_N]
+    shifts = (np.arange(EDGE_PARTS) + 0.5) / EDGE_PARTS - 0.5
+    total_m2 = np.zeros(len(rows))
+    for row_shift in shifts:
+        for column_shift in shifts:
+            part_m2 = measure_elements(grid, rows + row_shift, columns + column_shift)
+            total_m2 += np.nan_to_num(part_m2, nan=0.0, posinf=0.0)
+    areas_m2_N = np.zeros(len(on_earth_N))
+    areas_m2_N[on_earth_N] = total_m2 / EDGE_PARTS**2
+    return areas_m2_N
+
+
+def _measure_tangents(
+    grid: Grid, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far single pixels reach along a row and along a column, in space, (..., 3)."""
     shift_px = min(0.5, MAX_SHIFT_DEGREES / _pixel_degrees(grid))
 
-    def locate(row_shift_px: float, column_shift_px: float) -> np.ndarray:
+    def place(row_shift_px: float, column_shift_px: float) -> np.ndarray:
         centres = columns + 0.5 + column_shift_px, rows + 0.5 + row_shift_px
-        x, y = grid.transform @ centres  # pyright: ignore[reportOperatorIssue]
-        return _to_space(*transformer.transform(x, y))
+        return _to_space(*locate(grid, *centres))
 
     # Central differences give the tangents; in space neither poles nor the antimeridian stand out.
-    across_m = (locate(0, shift_px) - locate(0, -shift_px)) / (2 * shift_px)
-    down_m = (locate(shift_px, 0) - locate(-shift_px, 0)) / (2 * shift_px)
-    return np.linalg.norm(np.cross(across_m, down_m), axis=-1)
+    across_m = (place(0, shift_px) - place(0, -shift_px)) / (2 * shift_px)
+    down_m = (place(shift_px, 0) - place(-shift_px, 0)) / (2 * shift_px)
+    return across_m, down_m
 
 
 def _to_space(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

@@ -16,11 +16,11 @@ from terradelta.errors import TerradeltaError
 from terradelta.geo.bands import describe_bands, is_guess, name_joined_files, select_bands
 from terradelta.geo.collars import find_collars
 from terradelta.geo.finding import Finding, Report
-from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, list_rasters
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import Images, RasterPair
+from terradelta.geo.placement import place_raster
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
 from terradelta.geo.scale import advise_scale, measure_pixel_size
@@ -73,6 +73,7 @@ def examine_pair(
         if pair is None:
             return Report(tuple(findings))
         findings += [_check_overlap(pair), _check_resolution(pair), _check_grid(pair)]
+        findings += [Finding(one.name, "WARN", one.message, one.fix) for one in pair.cautions]
         findings += _check_scale(pair, needs.resolution_m)
         if not faults:
             findings.append(_check_bands(pair, options))
@@ -237,7 +238,7 @@ def _check_overlap(pair: RasterPair) -> Finding:
     left, bottom, right, top = pair.grid.bounds
     shares = []
     for dataset in pair.datasets:
-        bounds = pair.grid.find_bounds(Grid.of(dataset))
+        bounds = pair.grid.find_bounds(place_raster(dataset).grid)
         area = abs((bounds[2] - bounds[0]) * (bounds[3] - bounds[1]))
         shares.append(min(1.0, abs((right - left) * (top - bottom)) / area))
     message = f"{shares[0]:.1%} of before and {shares[1]:.1%} of after"
@@ -249,7 +250,7 @@ def _check_overlap(pair: RasterPair) -> Finding:
 
 
 def _check_resolution(pair: RasterPair) -> Finding:
-    sizes_m = [measure_pixel_size(Grid.of(dataset)) or 1.0 for dataset in pair.datasets]
+    sizes_m = [measure_pixel_size(place_raster(dataset).grid) or 1.0 for dataset in pair.datasets]
     unit = "m" if pair.grid.crs else "px"
     ratio = max(sizes_m) / min(sizes_m)
     message = f"pixels of {sizes_m[0]:.3g} {unit} and {sizes_m[1]:.3g} {unit}"

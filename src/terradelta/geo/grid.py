@@ -98,6 +98,15 @@ class Grid:
         scale = Affine.scale(self.width / width, self.height / height)
         return Grid(self.crs, self.transform @ scale, width, height)
 
+    def flip(self, *, rows: bool = False, columns: bool = False) -> Grid:
+        """Return the same pixels with the last row or the last column first."""
+        turned = self.transform
+        if rows:
+            turned = turned @ Affine.translation(0, self.height) @ Affine.scale(1, -1)
+        if columns:
+            turned = turned @ Affine.translation(self.width, 0) @ Affine.scale(-1, 1)
+        return Grid(self.crs, turned, self.width, self.height)
+
     def intersect(self, other: Grid) -> Grid:
         """Return the part of this grid, in whole pixels, that `other` covers at least in part.
 

@@ -22,6 +22,7 @@ from terradelta.errors import RasterError
 from terradelta.geo.bands import describe_bands
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import is_file, is_remote, locate, split_files
+from terradelta.geo.placement import choose_reference, place_raster
 from terradelta.geo.scaling import Scaling
 from terradelta.geo.source import describe_source, open_header, open_source
 from terradelta.geo.virtual import count_bands
@@ -112,7 +113,8 @@ def _stamp(path: str) -> tuple[tuple[int, int], ...]:
 @lru_cache(MAX_REMEMBERED)
 def _read_header(path: str, stamp: tuple[tuple[int, int], ...]) -> Header:
     with open_header(path) as raw:
-        is_plain = raw.crs is not None and ColorInterp.palette not in raw.colorinterp
+        has_place = raw.crs is not None and choose_reference(raw) is None
+        is_plain = has_place and ColorInterp.palette not in raw.colorinterp
         if is_plain:
             return _summarize(raw, raw, path)
         # An alpha band stays what it is: whether it is one takes reading pixels.
@@ -121,15 +123,21 @@ def _read_header(path: str, stamp: tuple[tuple[int, int], ...]) -> Header:
 
 
 def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
-    if dataset.crs is None:
+    placement = place_raster(dataset, path)
+    grid = placement.grid
+    if grid.crs is None:
+        reason = (
+            f"{placement.caution.message}, so"
+            if placement.caution
+            else (f"{path} has no coordinate reference system, so")
+        )
         raise RasterError(
-            f"{path} has no coordinate reference system, so it has no place in a mosaic",
+            f"{reason} it has no place in a mosaic",
             fix=f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {path}",
         )
-    grid = Grid.of(dataset)
     return Header(
         path,
-        replace(grid, crs=_share(grid.crs.to_wkt())) if grid.crs else grid,
+        replace(grid, crs=_share(grid.crs.to_wkt())),
         dataset.dtypes,
         dataset.colorinterp,
         dataset.descriptions,

@@ -27,9 +27,11 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from terradelta.geo.grid import Grid, allow_no_place, cut_window, make_transformer, shift_window
+from terradelta.geo.grid import Grid, allow_no_place, cut_window, make_transformer
+from terradelta.geo.lattice import find_lattice
 from terradelta.geo.mosaic import find_slices, list_edges
-from terradelta.geo.overview import warp_picture
+from terradelta.geo.overview import ANYWHERE, warp_picture
+from terradelta.geo.placement import place_raster
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels
 from terradelta.geo.virtual import name_gdal_type
 
@@ -69,7 +71,7 @@ class Whole:
 
     def __init__(self, dataset: DatasetReader):
         self._dataset = dataset
-        self.grid = Grid.of(dataset)
+        self.grid = place_raster(dataset).grid
 
     def find_dtype(self, bands: Sequence[int]) -> str:
         """See `Layer`."""
@@ -106,14 +108,14 @@ class AlignedLayer:
         self._grid = grid
         self._resampling = resampling
         self._own = face(layer.grid, grid)
-        self._offset = find_offset(self._own, grid)
+        self._lattice = find_lattice(self._own, grid)
         self._dtype = layer.find_dtype(bands)
         self._bytes = count_bytes(self._dtype, bands)
 
     @property
     def is_resampled(self) -> bool:
         """Whether it is resampled to get onto the grid."""
-        return self._offset is None
+        return self._lattice is None
 
     def touches(self, window: Window) -> bool:
         """Return whether there may be data in a window of the grid, without reading any."""
@@ -124,9 +126,8 @@ class AlignedLayer:
         """Return a window of the grid as (C, *shape) and where it holds data, bool."""
         if shape != (window.height, window.width):
             return self._read_reduced(window, shape)
-        if self._offset is not None:
-            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
-            return self._layer.read(self._bands, shifted)
+        if self._lattice is not None:
+            return self._lattice.turn(*self._layer.read(self._bands, self._lattice.find(window)))
         return self._read_resampled(window)
 
     def _read_resampled(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -161,11 +162,13 @@ class AlignedLayer:
     def _open_warped(self, posed: DatasetReader) -> WarpedVRT:
         """Open all of it as it is resampled to the grid."""
         grid, own = self._grid, self._layer.grid
+        # In a plane of its own a raster is laid as if in some CRS: GDAL asks for one.
+        place = ANYWHERE if grid.crs is None else None
         return WarpedVRT(
             posed,
-            src_crs=_wrap_longitudes(own, grid),
+            src_crs=place or _wrap_longitudes(own, grid),
             src_transform=self._own.transform,
-            crs=grid.crs,
+            crs=place or grid.crs,
             transform=grid.transform,
             width=grid.width,
             height=grid.height,
@@ -197,10 +200,8 @@ class AlignedLayer:
     def _find_source(self, window: Window) -> Window | None:
         """Return the window of the sheet that a window of the grid needs, None if none."""
         own = self._layer.grid
-        if self._offset is not None:
-            shifted = shift_window(window, self._offset.col_off, self._offset.row_off)
-            edges = shifted.col_off, shifted.row_off
-            return _clip(own, *edges, edges[0] + shifted.width, edges[1] + shifted.height)
+        if self._lattice is not None:
+            return _clip(own, *list_edges(self._lattice.find(window)))
         columns, rows = np.meshgrid(
             np.linspace(window.col_off, window.col_off + window.width, LATTICE_POINTS),
             np.linspace(window.row_off, window.row_off + window.height, LATTICE_POINTS),
@@ -296,15 +297,6 @@ def _as_mask(valid_HW: np.ndarray) -> np.ndarray:
     return np.where(valid_HW, 255, 0).astype(np.uint8)[None]
 
 
-def find_offset(own: Grid, grid: Grid) -> Window | None:
-    """Return where a grid lies on another's pixels, None where it lies beside them."""
-    column, row = ~own.transform @ (grid.transform @ (0, 0))
-    if not (np.isfinite(column) and np.isfinite(row)):
-        return None
-    offset = cut_window(round(column), round(row), grid.width, grid.height)
-    return offset if own.crop(offset).same_as(grid) else None
-
-
 def _clip(grid: Grid, left: float, top: float, right: float, bottom: float) -> Window | None:
     """Return the whole pixels of a grid between these edges, None if there are none."""
     first_column, first_row = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
@@ -371,4 +363,5 @@ def _wrap_longitudes(own: Grid, grid: Grid) -> CRS | None:
     extension = f',EXTENSION["PROJ4","{old} +lon_wrap={(left + right) / 2:.3f}"]]'
     # Without its code and axes, which would put latitudes first.
     end = r'(,AXIS\[[^]]*\])*(,AUTHORITY\["[^"]*","[^"]*"\])?\]$'
-    return CRS.from_wkt(re.sub(end, extension, own.crs.to_wkt(version="WKT1_GDAL"), count=1))
+    flat = CRS.from_wkt(pyproj.CRS(own.crs.to_wkt()).to_2d().to_wkt())
+    return CRS.from_wkt(re.sub(end, extension, flat.to_wkt(version="WKT1_GDAL"), count=1))

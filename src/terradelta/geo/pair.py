@@ -10,24 +10,23 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from terradelta.errors import ArgumentError, RasterError
+from terradelta.cautions import Caution
+from terradelta.errors import ArgumentError
 from terradelta.geo.aligned import align
 from terradelta.geo.aoi import AreaOfInterest
+from terradelta.geo.area import find_ground
 from terradelta.geo.bands import select_bands
 from terradelta.geo.exclusion import Exclusion, MaskValues
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
+from terradelta.geo.map_grid import Images, choose_grid
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.options import PairOptions
+from terradelta.geo.placement import reaches_off_earth
 from terradelta.geo.scaling import Scaling
 from terradelta.geo.virtual import name_raster
-
-Images = DatasetReader | Mosaic
 
 
 class PairWindow(NamedTuple):
@@ -73,6 +72,8 @@ class RasterPair:
     """Which of their bands are read, by number from 1."""
     band_names: tuple[str, ...]
     """What those are to the model."""
+    cautions: tuple[Caution, ...]
+    """Reasons to doubt where the pair lies."""
     aoi: AreaOfInterest | None
     """The area of interest on the grid."""
     area: Window
@@ -96,7 +97,9 @@ class RasterPair:
                 for source, date in ((before, options.before), (after, options.after))
             ]
             selected = [select_bands(dataset, band_names, bands) for dataset in datasets]
-            self.grid = _overlap(datasets[0], datasets[1], options.grid)
+            chosen = choose_grid(datasets[0], datasets[1], options.grid)
+            self.grid, self.cautions = chosen.grid, chosen.cautions
+            self._has_edge = reaches_off_earth(self.grid)
             self.aoi = AreaOfInterest(aoi, self.grid) if aoi is not None else None
             whole = cut_window(0, 0, self.grid.width, self.grid.height)
             self.area = self.aoi.area if self.aoi else whole
@@ -219,6 +222,9 @@ class RasterPair:
         before_CHW, before_valid_HW = self._before.read(window, shape)
         after_CHW, after_valid_HW = self._after.read(window, shape)
         data_HW = before_valid_HW & after_valid_HW
+        if self._has_edge:
+            part = self.grid.crop(window).redivide(*shape)
+            data_HW &= find_ground(part, cut_window(0, 0, part.width, part.height))
         return PairWindow(before_CHW, after_CHW, data_HW, data_HW)
 
     def _leave_empty(self, shape: tuple[int, int]) -> PairWindow:
@@ -228,84 +234,3 @@ class RasterPair:
         )
         empty_HW = np.zeros(shape, bool)
         return PairWindow(before_CHW, after_CHW, empty_HW, empty_HW)
-
-
-def _overlap(before: Images, after: Images, choice: str | float) -> Grid:
-    """Return the chosen grid, cut to what both rasters cover."""
-    if (before.crs is None) != (after.crs is None):
-        without, other = (before, after) if before.crs is None else (after, before)
-        name = name_raster(without)
-        raise RasterError(
-            f"{name} has no coordinate reference system, {name_raster(other)} has {other.crs}",
-            fix=f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {name}",
-        )
-    crs, pixel_size = parse_grid(choice)
-    if crs is not None:
-        assert pixel_size is not None
-        return _share_ground(before, after, crs, pixel_size)
-    before_grid, after_grid = Grid.of(before), Grid.of(after)
-    if before.crs is None and not before_grid.same_as(after_grid):
-        raise RasterError(
-            "neither raster has a coordinate reference system and they differ: "
-            f"{name_raster(before)} is {before.width} x {before.height}, "
-            f"{name_raster(after)} is {after.width} x {after.height}",
-            fix="georeference both, or cut them to the same pixels",
-        )
-    if pixel_size is not None:
-        # Both cut it, so that no row or column at the edge is without data.
-        return before_grid.intersect(after_grid).resample(pixel_size).intersect(after_grid)
-    base, other = (before_grid, after_grid) if choice == "before" else (after_grid, before_grid)
-    return base if base.same_as(other) else base.intersect(other)
-
-
-def _share_ground(before: Images, after: Images, crs: CRS, pixel_size: float) -> Grid:
-    """Return the grid of a CRS over what the bounds of both rasters share."""
-    names = name_raster(before), name_raster(after)
-    if before.crs is None:
-        raise RasterError(
-            f"{' and '.join(names)} have no coordinate reference system, so the map cannot have "
-            f"{crs}",
-            fix="georeference both, or leave --grid out",
-        )
-    edges = np.array([_find_bounds(images, crs) for images in (before, after)])
-    if not np.isfinite(edges).all():
-        raise RasterError(
-            f"{crs} cannot show all of {' and '.join(names)}",
-            fix="give a CRS of their part of the world: --grid EPSG:CODE@SIZE",
-        )
-    left, bottom = edges[:, :2].max(axis=0).tolist()
-    right, top = edges[:, 2:].min(axis=0).tolist()
-    if left >= right or bottom >= top:
-        raise RasterError(
-            f"the two rasters do not overlap: in {crs} {names[0]} covers {tuple(edges[0])} and "
-            f"{names[1]} {tuple(edges[1])}",
-            fix="give two rasters of the same place",
-        )
-    return Grid.spanning(crs, pixel_size, (left, bottom, right, top))
-
-
-def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
-    return images.bounds_in(crs) if isinstance(images, Mosaic) else Grid.of(images).bounds_in(crs)
-
-
-def parse_grid(choice: str | float) -> tuple[CRS | None, float | None]:
-    """Return the CRS and pixel size that `--grid` asks for, None for what it leaves to a raster.
-
-    Raises:
-        ArgumentError: If it is neither a raster's name nor a pixel size.
-    """
-    if choice in ("before", "after"):
-        return None, None
-    code, separator, size = str(choice).rpartition("@")
-    try:
-        pixel_size = float(size)
-        crs = CRS.from_user_input(code) if separator else None
-    except (ValueError, CRSError):
-        crs, pixel_size = None, 0.0
-    if not 0 < pixel_size < float("inf"):
-        raise ArgumentError(
-            f"the grid {choice!r} is not known",
-            fix="use --grid before, --grid after, the side of a pixel in units of the before "
-            "raster's CRS, such as --grid 2.5, or a CRS with it, such as --grid EPSG:3035@10",
-        )
-    return crs, pixel_size

@@ -5,51 +5,141 @@ from __future__ import annotations
 from pathlib import Path
 
 import geopandas
+import numpy as np
 import pyogrio
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+from rasterio.crs import CRS
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid
+from terradelta.geo.placement import require_way
+from terradelta.geo.reprojection import cut_polygons, extract_polygons, show_whole
 
-DENSIFY_PARTS = 64
-"""A polygon's extent over this is the longest edge that is reprojected as it is."""
+LAYER_MARK = "#"
+"""Between a file and the name of one of its layers."""
+NOT_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "MultiCurve", "CompoundCurve")
 
 
-def read_polygons(path: str | Path, grid: Grid, option: str) -> geopandas.GeoDataFrame:
-    """Return the polygons of a file's first layer, with their attributes, in a grid's CRS.
+def split_layer(path: str | Path) -> tuple[str, str | None]:
+    """Return the file and the layer in FILE#LAYER; the layer is None where none is named."""
+    text = str(path)
+    if LAYER_MARK not in text or Path(text).exists():
+        return text, None
+    file, _, layer = text.rpartition(LAYER_MARK)
+    return file, layer
+
+
+def read_polygons(
+    path: str | Path, grid: Grid, option: str, *, is_whole: bool = False
+) -> geopandas.GeoDataFrame:
+    """Return the polygons of a file's layer, with their attributes, in a grid's CRS.
+
+    Polygons that the grid's CRS cannot show as a whole are cut to the surroundings of the grid.
 
     Args:
-        path: Any vector file that GDAL opens.
+        path: Any vector file that GDAL opens, or FILE#LAYER; of a file without a named layer, the
+            only one that holds polygons.
         grid: Whose CRS they are brought to, edges densified.
         option: What the file was given as, for messages: "--aoi".
+        is_whole: Whether polygons that cannot be shown as a whole are refused.
 
     Raises:
-        RasterError: If the file cannot be read, has no CRS or no polygon, or the grid has no CRS.
+        RasterError: If the file cannot be read, has no CRS or no polygon, holds them in several
+            layers, or the grid has no CRS or cannot show them.
+    """
+    frame = load_polygons(path, grid, option)
+    assert grid.crs is not None
+    assert frame.crs is not None
+    shapes = [show_whole(shape, frame.crs, grid.crs) for shape in frame.geometry]
+    missing = [index for index, shape in enumerate(shapes) if shape is None]
+    if missing and not is_whole:
+        cut = cut_polygons(np.asarray(frame.geometry)[missing], frame.crs, grid)
+        for index, shape in zip(missing, cut, strict=True):
+            shapes[index] = shape
+    if any(shape is None for shape in shapes):
+        raise refuse_polygons(path, frame, grid.crs)
+    series = geopandas.GeoSeries(np.array(shapes, object), crs=grid.crs.to_wkt())
+    return frame.set_geometry(series)
+
+
+def load_polygons(path: str | Path, grid: Grid, option: str) -> geopandas.GeoDataFrame:
+    """Return the polygons of a file's layer as they are, valid, in their own CRS.
+
+    Args:
+        path: See `read_polygons`.
+        grid: What they are for.
+        option: What the file was given as, for messages.
+
+    Raises:
+        RasterError: See `read_polygons`.
     """
     if grid.crs is None:
         raise RasterError(
-            f"{path} cannot be laid on rasters that have no coordinate reference system",
+            f"{path} cannot be laid on rasters that have no coordinate reference system of the "
+            "Earth",
             fix=f"georeference the rasters, or leave {option} out",
         )
-    try:
-        layers = pyogrio.list_layers(path)
-        # Others are tables, such as the styles that QGIS keeps.
-        spatial = [name for name, geometry in layers if geometry is not None]
-        frame = geopandas.read_file(path, layer=spatial[0] if spatial else None)
-    except DataSourceError as error:
-        raise RasterError(
-            f"{path} cannot be opened as a vector file: {error}",
-            fix=f"give an {option} file that GDAL reads, for example GeoPackage or GeoJSON",
-        ) from error
+    frame = _choose_layer(path, option)
     if frame.crs is None:
         raise RasterError(
             f"{path} has no coordinate reference system, the rasters have {grid.crs}",
             fix="assign one, for example: ogr2ogr -a_srs EPSG:CODE out.gpkg FILE",
         )
-    frame = frame[frame.geom_type.isin(("Polygon", "MultiPolygon"))].reset_index(drop=True)
-    if frame.empty:
+    require_way(CRS.from_wkt(frame.crs.to_wkt()), str(path))
+    return frame
+
+
+def refuse_polygons(path: str | Path, frame: geopandas.GeoDataFrame, crs: CRS) -> RasterError:
+    """Return the error that a CRS cannot show the polygons of a file."""
+    assert frame.crs is not None
+    return RasterError(
+        f"{crs} cannot show all of {path}, which covers {frame.total_bounds.tolist()} in "
+        f"{frame.crs.name}",
+        fix="give polygons of the rasters' part of the world, or a grid in a CRS that shows them: "
+        "--grid EPSG:6933@10",
+    )
+
+
+def _choose_layer(path: str | Path, option: str) -> geopandas.GeoDataFrame:
+    """Return the rows with polygons of the layer that is named, or of the only one that has any."""
+    file, wanted = split_layer(path)
+    try:
+        layers = {str(name): kind for name, kind in pyogrio.list_layers(file)}
+        if wanted is not None and wanted not in layers:
+            raise RasterError(
+                f"{file} has no layer {wanted}, it has {', '.join(layers)}",
+                fix=f"name one of its layers: {option} {file}{LAYER_MARK}LAYER",
+            )
+        # Without geometry are tables, such as the styles that QGIS keeps.
+        names = [
+            name
+            for name, kind in layers.items()
+            if kind is not None and str(kind).split(" ")[0] not in NOT_AREAS
+        ]
+        found = {
+            name: _keep_polygons(geopandas.read_file(file, layer=name), path)
+            for name in ([wanted] if wanted is not None else names)
+            if layers[name] is not None
+        }
+    except (DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
+        raise RasterError(
+            f"{path} cannot be opened as a vector file: {error}",
+            fix=f"give an {option} file that GDAL reads, for example GeoPackage or GeoJSON",
+        ) from error
+    filled = {name: frame for name, frame in found.items() if len(frame)}
+    if not filled:
         raise RasterError(f"{path} holds no polygon", fix=f"give an {option} file with polygons")
-    left, bottom, right, top = frame.total_bounds
-    longest_edge = max(right - left, top - bottom) / DENSIFY_PARTS
-    dense = frame.geometry.make_valid().segmentize(longest_edge)
-    return frame.set_geometry(dense).to_crs(grid.crs.to_wkt())
+    if len(filled) > 1:
+        raise RasterError(
+            f"{path} holds polygons in several layers: {', '.join(filled)}",
+            fix=f"name one of them: {option} {file}{LAYER_MARK}{next(iter(filled))}",
+        )
+    return next(iter(filled.values()))
+
+
+def _keep_polygons(frame: geopandas.GeoDataFrame, path: str | Path) -> geopandas.GeoDataFrame:
+    """Return the rows that hold polygons, whatever else they hold dropped."""
+    shapes = [extract_polygons(shape, path) for shape in frame.geometry]
+    kept = [shape is not None for shape in shapes]
+    series = geopandas.GeoSeries(np.array(shapes, object), crs=frame.crs, index=frame.index)
+    return geopandas.GeoDataFrame(frame.set_geometry(series)[kept].reset_index(drop=True))

@@ -4,19 +4,50 @@ from __future__ import annotations
 
 import math
 
-from terradelta.geo.area import measure_pixels
-from terradelta.geo.grid import Grid, cut_window
+import numpy as np
+
+from terradelta.cautions import Caution
+from terradelta.geo.area import measure_sides
+from terradelta.geo.grid import Grid
 
 
 def measure_pixel_size(grid: Grid) -> float | None:
-    """Return about how long the side of the middle pixel is on the ground, in metres.
+    """Return about how long the side of a pixel in the middle is on the ground, in metres.
 
-    None where the grid has no CRS.
+    None where the grid has no CRS, or no ground lies around its middle.
     """
-    if grid.crs is None:
+    sides_m = measure_sides(grid)
+    return None if sides_m is None else math.sqrt(abs(float(np.linalg.det(sides_m))))
+
+
+def find_scale_caution(grid: Grid, resolution_m: tuple[float, float] | None) -> Caution | None:
+    """Return the caution that a model does not know a grid's pixel size, None if it does.
+
+    Args:
+        grid: The grid a map will have.
+        resolution_m: See `advise_scale`.
+    """
+    if resolution_m is None:
         return None
-    area_m2 = measure_pixels(grid, cut_window(grid.width // 2, grid.height // 2, 1, 1))
-    return math.sqrt(abs(float(area_m2[0, 0])))
+    if measure_pixel_size(grid) is None:
+        return doubt_unknown_size(resolution_m)
+    advice = advise_scale(grid, resolution_m)
+    return None if advice is None else Caution("scale", *advice)
+
+
+def doubt_unknown_size(resolution_m: tuple[float, float]) -> Caution:
+    """Return the caution for images of which nobody knows how large their pixels are.
+
+    Args:
+        resolution_m: Least and largest pixel that the model learned from, in metres.
+    """
+    least_m, most_m = resolution_m
+    return Caution(
+        "scale",
+        f"the size of the pixels on the ground is unknown, and the model learned from {least_m:g} "
+        f"to {most_m:g} m",
+        "georeference the images, or make sure that their pixels have such a size",
+    )
 
 
 def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[str, str] | None:

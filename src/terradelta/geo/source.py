@@ -30,6 +30,7 @@ from terradelta.geo.bands import Described, join_bands
 from terradelta.geo.grid import allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.options import Bands
+from terradelta.geo.placement import choose_reference, place_raster
 from terradelta.geo.scaling import Scaling
 from terradelta.geo.validity import find_valid, require_nodata
 from terradelta.geo.virtual import (
@@ -88,11 +89,16 @@ def open_source(
     with closing(open_raster(path)) as dataset, ExitStack() as exits:
         if nodata is not None:
             require_nodata(dataset, nodata)
+        reference = choose_reference(dataset)
+        if reference is None:
+            place_raster(dataset)
         if _is_paletted(dataset):
             layers = expand_palette(dataset, nodata)
             yield exits.enter_context(open_virtual(dataset, layers, [0, 0, 0]))
-        elif _needs_reference(dataset):
-            yield exits.enter_context(closing(_reference(dataset, nodata)))
+        elif reference is not None:
+            referenced = exits.enter_context(closing(_lay_down(dataset, *reference, nodata)))
+            place_raster(referenced, name_raster(dataset))
+            yield referenced
         elif _is_plain(dataset) and nodata is None:
             yield dataset
         else:
@@ -346,21 +352,19 @@ def _is_paletted(dataset: DatasetReader) -> bool:
     return dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette
 
 
-def _needs_reference(dataset: DatasetReader) -> bool:
-    return dataset.crs is None and bool(dataset.gcps[0] or dataset.rpcs)
-
-
-def _reference(dataset: DatasetReader, nodata: float | None) -> WarpedVRT:
-    """Lay a raster of control points or a sensor model on a grid."""
+def _lay_down(
+    dataset: DatasetReader, crs: CRS, options: dict[str, Any], nodata: float | None
+) -> WarpedVRT:
+    """Lay a raster of control points or a sensor model on a grid; see `choose_reference`."""
     try:
         with allow_no_place():
             return WarpedVRT(
                 dataset,
-                # Rational polynomials are of WGS 84.
-                src_crs=dataset.gcps[1] if dataset.gcps[0] else CRS.from_epsg(4326),
+                src_crs=crs,
                 resampling=Resampling.bilinear,
                 tolerance=WARP_TOLERANCE_PX,
                 add_alpha=True,
+                **options,
             )
     except (RasterioError, CPLE_BaseError) as error:
         raise RasterError(

@@ -29,9 +29,10 @@ from terradelta.geo.area import measure_pixels
 from terradelta.geo.footprints import draw_footprints
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
+from terradelta.geo.map_grid import parse_grid, span_grid
 from terradelta.geo.mosaic import Mosaic
 from terradelta.geo.options import Bands, PairOptions
-from terradelta.geo.pair import RasterPair, parse_grid
+from terradelta.geo.pair import RasterPair
 from terradelta.geo.polygons import read_polygons
 from terradelta.models.bundle import load_model
 from terradelta.predict.engine import Predictor
@@ -41,6 +42,8 @@ from terradelta.predict.tiling import BlockPlan, Cut, Tile
 
 STRIP_ROWS = 128
 """Rows of the lattice that are looked at together."""
+MAX_PLANNED_PIXELS = 1e14
+"""About as many as the Earth has in pixels of 2 m."""
 MEASURED_TILES = 4
 DEGREES = CRS.from_epsg(4326)
 
@@ -221,7 +224,8 @@ def plan_area(
     Raises:
         TerradeltaError: If an argument cannot be used.
     """
-    crs, pixel_size = parse_grid(grid)
+    asked = parse_grid(grid)
+    crs, pixel_size = asked.crs, asked.pixel_size
     if crs is None or pixel_size is None:
         raise ArgumentError(
             f"the grid {grid!r} names no CRS, and there is no raster to have one",
@@ -235,7 +239,7 @@ def plan_area(
         raise ArgumentError(
             f"{crs} cannot show all of {area}", fix="use an equal-area one: --grid EPSG:6933@10"
         )
-    map_grid = Grid.spanning(crs, pixel_size, bounds)
+    map_grid = span_grid(crs, bounds, asked, [], f"--grid {grid}", MAX_PLANNED_PIXELS)
     predictor = _make_predictor(model, settings)
     predictor.start(map_grid.width * map_grid.height)
     read_bytes = bytes_per_pixel or 2 * len(predictor.bands)
@@ -401,7 +405,7 @@ def _read_area(area: str | Path, grid: Grid) -> geopandas.GeoSeries:
         box = shapely.segmentize(shapely.box(west, south, east, north), (east - west) / 64)
         assert grid.crs is not None
         return geopandas.GeoSeries([box], crs=4326).to_crs(grid.crs.to_wkt())
-    return read_polygons(area, grid, "AREA").geometry
+    return read_polygons(area, grid, "AREA", is_whole=True).geometry
 
 
 def _measure_rows(grid: Grid, group: Sequence[Cut], widths: np.ndarray) -> float:

@@ -18,6 +18,8 @@ from terradelta.report.wording import M2_PER_HECTARE, Unit
 COLUMNS = ["transition", "pixels", "area_m2", "confidence"]
 LARGEST = 6
 MOST_CERTAIN = LEAST_CERTAIN = 3
+LARGEST_SIZE = 1e18
+"""In m2 or pixels; no patch is larger than the Earth."""
 SMALLEST_PX = 25
 """Smaller patches are not shown as the most or least certain, if there are others."""
 CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -163,11 +165,14 @@ def sort_by_confidence(table: pandas.DataFrame, has_area: bool) -> Distribution:
 def find_share_of_largest(table: pandas.DataFrame, has_area: bool, share: float = 0.1) -> float:
     """Return what part of the changed area the largest patches cover, those of a share of all."""
     size = np.sort(_sizes(table, has_area))[::-1]
-    return float(size[: max(1, round(share * len(size)))].sum() / size.sum())
+    total = size.sum()
+    return float(size[: max(1, round(share * len(size)))].sum() / total) if total else 0.0
 
 
 def _sizes(table: pandas.DataFrame, has_area: bool) -> np.ndarray:
-    return (table.area_m2 if has_area else table.pixels).to_numpy(np.float64)
+    sizes = (table.area_m2 if has_area else table.pixels).to_numpy(np.float64)
+    # Of a damaged or an older file: what is no size counts as none.
+    return np.clip(np.nan_to_num(sizes, nan=0.0, posinf=0.0, neginf=0.0), 0, LARGEST_SIZE)
 
 
 def _label_decade(power: int, has_area: bool) -> str:

@@ -20,9 +20,10 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.transform import from_bounds
-from rasterio.warp import transform, transform_bounds
+from rasterio.warp import transform
 
 from terradelta.geo.aligned import align
+from terradelta.geo.area import locate
 from terradelta.geo.bands import select_bands
 from terradelta.geo.cog import find_map
 from terradelta.geo.grid import Grid, cut_window
@@ -45,6 +46,10 @@ JPEG_QUALITY = 85
 WEBP_QUALITY = 85
 SAMPLE_SIZE_PX = 256
 SAMPLES_PER_SIDE = 5
+BOUNDS_POINTS = 65
+"""Along rows and columns of a raster that reaches off the Earth."""
+MERCATOR_DEGREES = 85.05
+"""The northernmost and southernmost latitude of a web map."""
 MAX_FINER = 4096
 """Of a mosaic's pixels along the side of one of a tile; beyond, any of them will do."""
 
@@ -321,7 +326,22 @@ def _find_offset(result: Result) -> tuple[float, float]:
 
 def _wgs84_bounds(images: Images) -> tuple[float, float, float, float]:
     """Return west, south, east, north in degrees."""
-    return transform_bounds(images.crs, CRS.from_epsg(4326), *Grid.of(images).bounds)
+    return _find_bounds(images, CRS.from_epsg(4326))
+
+
+def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
+    """Return the bounds of a raster or a mosaic in a CRS, of what of it lies on the Earth."""
+    grid = Grid.of(images)
+    bounds = grid.bounds_in(crs)
+    if np.isfinite(bounds).all():
+        return bounds
+    steps = np.linspace(0, 1, BOUNDS_POINTS)
+    columns, rows = np.meshgrid(steps * grid.width, steps * grid.height)
+    longitude, latitude = locate(grid, columns, rows)
+    known = np.isfinite(longitude)
+    latitude = latitude[known].clip(-MERCATOR_DEGREES, MERCATOR_DEGREES).tolist()
+    xs, ys = transform(CRS.from_epsg(4326), crs, longitude[known].tolist(), latitude)[:2]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _find_max_zoom(images: Images) -> int:
@@ -333,5 +353,5 @@ def _find_max_zoom(images: Images) -> int:
 
 def _mercator_pixel_size(images: Images) -> float:
     """Return the width of a pixel in web-mercator metres."""
-    left, _, right, _ = transform_bounds(images.crs, WEB_MERCATOR, *Grid.of(images).bounds)
+    left, _, right, _ = _find_bounds(images, WEB_MERCATOR)
     return (right - left) / images.width

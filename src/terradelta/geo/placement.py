@@ -1,0 +1,335 @@
+"""Where a raster lies: on the Earth, in a plane of its own, or where no raster can lie.
+
+All that GDAL says of a raster's place goes through `place_raster`: what it returns can be laid on
+a map, and what cannot be true is refused with its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import pyproj
+from affine import Affine
+from pyproj.enums import TransformDirection
+from pyproj.exceptions import ProjError
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.rpc import RPC
+
+from terradelta.cautions import Caution
+from terradelta.errors import RasterError
+from terradelta.geo.area import locate, measure_elements, measure_sides
+from terradelta.geo.grid import Grid, Placed, make_transformer
+from terradelta.geo.virtual import name_raster
+from terradelta.redaction import redact
+
+WITHOUT_PLACE = (Affine.identity(), Affine(1, 0, 0, 0, -1, 0))
+"""What stands where nobody has said where a raster lies: GDAL's default, and it north-up."""
+LATTICE_PARTS = 8
+EDGE_POINTS = 257
+"""On each side of a grid, where it is looked whether it reaches off the Earth."""
+LEAST_PIXEL_M = 1e-4
+FLATTEST = 1e-6
+"""Of the area of a pixel to the product of its sides: below that, rows run along columns."""
+EARTH_M2 = 5.1007e14
+ROUNDING = 1.02
+MOST_DISTORTED = 1e4
+"""Times that a projection may enlarge or reduce an area."""
+TURN_M = 4.1e7
+"""Around the equator, and a little more: as far as coordinates may lie from those of their own
+longitude and latitude, and the longest side of a pixel."""
+FURTHEST_DEGREES = 720
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a raster lies."""
+
+    grid: Grid
+    """Its pixels; without CRS where they have no place on the Earth."""
+    plane: CRS | None = None
+    """What the coordinates are of where that is not the Earth: another planet, a building site."""
+    caution: Caution | None = None
+    """What follows from that."""
+
+
+class Referenced(Placed, Protocol):
+    """What may have control points or a sensor model in place of a transform."""
+
+    @property
+    def gcps(self) -> tuple[list[GroundControlPoint], CRS | None]: ...  # noqa: D102
+    @property
+    def rpcs(self) -> RPC | None: ...  # noqa: D102
+
+
+def choose_reference(raster: Referenced) -> tuple[CRS, dict[str, Any]] | None:
+    """Return how a raster without a transform of its own is laid on the ground.
+
+    Returns:
+        The CRS to lay it on and options of GDAL's transformer; None where the transform says where
+        the raster lies, or nothing does.
+
+    Raises:
+        RasterError: If it has control points without CRS.
+    """
+    if raster.crs is not None and raster.transform not in WITHOUT_PLACE:
+        return None
+    points, crs = raster.gcps
+    if points:
+        crs = crs or raster.crs
+        if not crs:
+            raise RasterError(
+                f"{name_raster(raster)} has {len(points)} ground control points without a "
+                "coordinate reference system",
+                fix="assign theirs, for example: gdal_translate -a_srs EPSG:CODE IN OUT",
+            )
+        return crs, {"METHOD": "GCP_POLYNOMIAL"}
+    if raster.rpcs is None:
+        return None
+    # Rational polynomials are of WGS 84. Without a model of the terrain, its mean height is best.
+    return CRS.from_epsg(4326), {"METHOD": "RPC", "RPC_HEIGHT": raster.rpcs.height_off}
+
+
+def place_raster(raster: Placed, name: str | None = None) -> Placement:
+    """Return where a raster lies.
+
+    Args:
+        raster: Anything with CRS, transform and size: an open raster, a mosaic, a grid.
+        name: What to call it in an error; by default its own name.
+
+    Raises:
+        RasterError: If no raster can lie where it says, or it has a CRS and no place in it.
+    """
+    name = redact(name or name_raster(raster))
+    return _place(name, raster.crs, raster.transform, raster.width, raster.height)
+
+
+def reaches_off_earth(grid: Grid) -> bool:
+    """Return whether a grid on the Earth has corners, or other points, that do not lie there."""
+    if grid.crs is None:
+        return False
+    steps = np.linspace(0, 1, EDGE_POINTS)
+    edge = np.concatenate([steps, steps, np.zeros(EDGE_POINTS), np.ones(EDGE_POINTS)])
+    side = np.concatenate([np.zeros(EDGE_POINTS), np.ones(EDGE_POINTS), steps, steps])
+    edges = np.stack([edge * grid.width, side * grid.height])
+    points = np.concatenate([edges, _draw_lattice(grid)], axis=1)
+    return not np.isfinite(locate(grid, *points)).all()
+
+
+def require_way(crs: CRS, name: str):
+    """Raise unless positions in a CRS have longitudes and latitudes.
+
+    Raises:
+        RasterError: If they have none.
+    """
+    reason = _find_hindrance(crs)
+    if reason is not None:
+        raise RasterError(
+            f"{name} is in {say_crs(crs)}, {reason}",
+            fix="use a geographic or projected CRS of the Earth",
+        )
+
+
+@lru_cache(4096)
+def _place(name: str, crs: CRS | None, transform: Affine, width: int, height: int) -> Placement:
+    grid = Grid(crs, transform, width, height)
+    _require_pixels(grid, name)
+    if not crs:
+        return Placement(replace(grid, crs=None))
+    if describe_crs(crs) is not None and pyproj.CRS(crs.to_wkt()).is_geocentric:
+        raise RasterError(
+            f"{name} is in {say_crs(crs)}, which is geocentric: its axes run through the Earth, "
+            "and no image lies in it",
+            fix=f"assign the CRS that its coordinates are in: gdal_edit.py -a_srs EPSG:CODE {name}",
+        )
+    hindrance = _find_hindrance(crs)
+    if hindrance is not None:
+        return Placement(
+            replace(grid, crs=None),
+            crs,
+            Caution(
+                "place",
+                f"{name} is in {say_crs(crs)}, {hindrance}: the map has pixels and no hectares",
+                "give rasters in a geographic or projected CRS of the Earth, if they are of it",
+            ),
+        )
+    if transform in WITHOUT_PLACE:
+        raise RasterError(
+            f"{name} has the CRS {say_crs(crs)} and no place in it: its transform is "
+            f"{_say_transform(transform)}, the default where none was written",
+            fix="assign the coordinates of its edges, for example: "
+            f"gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM {name}",
+        )
+    if crs.is_geographic:
+        _require_degrees(grid, name)
+    _require_earth(grid, name)
+    return Placement(grid)
+
+
+def _require_pixels(grid: Grid, name: str):
+    """Raise unless the transform makes pixels."""
+    numbers = tuple(grid.transform)[:6]
+    is_finite = all(map(math.isfinite, numbers))
+    across, down = grid.pixel_size if is_finite else (0.0, 0.0)
+    if is_finite and abs(grid.transform.determinant) > FLATTEST * across * down > 0:
+        return
+    reason = "its pixels have no area" if is_finite else "not all of its numbers are finite"
+    raise RasterError(
+        f"{name} has the transform {_say_transform(grid.transform)}: {reason}",
+        fix="assign the coordinates of its edges, for example: "
+        f"gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM {name}",
+    )
+
+
+def _require_degrees(grid: Grid, name: str):
+    """Raise unless the bounds may be longitudes and latitudes."""
+    degrees = _measure_unit_degrees(grid.crs)
+    left, bottom, right, top = (edge * degrees for edge in grid.bounds)
+    # The middles of the outer pixels may lie on the poles.
+    pixel = max(grid.pixel_size) * degrees
+    if (
+        max(abs(bottom), abs(top)) <= 90 + pixel
+        and max(abs(left), abs(right)) <= FURTHEST_DEGREES
+        and right - left <= 360 + pixel
+    ):
+        return
+    raise RasterError(
+        f"{name} would span longitudes {left:.10g} to {right:.10g} and latitudes {bottom:.10g} to "
+        f"{top:.10g}, as its CRS is {say_crs(grid.crs)}",
+        fix=f"assign the CRS that its coordinates are in: gdal_edit.py -a_srs EPSG:CODE {name}",
+    )
+
+
+def _require_earth(grid: Grid, name: str):
+    """Raise unless the pixels lie on the Earth, on as much of it as there is."""
+    fault = _find_fault(grid)
+    if fault is not None:
+        edges = ", ".join(f"{edge:.10g}" for edge in grid.bounds)
+        raise RasterError(
+            f"{name} spans ({edges}) in {say_crs(grid.crs)}: {fault}",
+            fix="assign the CRS that its coordinates are in, or the right coordinates, for example "
+            f"with gdal_edit.py -a_srs EPSG:CODE -a_ullr LEFT TOP RIGHT BOTTOM {name}",
+        )
+
+
+def _find_fault(grid: Grid) -> str | None:
+    """Return why pixels cannot lie on the Earth where they do, None if they can."""
+    assert grid.crs is not None
+    pixel = math.sqrt(abs(grid.transform.determinant)) * _measure_unit_m(grid.crs)
+    longest = max(grid.pixel_size) * _measure_unit_m(grid.crs)
+    if pixel < LEAST_PIXEL_M or longest > TURN_M:
+        return f"its pixels are {pixel:.2g} m wide"
+    columns, rows = _draw_lattice(grid)
+    degrees = locate(grid, columns, rows)
+    known = np.isfinite(degrees).all(axis=0)
+    if not known.any():
+        return "none of that lies on the Earth"
+    distance_m = _measure_return(grid, columns[known], rows[known], degrees[:, known])
+    if distance_m > TURN_M:
+        return f"that is {distance_m / 1000:,.0f} km off its own longitudes and latitudes"
+    sides_m = measure_sides(grid)
+    if sides_m is not None and not grid.crs.is_geographic:
+        distortion = abs(float(np.linalg.det(sides_m))) / pixel**2
+        if not 1 / MOST_DISTORTED < distortion < MOST_DISTORTED:
+            return f"the ground there has {distortion:.2g} times the area that the CRS gives it"
+    area_m2 = _estimate_area(grid) if known.all() else 0.0
+    if area_m2 > ROUNDING * EARTH_M2:
+        return f"that is {area_m2 / 1e6:,.0f} km2, and the Earth has {EARTH_M2 / 1e6:,.0f}"
+    return None
+
+
+def _draw_lattice(grid: Grid) -> np.ndarray:
+    """Return columns and rows of points all over a grid, its corners among them, (2, N)."""
+    steps = np.linspace(0, 1, LATTICE_PARTS + 1)
+    columns, rows = np.meshgrid(steps * grid.width, steps * grid.height)
+    return np.stack([columns.ravel(), rows.ravel()])
+
+
+def _measure_return(
+    grid: Grid, columns: np.ndarray, rows: np.ndarray, degrees: np.ndarray
+) -> float:
+    """Return how far points of a grid lie at most from where their degrees lie in its CRS, in m."""
+    assert grid.crs is not None
+    if grid.crs.is_geographic:
+        return 0.0
+    x, y = grid.transform @ (columns, rows)  # pyright: ignore[reportOperatorIssue]
+    back = make_transformer(grid.crs.to_wkt(), "EPSG:4326").transform(
+        *degrees, direction=TransformDirection.INVERSE
+    )
+    distances = np.hypot(*(np.where(np.isfinite(back), back, np.nan) - [x, y]))
+    known = distances[np.isfinite(distances)]
+    return float(known.max(initial=0.0)) * _measure_unit_m(grid.crs)
+
+
+def _estimate_area(grid: Grid) -> float:
+    """Return about how much ground a grid covers, in m2."""
+    parts = (np.arange(LATTICE_PARTS) + 0.5) / LATTICE_PARTS
+    rows, columns = np.meshgrid(parts * grid.height - 0.5, parts * grid.width - 0.5)
+    return float(np.nanmean(measure_elements(grid, rows, columns))) * grid.width * grid.height
+
+
+@lru_cache(4096)
+def _find_hindrance(crs: CRS) -> str | None:
+    """Return what keeps positions in a CRS from having longitudes and latitudes, None if nothing.
+
+    It is worded to follow the name of the CRS.
+    """
+    known = describe_crs(crs)
+    if known is None:
+        return "which GDAL cannot say to other programs (it has no WKT 1)"
+    if known.is_vertical or known.is_engineering or not (known.is_geographic or known.is_projected):
+        return f"which is no map of the Earth but a {known.type_name}"
+    try:
+        make_transformer(crs.to_wkt(), "EPSG:4326")
+    except ProjError:
+        return "which has no way to longitude and latitude on the Earth"
+    return None
+
+
+@lru_cache(4096)
+def describe_crs(crs: CRS) -> pyproj.CRS | None:
+    """Return what PROJ knows of a CRS; None where there is no way to say it in WKT 1."""
+    try:
+        known = pyproj.CRS(crs.to_wkt())
+        flat = CRS.from_wkt(known.to_2d().to_wkt()) if len(known.axis_info) > 2 else crs
+        flat.to_wkt(version="WKT1_GDAL")
+    except (CRSError, ProjError):
+        return None
+    return known
+
+
+def _measure_unit_degrees(crs: CRS | None) -> float:
+    """Return how many degrees a unit of a geographic CRS is."""
+    known = None if crs is None else describe_crs(crs)
+    if known is None or not known.axis_info:
+        return 1.0
+    return math.degrees(known.axis_info[0].unit_conversion_factor)
+
+
+def _measure_unit_m(crs: CRS | None) -> float:
+    """Return how many metres a unit of a CRS is, of degrees on the equator."""
+    known = None if crs is None else describe_crs(crs)
+    if crs is None or known is None or not known.axis_info:
+        return 1.0
+    factor = known.axis_info[0].unit_conversion_factor
+    return factor * 6_378_137 if crs.is_geographic else factor
+
+
+def say_crs(crs: CRS | None) -> str:
+    """Return what a person calls a CRS: its code, or else its name."""
+    if crs is None:
+        return "no CRS"
+    authority = crs.to_authority()
+    if authority is not None:
+        return ":".join(authority)
+    known = describe_crs(crs)
+    return f'"{known.name}"' if known is not None else "an unnamed CRS"
+
+
+def _say_transform(transform: Affine) -> str:
+    return "(" + ", ".join(f"{number:.10g}" for number in tuple(transform)[:6]) + ")"
