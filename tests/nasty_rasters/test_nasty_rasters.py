@@ -12,16 +12,16 @@ from rasterio import features
 from rasterio.windows import Window
 
 import terradelta as td
-from terradelta.geo.options import PairOptions
+from terradelta.geo.options import DateOptions, PairOptions, split_both
 from terradelta.geo.pair import RasterPair
 
-from . import containers, placement, refusals, values  # noqa: F401
+from . import containers, placement, refusals, validity, values  # noqa: F401
 from .cases import MAPPED, REFUSED, Bench
 from .drawing import draw, open_quietly
 from .oracle import Oracle, map_changes, measure_area_m2
 
 RGB = ("red", "green", "blue")
-READ_OPTIONS = ("bands", "grid", "aoi")
+READ_OPTIONS = ("bands", "grid", "aoi", "mask_values")
 ENOUGH_PX = 100
 """A correlation of fewer pixels says nothing."""
 TILE_SIZE_PX = 1024
@@ -31,7 +31,10 @@ TILED_SHARE = 1e-5
 
 def open_pair(pair):
     options = {name: pair.options[name] for name in READ_OPTIONS if name in pair.options}
-    return RasterPair(pair.before, pair.after, RGB, PairOptions(**options))
+    nodata, masks = (split_both(pair.options.get(name)) for name in ("nodata", "mask"))
+    dates = (DateOptions(nodata=nodata[date], mask=masks[date]) for date in (0, 1))
+    options = PairOptions(**options, **dict(zip(("before", "after"), dates, strict=True)))
+    return RasterPair(pair.before, pair.after, RGB, options)
 
 
 @pytest.fixture(scope="module", params=MAPPED)
@@ -77,10 +80,10 @@ def test_the_pixels_are_those_of_the_whole_arrays(case, whole):
     assert not wrong.any(), np.argwhere(wrong)
     assert whole.valid_HW.any()
     shown_HW = whole.valid_HW & oracle.certain_HW
-    for image_CHW, date in zip(whole[:2], oracle.dates, strict=True):
+    for image_CHW, date, shown in zip(whole[:2], oracle.dates, pair.truth, strict=True):
         off = np.abs(image_CHW.astype(np.float64) - date.image_CHW)[:, shown_HW]
         assert off.max(initial=0) <= (0 if date.exact else pair.grey_levels)
-        assert image_CHW.dtype == pair.truth[0].dtype or not date.exact
+        assert image_CHW.dtype == shown.dtype or not date.exact
 
 
 def test_the_pixels_show_their_own_place_on_the_ground(case, whole):

@@ -167,7 +167,8 @@ def predict(
             before=0,after=255.
         mask: Raster of pixels to leave out, such as clouds, in any CRS and on any grid: clouds.tif,
             or before=a.tif,after=b.tif.
-        mask_values: Which values of the masks leave a pixel out; any but 0 by default.
+        mask_values: Which values of the masks leave a pixel out, any but 0 by default: 3,8-11,
+            bits:3,4 of a bit field, or those of scl, qa_pixel or omnicloudmask.
         before_date: When the before image was taken, 2019-06-01; by default what the raster says.
         after_date: When the after image was taken.
         grid: Whose pixels the map gets: before, after, the side of a pixel in units of the before
