@@ -34,6 +34,7 @@ from terradelta.geo.validity import find_valid, require_nodata
 from terradelta.geo.virtual import (
     NAMESPACE,
     copy_bands,
+    copy_with_points,
     expand_palette,
     find_missing_sources,
     name_raster,
@@ -104,7 +105,9 @@ def open_source(
             layers = expand_palette(dataset, nodata)
             yield exits.enter_context(open_virtual(dataset, layers, [0, 0, 0]))
         elif _needs_reference(dataset):
-            yield exits.enter_context(closing(_reference(dataset, nodata)))
+            layers = copy_with_points(dataset, find_alpha(dataset, bands), nodata)
+            pointed = exits.enter_context(open_virtual(dataset, layers, tell_files(dataset)))
+            yield exits.enter_context(closing(_reference(dataset, pointed)))
         elif _is_plain(dataset) and nodata is None:
             yield dataset
         else:
@@ -414,12 +417,12 @@ def _needs_reference(dataset: DatasetReader) -> bool:
     return dataset.crs is None and bool(dataset.gcps[0] or dataset.rpcs)
 
 
-def _reference(dataset: DatasetReader, nodata: float | None) -> WarpedVRT:
-    """Lay a raster of control points or a sensor model on a grid."""
+def _reference(dataset: DatasetReader, pointed: DatasetReader) -> WarpedVRT:
+    """Lay a raster of control points or a sensor model on a grid, as it is masked."""
     try:
         with allow_no_place():
             return WarpedVRT(
-                dataset,
+                pointed,
                 # Rational polynomials are of WGS 84.
                 src_crs=dataset.gcps[1] if dataset.gcps[0] else CRS.from_epsg(4326),
                 resampling=Resampling.bilinear,
