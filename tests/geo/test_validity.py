@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.warp import Resampling, reproject, transform
 from rasterio.windows import Window
@@ -17,6 +18,8 @@ from scipy.ndimage import binary_dilation
 from terradelta.errors import RasterError
 from terradelta.geo.options import DateOptions, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.source import open_source
+from terradelta.geo.virtual import name_raster
 
 from .conftest import RGB, UTM_ORIGIN
 
@@ -336,3 +339,28 @@ def test_a_nodata_value_that_a_raster_cannot_hold_is_refused(write_raster, value
     path = write_raster("before", draw_scene(32))
     with pytest.raises(RasterError, match=r"before\.tif holds uint8, which is never"):
         count_valid(path, path, before=DateOptions(nodata=value))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_holes_of_a_raster_of_control_points_add_up(write_raster, dtype):
+    scene_CHW = draw_scene(64, dtype)
+    scene_CHW[:, :20], scene_CHW[:, 60:] = 0, 200
+    scene_CHW[1, 30:40, 30:35] = 0
+    mask_HW = np.full((64, 64), 255, np.uint8)
+    mask_HW[:, :10] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = write_raster(
+            "points", scene_CHW, nodata=0, mask_HW=mask_HW, crs=None, transform=None
+        )
+    corners = [(row, column) for row in (0, 64) for column in (0, 64)]
+    with rasterio.open(path, "r+") as dataset:
+        points = [GroundControlPoint(r, c, *(UTM_ORIGIN @ (c, r))) for r, c in corners]
+        dataset.gcps = points, rasterio.CRS.from_epsg(32632)
+    expected = 44 * 54 - (0 if dtype == "uint8" else 10 * 5)
+    with open_source(path) as opened:
+        assert "VRT" not in name_raster(opened)
+        assert (opened.height, opened.width) == (64, 64)
+    assert count_valid(path, path) == expected
+    given = DateOptions(nodata=200)
+    assert count_valid(path, path, after=given) == expected - 4 * 54

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from shapely import Geometry
 
 from .drawing import Frame, Raster, draw, write
@@ -21,9 +22,9 @@ UTM = "EPSG:32633"
 class Pair:
     """A pair that has a right map."""
 
-    before: str | Path
+    before: str | Path | list[Path]
     """What is given to the library."""
-    after: str | Path
+    after: str | Path | list[Path]
     truth: tuple[Raster, Raster]
     """What the two show, in the bands that the model must see."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +43,8 @@ class Pair:
     """Of the labels, which may differ where values are resampled and round differently."""
     frame: Frame | None = None
     """The map's grid, where GDAL is free to choose it."""
+    left_out_HW: np.ndarray | None = None
+    """Which pixels of the map the masks leave out; the network sees them all the same."""
 
 
 @dataclass

@@ -82,7 +82,9 @@ class Oracle:
 
     @cached_property
     def inside_HW(self) -> np.ndarray:
-        """Where pixels' centres lie in the area of interest."""
+        """Where pixels' centres lie in the area of interest and under no mask."""
+        if self.pair.left_out_HW is not None:
+            return ~self.pair.left_out_HW
         if self.pair.aoi is None:
             return np.ones((self.frame.height, self.frame.width), dtype=bool)
         polygons, crs = self.pair.aoi

@@ -12,7 +12,7 @@ from rasterio import features
 from rasterio.windows import Window
 
 import terradelta as td
-from terradelta.geo.options import PairOptions
+from terradelta.geo.options import DateOptions, PairOptions, split_both
 from terradelta.geo.pair import RasterPair
 
 from . import (  # noqa: F401
@@ -21,6 +21,7 @@ from . import (  # noqa: F401
     refusals,
     scalings,
     strange_places,
+    validity,
     values,
 )
 from .cases import MAPPED, REFUSED, Bench
@@ -28,7 +29,7 @@ from .drawing import draw, open_quietly
 from .oracle import Oracle, map_changes, measure_area_m2
 
 RGB = ("red", "green", "blue")
-READ_OPTIONS = ("bands", "grid", "aoi")
+READ_OPTIONS = ("bands", "grid", "aoi", "mask_values")
 ENOUGH_PX = 100
 """A correlation of fewer pixels says nothing."""
 TILE_SIZE_PX = 1024
@@ -38,7 +39,10 @@ TILED_SHARE = 1e-5
 
 def open_pair(pair):
     options = {name: pair.options[name] for name in READ_OPTIONS if name in pair.options}
-    return RasterPair(pair.before, pair.after, RGB, PairOptions(**options))
+    nodata, masks = (split_both(pair.options.get(name)) for name in ("nodata", "mask"))
+    dates = (DateOptions(nodata=nodata[date], mask=masks[date]) for date in (0, 1))
+    options = PairOptions(**options, **dict(zip(("before", "after"), dates, strict=True)))
+    return RasterPair(pair.before, pair.after, RGB, options)
 
 
 @pytest.fixture(scope="module", params=MAPPED)

@@ -9,7 +9,7 @@ import rasterio
 
 import terradelta as td
 from terradelta.data.synthetic import write_folders
-from terradelta.errors import ArgumentError, OutputExistsError
+from terradelta.errors import ArgumentError, OutputExistsError, RasterError
 from terradelta.report.viewer.result import Result
 from terradelta.report.viewer.tiles import ImageTiles
 
@@ -100,3 +100,12 @@ def test_folders_of_images_have_neither(model_folder, tmp_path, options):
     folders = sorted(path for path in (tmp_path / "data").rglob("*") if path.is_dir())
     with pytest.raises(ArgumentError, match=f"--{flag.replace('_', '-')} was asked for"):
         td.predict(folders[0], folders[-1], tmp_path / "out", model=model_folder, **options)
+
+
+def test_a_plan_refuses_what_the_run_would_refuse(scene, inputs, model_folder):
+    pair = scene / "before.tif", inputs / "after.tif"
+    td.plan_pair(*pair, model=model_folder, mask=inputs / "clouds.tif", tile_size=TILE_SIZE_PX)
+    with pytest.raises(ArgumentError, match="no mask"):
+        td.plan_pair(*pair, model=model_folder, mask_values="scl")
+    with pytest.raises(RasterError, match="never the nodata value 1000"):
+        td.plan_pair(*pair, model=model_folder, nodata=1000)

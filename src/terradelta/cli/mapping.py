@@ -173,7 +173,8 @@ def predict(
             before=0,after=255.
         mask: Raster of pixels to leave out, such as clouds, in any CRS and on any grid: clouds.tif,
             or before=a.tif,after=b.tif.
-        mask_values: Which values of the masks leave a pixel out; any but 0 by default.
+        mask_values: Which values of the masks leave a pixel out, any but 0 by default: 3,8-11,
+            bits:3,4 of a bit field, or those of scl, qa_pixel or omnicloudmask.
         before_date: When the before image was taken, 2019-06-01; by default what the raster says.
         after_date: When the after image was taken.
         grid: Whose pixels the map gets: before, after, the side of a pixel in units of the before
@@ -218,6 +219,9 @@ def predict(
             bands=split_list(bands),
             value_range=_parse_range(value_range),
             after_value_range=_parse_range(after_value_range, "--after-value-range"),
+            nodata=split_dates(nodata, float),
+            mask=split_dates(mask, str),
+            mask_values=mask_values,
             grid=grid,
             aoi=aoi,
             tile_size=tile_size,

@@ -36,6 +36,7 @@ from terradelta.geo.validity import find_valid, require_nodata
 from terradelta.geo.virtual import (
     NAMESPACE,
     copy_bands,
+    copy_with_points,
     expand_palette,
     find_missing_sources,
     name_raster,
@@ -96,7 +97,9 @@ def open_source(
             layers = expand_palette(dataset, nodata)
             yield exits.enter_context(open_virtual(dataset, layers, [0, 0, 0]))
         elif reference is not None:
-            referenced = exits.enter_context(closing(_lay_down(dataset, *reference, nodata)))
+            layers = copy_with_points(dataset, find_alpha(dataset, bands), nodata)
+            pointed = exits.enter_context(open_virtual(dataset, layers, tell_files(dataset)))
+            referenced = exits.enter_context(closing(_lay_down(pointed, *reference)))
             place_raster(referenced, name_raster(dataset))
             yield referenced
         elif _is_plain(dataset) and nodata is None:
@@ -352,9 +355,7 @@ def _is_paletted(dataset: DatasetReader) -> bool:
     return dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette
 
 
-def _lay_down(
-    dataset: DatasetReader, crs: CRS, options: dict[str, Any], nodata: float | None
-) -> WarpedVRT:
+def _lay_down(dataset: DatasetReader, crs: CRS, options: dict[str, Any]) -> WarpedVRT:
     """Lay a raster of control points or a sensor model on a grid; see `choose_reference`."""
     try:
         with allow_no_place():
@@ -368,7 +369,7 @@ def _lay_down(
             )
     except (RasterioError, CPLE_BaseError) as error:
         raise RasterError(
-            f"{dataset.name} cannot be laid on the ground by its {len(dataset.gcps[0])} control "
+            f"{name_raster(dataset)} cannot be laid on the ground by its {len(dataset.gcps[0])} control "
             f"points or its sensor model: {error}",
             fix="georeference it, for example with gdalwarp or in QGIS's georeferencer",
         ) from error

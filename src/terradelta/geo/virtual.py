@@ -11,13 +11,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 import rasterio
 from affine import Affine
 from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, allow_no_place
@@ -33,6 +34,7 @@ def name_raster(raster: Any) -> str:
     Args:
         raster: An open raster, or whatever else has a name.
     """
+    raster = raster.src_dataset if isinstance(raster, WarpedVRT) else raster
     made_from = raster.tags(ns=NAMESPACE).get("name") if isinstance(raster, DatasetReader) else None
     return made_from or raster.name
 
@@ -87,10 +89,7 @@ def expand_palette(dataset: DatasetReader, nodata: float | None = None) -> str:
         masks.append(_pick_colour(dataset, 4))
     for value in (dataset.nodata, nodata):
         if value is not None:
-            # 0 where the band holds the value, 255 elsewhere.
-            scaling = "<ScaleOffset>255</ScaleOffset><ScaleRatio>0</ScaleRatio>"
-            other = f"{_name_source(dataset, '1')}{scaling}<NODATA>{value!r}</NODATA>"
-            masks.append(f"<ComplexSource>{other}</ComplexSource>")
+            masks.append(_mask_value(dataset, 1, value))
     return bands + _write_mask(masks)
 
 
@@ -118,6 +117,70 @@ def copy_bands(dataset: DatasetReader, alpha: int | None = None) -> str:
         for number in dataset.indexes
     )
     return bands + (_write_mask(_list_masks(dataset, 1, alpha)) if is_shared else "")
+
+
+def copy_with_points(dataset: DatasetReader, alpha: int | None, nodata: float | None) -> str:
+    """Return the bands of a raster, one mask of all that is no data, and what places it.
+
+    GDAL warps a raster by its nodata values or by its mask, not by both.
+
+    Args:
+        dataset: A raster with control points or a sensor model.
+        alpha: The number of an alpha band that masks the others.
+        nodata: A value that is no data besides those that the bands declare.
+    """
+    bands = "".join(
+        _write_band(dataset, number, number, _write_source(dataset, str(number)), has_nodata=False)
+        for number in dataset.indexes
+    )
+    masks = _list_masks(dataset, 1, alpha)
+    for values in (dataset.nodatavals, [nodata] * dataset.count):
+        parts = [
+            _mask_value(dataset, number, value)
+            for number, value in enumerate(values, start=1)
+            if value is not None and number != alpha
+        ]
+        # In 8 bits one band alone says nothing; see `find_valid`.
+        is_colour = dataset.dtypes[0] in ("uint8", "int8")
+        masks += [_sum_sources(dataset, parts)] if is_colour and parts else parts
+    return _write_points(dataset) + bands + _write_mask(masks)
+
+
+def _mask_value(dataset: DatasetReader, number: int, value: float) -> str:
+    """Return what reads 0 where a band holds a value, 255 elsewhere."""
+    scaling = "<ScaleOffset>255</ScaleOffset><ScaleRatio>0</ScaleRatio>"
+    other = f"{_name_source(dataset, str(number))}{scaling}<NODATA>{value!r}</NODATA>"
+    return f"<ComplexSource>{other}</ComplexSource>"
+
+
+def _sum_sources(dataset: DatasetReader, sources: Sequence[str]) -> str:
+    """Return what reads the sum of several sources."""
+    xml = (
+        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+        "<PixelFunctionType>sum</PixelFunctionType>"
+        f"<SourceTransferType>Float64</SourceTransferType>{''.join(sources)}"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    name = f"<SourceFilename>{escape(xml)}</SourceFilename><SourceBand>1</SourceBand>"
+    return f"<SimpleSource>{name}</SimpleSource>"
+
+
+def _write_points(dataset: DatasetReader) -> str:
+    """Return the control points, or else the sensor model, of a raster."""
+    points, crs = dataset.gcps
+    if points:
+        items = "".join(
+            f'<GCP Id="{number}" Pixel="{point.col!r}" Line="{point.row!r}" X="{point.x!r}" '
+            f'Y="{point.y!r}" Z="{point.z or 0.0!r}"/>'
+            for number, point in enumerate(points)
+        )
+        projection = quoteattr(crs.to_wkt()) if crs else '""'
+        return f"<GCPList Projection={projection}>{items}</GCPList>"
+    items = "".join(
+        f'<MDI key="{key}">{escape(text)}</MDI>' for key, text in dataset.tags(ns="RPC").items()
+    )
+    return f'<Metadata domain="RPC">{items}</Metadata>'
 
 
 def copy_values(dataset: DatasetReader) -> str:
@@ -222,11 +285,18 @@ def _say_place(dataset: DatasetReader) -> str:
 
 
 def _write_band(
-    dataset: DatasetReader, number: int, position: int, source: str, mask: str = ""
+    dataset: DatasetReader,
+    number: int,
+    position: int,
+    source: str,
+    mask: str = "",
+    *,
+    has_nodata: bool = True,
 ) -> str:
     """Return a band of a raster as one of a virtual raster."""
     kind, text = dataset.dtypes[number - 1], dataset.descriptions[number - 1]
-    colour, nodata = dataset.colorinterp[number - 1], dataset.nodatavals[number - 1]
+    colour = dataset.colorinterp[number - 1]
+    nodata = dataset.nodatavals[number - 1] if has_nodata else None
     name = "Undefined" if colour == ColorInterp.alpha else colour.name.capitalize()
     described = f"<Description>{escape(text)}</Description>" if text else ""
     value = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"

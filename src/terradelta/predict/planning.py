@@ -31,7 +31,7 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.map_grid import parse_grid, span_grid
 from terradelta.geo.mosaic import Mosaic
-from terradelta.geo.options import Bands, PairOptions
+from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.polygons import read_polygons
 from terradelta.models.bundle import load_model
@@ -163,6 +163,9 @@ def plan_pair(
     *,
     model: str | Path | Sequence[str | Path] | None = None,
     bands: Bands | None = None,
+    nodata: Both[float] = None,
+    mask: Both[str | Path] = None,
+    mask_values: str | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
     prices: str | None = None,
@@ -174,9 +177,12 @@ def plan_pair(
         before: The earlier raster or mosaic; see `list_rasters`.
         after: The later one.
         model: As of `predict`.
-        bands: As of `predict`.
-        grid: As of `predict`.
-        aoi: As of `predict`.
+        bands: As of `predict`, like `nodata`, `mask`, `mask_values`, `grid` and `aoi`.
+        nodata: A value for both dates, or a pair.
+        mask: A raster for both dates, or a pair.
+        mask_values: Of the masks.
+        grid: Of the map.
+        aoi: Of the map.
         prices: What workers cost an hour; see `parse_workers`.
         settings: The rest of what `predict` tells a `Predictor`: tta, value_range,
             after_value_range, tile_size, device, backend and precision.
@@ -184,7 +190,19 @@ def plan_pair(
     Raises:
         TerradeltaError: If an input cannot be used.
     """
-    options = RasterOptions(reading=PairOptions(bands=bands, grid=grid, aoi=aoi))
+    dates = [
+        DateOptions(nodata=value, mask=path)
+        for value, path in zip(split_both(nodata), split_both(mask), strict=True)
+    ]
+    reading = PairOptions(
+        bands=bands,
+        grid=grid,
+        aoi=aoi,
+        before=dates[0],
+        after=dates[1],
+        mask_values=mask_values,
+    )
+    options = RasterOptions(reading=reading)
     kinds = parse_workers(prices)
     predictor = _make_predictor(model, settings)
     with open_pair(predictor, before, after, options) as (pair, _):

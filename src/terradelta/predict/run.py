@@ -109,7 +109,8 @@ def predict(
             dates, or a pair.
         mask: A raster of pixels to leave out, such as clouds, in any CRS and on any grid; one for
             both dates, or a pair.
-        mask_values: Which values of the masks leave a pixel out; any but 0 by default.
+        mask_values: Which values of the masks leave a pixel out, any but 0 by default: "3,8-11",
+            "bits:3,4" of a bit field, or those of "scl", "qa_pixel" or "omnicloudmask".
         before_date: When the before image was taken, in ISO 8601; by default what the raster says.
         after_date: When the after image was taken.
         grid: Whose pixels the map gets: "before", "after", the side of a pixel in units of the
