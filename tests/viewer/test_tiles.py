@@ -316,3 +316,29 @@ def test_what_cannot_be_shown_says_what_to_do(folder, tmp_path):
     (folder / "change.tif").unlink()
     with pytest.raises(DataError, match="no map of changes"):
         Result.load(folder)
+
+
+def test_scaled_rasters_look_like_the_plain_ones(scene, folder, tmp_path):
+    """Stored numbers are values by their tags, in the file itself and in a mosaic."""
+    path = tmp_path / "after.tif"
+    with rasterio.open(scene / "after.tif") as source:
+        profile = {**source.profile, "dtype": "uint16"}
+        with rasterio.open(path, "w", **profile) as target:
+            target.write(source.read().astype(np.uint16) * 16 + 1000)
+            target.scales, target.offsets = (1e-4,) * 3, (-0.1,) * 3
+    parameters = Result.load(folder).run["parameters"]
+    plain = ImageTiles(Result.load(folder), "after")
+    tile = find_tile(plain.bounds, plain.max_zoom)
+    ranges = {"value_range": [0, 255], "after_value_range": [0, 0.408]}
+    edit_run(folder, parameters={**parameters, **ranges})
+    listing = tmp_path / "after.txt"
+    listing.write_text("after.tif\n")
+    pictures = [plain] + [
+        ImageTiles(Result.load(folder, after=source), "after") for source in (path, listing)
+    ]
+    images = [
+        np.array(Image.open(io.BytesIO((tiles.draw(tile) or (b"", ""))[0])).convert("RGB"))
+        for tiles in pictures
+    ]
+    for image in images[1:]:
+        assert np.abs(images[0].astype(int) - image).mean() < 1.5
