@@ -338,13 +338,13 @@ def geocentric(bench: Bench) -> Refusal:
 @refused
 def transform_with_nan(bench: Bench) -> Refusal:
     place = Affine(10, 0, math.nan, 0, -10, 5e6)
-    return _refuse_place(bench, UTM, place, "not all of its numbers are finite")
+    return _refuse_place(bench, UTM, place, "not all of its numbers are coordinates")
 
 
 @refused
 def transform_with_infinity(bench: Bench) -> Refusal:
     place = Affine(10, 0, 5e5, 0, -10, math.inf)
-    return _refuse_place(bench, UTM, place, "not all of its numbers are finite")
+    return _refuse_place(bench, UTM, place, "not all of its numbers are coordinates")
 
 
 @refused

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import rasterio
 import shapely
@@ -20,6 +21,7 @@ from terradelta.models.bundle import Model, load_card, save_model
 from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.report import flow
 from terradelta.report.imagery import place_chip
+from terradelta.report.patches import find_share_of_largest, sort_by_size
 
 from .conftest import save_eager_model
 
@@ -239,3 +241,16 @@ def test_what_is_no_prediction_of_rasters_is_refused(tmp_path):
         (tmp_path / name).write_text("{}")
     with pytest.raises(OutputError, match=r"change\.tif cannot be read"):
         td.report(tmp_path)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1.0, 1e300])
+def test_sizes_that_are_none_are_sorted_all_the_same(odd):
+    table = pandas.DataFrame(
+        {"area_m2": [12.0, odd, 430.0], "pixels": [12, 1, 430], "confidence": [0.9, 0.4, 0.6]}
+    )
+    sizes = sort_by_size(table, has_area=True)
+    assert sum(part.patches for part in sizes.bins) == 3
+    assert len(sizes.bins) < 25
+    assert all(np.isfinite(part.amount) for part in sizes.bins)
+    assert 0 <= find_share_of_largest(table, has_area=True) <= 1
+    assert 0 <= find_share_of_largest(table.assign(area_m2=odd), has_area=True) <= 1

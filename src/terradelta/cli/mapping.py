@@ -85,7 +85,7 @@ def check(
         after_value_range: The same of the after image, where it differs: 1000,4000.
         grid: Whose pixels the map gets: before, after, the side of a pixel in CRS units, or
             CRS@SIDE: EPSG:3035@10.
-        aoi: Vector file with polygons; the rest is not looked at.
+        aoi: Vector file with polygons, or FILE#LAYER; the rest is not looked at.
         as_json: Print one JSON object.
     """
     from terradelta.predict.preflight import check as run_check
@@ -178,8 +178,9 @@ def predict(
         before_date: When the before image was taken, 2019-06-01; by default what the raster says.
         after_date: When the after image was taken.
         grid: Whose pixels the map gets: before, after, the side of a pixel in units of the before
-            raster's CRS, or CRS@SIDE: EPSG:3035@10.
-        aoi: Vector file with polygons, in any CRS; the rest is nodata.
+            raster's CRS, or CRS@SIDE: EPSG:3035@10. A ! at its end insists on far finer pixels
+            than the rasters have, or on more than 1e11 of them.
+        aoi: Vector file with polygons, in any CRS, or FILE#LAYER; the rest is nodata.
         register: Measure the shift between the two images and undo it.
         min_area: Smaller patches of change are taken for unchanged: 100m2, 0.5ha.
         vector: Format of the polygons.

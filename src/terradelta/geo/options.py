@@ -47,9 +47,10 @@ class PairOptions:
     grid: str | float = "before"
     """Whose pixels the map gets: "before", "after", the side of a pixel in units of the before
     raster's CRS, or a CRS and the side of a pixel in its units, "EPSG:3035@10". A mosaic's pixels
-    are its first raster's."""
+    are its first raster's. An exclamation mark at its end insists on far finer pixels than the
+    rasters have."""
     aoi: str | Path | None = None
-    """A vector file; pixels outside of its polygons are not valid."""
+    """A vector file, or FILE#LAYER; pixels outside of its polygons are not valid."""
     shift_px: tuple[float, float] = (0.0, 0.0)
     """The after image is read this many (columns, rows) of the grid further right and down, to undo
     a shift that was measured."""

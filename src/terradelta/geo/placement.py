@@ -34,6 +34,8 @@ LATTICE_PARTS = 8
 EDGE_POINTS = 257
 """On each side of a grid, where it is looked whether it reaches off the Earth."""
 LEAST_PIXEL_M = 1e-4
+LARGEST_NUMBER = 1e15
+"""Of a transform: NaN and infinity are not below it, nor is what overflows when multiplied."""
 FLATTEST = 1e-6
 """Of the area of a pixel to the product of its sides: below that, rows run along columns."""
 EARTH_M2 = 5.1007e14
@@ -174,11 +176,11 @@ def _place(name: str, crs: CRS | None, transform: Affine, width: int, height: in
 def _require_pixels(grid: Grid, name: str):
     """Raise unless the transform makes pixels."""
     numbers = tuple(grid.transform)[:6]
-    is_finite = all(map(math.isfinite, numbers))
+    is_finite = all(abs(number) < LARGEST_NUMBER for number in numbers)
     across, down = grid.pixel_size if is_finite else (0.0, 0.0)
     if is_finite and abs(grid.transform.determinant) > FLATTEST * across * down > 0:
         return
-    reason = "its pixels have no area" if is_finite else "not all of its numbers are finite"
+    reason = "its pixels have no area" if is_finite else "not all of its numbers are coordinates"
     raise RasterError(
         f"{name} has the transform {_say_transform(grid.transform)}: {reason}",
         fix="assign the coordinates of its edges, for example: "

@@ -116,11 +116,13 @@ def _choose_layer(path: str | Path, option: str) -> geopandas.GeoDataFrame:
             for name, kind in layers.items()
             if kind is not None and str(kind).split(" ")[0] not in NOT_AREAS
         ]
-        found = {
-            name: _keep_polygons(geopandas.read_file(file, layer=name), path)
-            for name in ([wanted] if wanted is not None else names)
-            if layers[name] is not None
-        }
+        # A vertex that is NaN is refused by name.
+        with np.errstate(invalid="ignore"):
+            found = {
+                name: _keep_polygons(geopandas.read_file(file, layer=name), path)
+                for name in ([wanted] if wanted is not None else names)
+                if layers[name] is not None
+            }
     except (DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
         raise RasterError(
             f"{path} cannot be opened as a vector file: {error}",

@@ -369,7 +369,7 @@ def _lay_down(dataset: DatasetReader, crs: CRS, options: dict[str, Any]) -> Warp
             )
     except (RasterioError, CPLE_BaseError) as error:
         raise RasterError(
-            f"{name_raster(dataset)} cannot be laid on the ground by its {len(dataset.gcps[0])} control "
-            f"points or its sensor model: {error}",
+            f"{name_raster(dataset)} cannot be laid on the ground by its {len(dataset.gcps[0])} "
+            f"control points or its sensor model: {error}",
             fix="georeference it, for example with gdalwarp or in QGIS's georeferencer",
         ) from error
