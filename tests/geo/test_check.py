@@ -56,7 +56,9 @@ def test_a_shift_is_told_in_pixels_and_metres(lines, scene):
     moved = scene.before_CHW[:, 2:-2, :-4]
     findings = lines(scene.before_CHW[:, 4:, 4:], moved)
     shift = findings["shift"]
-    assert shift.level == "FAIL"
+    # However large it is, it is an estimate: it makes a map doubtful, and forbids none.
+    assert shift.level == "WARN"
+    assert shift.caution is not None
     assert shift.fix == "--register"
     found = shift.values["columns_px"], shift.values["rows_px"]
     assert found == pytest.approx((4, 2), abs=0.05)

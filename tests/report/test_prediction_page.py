@@ -151,7 +151,7 @@ def test_where_nothing_changed_it_says_so(mapper, read_page):
     result = mapper.predict(model=mapper.folder / "model")
     assert result.summary["changed_pixels"] == 0
     page = read_page(result.folder / "report.html")
-    assert "Nothing changed in the" in page.text
+    assert "No change found in the" in page.text
     assert page.tables == []
     assert len(page.pictures) == 2
 

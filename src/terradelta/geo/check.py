@@ -12,6 +12,7 @@ from pathlib import Path
 from rasterio.enums import ColorInterp
 
 from terradelta.errors import TerradeltaError
+from terradelta.geo.dates import check_dates, find_dates
 from terradelta.geo.finding import Finding, Report
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, list_rasters
@@ -28,13 +29,18 @@ from terradelta.redaction import redact
 WARN_RESOLUTION_RATIO = 2.0
 WARN_OVERLAP_SHARE = 0.5
 WARN_SHIFT_PX = 0.5
-FAIL_SHIFT_PX = 3.0
+MIN_PATCHES = 3
+"""With detail on both dates, from which on it means something that their shifts do not agree."""
 LARGE_PIXELS = 10_000**2
 """From here on it matters how a file is laid out."""
 
 
 def examine_pair(
-    before: RasterPaths, after: RasterPaths, options: PairOptions, needs: ModelNeeds
+    before: RasterPaths,
+    after: RasterPaths,
+    options: PairOptions,
+    needs: ModelNeeds,
+    dates: tuple[str | None, str | None] = (None, None),
 ) -> Report:
     """Look a pair over before it is predicted.
 
@@ -43,9 +49,13 @@ def examine_pair(
         after: The later one.
         options: How the pair is to be read.
         needs: What the model must be given.
+        dates: When the images were taken, as the user says.
 
     Returns:
         Findings; where one fails, what cannot be found without it is left out.
+
+    Raises:
+        ArgumentError: If a date is none.
     """
     findings: list[Finding] = []
     with ExitStack() as files:
@@ -61,7 +71,8 @@ def examine_pair(
             return Report(tuple(findings))
         first, second = datasets
         findings += [_check_crs(first, second), *_check_layout(first, second)]
-        findings += [*_check_alpha(before, after), *_check_dates(first, second)]
+        findings += _check_alpha(before, after)
+        findings += check_dates(*find_dates(before, after, dates))
         try:
             pair = files.enter_context(RasterPair(before, after, needs.band_names, options))
         except TerradeltaError as error:
@@ -116,6 +127,7 @@ def _check_crs(before: Images, after: Images) -> Finding:
             "neither raster has one: the map will have pixels but no hectares",
             "assign one, for example: gdal_edit.py -a_srs EPSG:CODE FILE",
             values,
+            is_doubt=False,
         )
     if None in names:
         without = redact(name_raster((before, after)[names.index(None)]))
@@ -149,6 +161,7 @@ def _check_layout(*datasets: Images) -> Iterator[Finding]:
                 "WARN",
                 f"{date} is a large file in strips of {columns} x {rows} px, slow to read in parts",
                 f"gdal_translate -of COG {redact(name_raster(dataset))} tiled.tif",
+                is_doubt=False,
             )
 
 
@@ -169,21 +182,6 @@ def _check_alpha(*sources: RasterPaths) -> Iterator[Finding]:
                 )
 
 
-def _check_dates(*datasets: Images) -> Iterator[Finding]:
-    stamps = [
-        None if isinstance(dataset, Mosaic) else dataset.tags().get("TIFFTAG_DATETIME")
-        for dataset in datasets
-    ]
-    if stamps[0] and stamps[1] and stamps[0] > stamps[1]:
-        yield Finding(
-            "dates",
-            "WARN",
-            f"before was written at {stamps[0]}, after at {stamps[1]}",
-            "give the earlier raster first",
-            {"before": stamps[0], "after": stamps[1]},
-        )
-
-
 def _check_overlap(pair: RasterPair) -> Finding:
     """Compare the pair's ground with each raster's, by their bounds on the pair's grid."""
     left, bottom, right, top = pair.grid.bounds
@@ -197,7 +195,7 @@ def _check_overlap(pair: RasterPair) -> Finding:
     if min(shares) >= WARN_OVERLAP_SHARE:
         return Finding("overlap", "OK", message, values=values)
     fix = "nothing, if only the common ground is wanted: the map covers that"
-    return Finding("overlap", "WARN", message, fix, values)
+    return Finding("overlap", "WARN", message, fix, values, is_doubt=False)
 
 
 def _check_resolution(pair: RasterPair) -> Finding:
@@ -266,6 +264,7 @@ def _check_shift(pair: RasterPair) -> Finding:
             f"cannot be told: {shift.patches} of {shift.of_patches} patches agree",
             "look at both images in a GIS; too much may have changed, or too little be there",
             {"patches": shift.patches, "of_patches": shift.of_patches},
+            is_doubt=shift.of_patches >= MIN_PATCHES,
         )
     metres = ""
     values = {
@@ -284,5 +283,5 @@ def _check_shift(pair: RasterPair) -> Finding:
     )
     if shift.length_px < WARN_SHIFT_PX:
         return Finding("shift", "OK", message, values=values)
-    level = "FAIL" if shift.length_px > FAIL_SHIFT_PX else "WARN"
-    return Finding("shift", level, message, "--register", values)
+    # However large it is: the estimate may be wrong.
+    return Finding("shift", "WARN", message, "--register", values)

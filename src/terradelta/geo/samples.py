@@ -34,6 +34,9 @@ class PixelSamples:
     before_CN: np.ndarray
     after_CN: np.ndarray
     valid_share: float
+    """Of the pixels that are wanted."""
+    is_whole: bool
+    """Whether the windows cover all of the pair."""
     dtypes: tuple[np.dtype, np.dtype]
     band_names: tuple[str, ...]
 
@@ -44,14 +47,21 @@ class PixelSamples:
         Raises:
             RasterError: If pixels cannot be read.
         """
-        parts = [pair.read(window) for window in _spread_windows(pair)]
+        windows = list(_spread_windows(pair))
+        parts = [pair.read(window) for window in windows]
         before_CN, after_CN = (
             np.concatenate([part[date][:, part.valid_HW] for part in parts], axis=1)
             for date in (0, 1)
         )
-        valid_share = float(np.mean([part.valid_HW.mean() for part in parts]))
+        # What lies outside of an area of interest lacks nothing.
+        wanted = sum(
+            part.valid_HW.size if pair.aoi is None else int(pair.aoi.mask(window).sum())
+            for part, window in zip(parts, windows, strict=True)
+        )
+        valid_share = before_CN.shape[1] / max(1, wanted)
+        is_whole = sum(part.valid_HW.size for part in parts) == pair.area.width * pair.area.height
         dtypes = before_CN.dtype, after_CN.dtype
-        return cls(before_CN, after_CN, valid_share, dtypes, tuple(pair.band_names))
+        return cls(before_CN, after_CN, valid_share, is_whole, dtypes, tuple(pair.band_names))
 
     @property
     def is_empty(self) -> bool:
@@ -65,7 +75,9 @@ class PixelSamples:
         values = {"nodata_share": share}
         if self.is_empty:
             fix = "give images that hold data of the same ground; see the nodata values above"
-            return Finding("nodata", "FAIL", message, fix, values)
+            # Data may lie between the windows of a large pair.
+            level, extent = ("FAIL", "") if self.is_whole else ("WARN", "of the pixels looked at, ")
+            return Finding("nodata", level, f"{extent}no pixel is valid on both dates", fix, values)
         if share <= WARN_NODATA_SHARE:
             return Finding("nodata", "OK", message, values=values)
         fix = "nothing, if that is so on the ground; those pixels are nodata in the map"

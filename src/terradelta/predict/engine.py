@@ -19,12 +19,14 @@ from torch import Tensor
 from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
+from terradelta.geo.options import ModelNeeds
 from terradelta.geo.pair import PairWindow
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
 from terradelta.models.precision import choose_device
 from terradelta.models.siamese import ChangeOutput
 from terradelta.predict.backends import Backend, Choice, Request, choose_backend, make_backend
+from terradelta.predict.needs import describe_needs
 from terradelta.predict.tiling import Tile, Tiling, offset_slices
 from terradelta.predict.votes import ClassMaps, Probabilities, Vote, average, decide
 
@@ -154,13 +156,9 @@ class Predictor:
         return max(model.card.scaling.divisor for model in self._models)
 
     @property
-    def resolution_m(self) -> tuple[float, float] | None:
-        """The pixels on the ground that all the models know, in metres; None if one is silent."""
-        ranges = [model.card.resolution_m for model in self._models]
-        known = [span for span in ranges if span is not None]
-        if len(known) < len(ranges):
-            return None
-        return max(least for least, _ in known), min(most for _, most in known)
+    def needs(self) -> ModelNeeds:
+        """What the models must be given."""
+        return describe_needs([model.card for model in self._models])
 
     def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
         stride_px = int(np.lcm.reduce([model.network.output_stride for model in self._models]))

@@ -24,17 +24,20 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from terradelta.cautions import Caution
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.footprints import draw_footprints
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.mosaic import Mosaic
-from terradelta.geo.options import Bands, PairOptions
+from terradelta.geo.options import Bands, DateOptions, PairOptions
 from terradelta.geo.pair import RasterPair, parse_grid
 from terradelta.geo.polygons import read_polygons
+from terradelta.geo.scale import advise_scale
 from terradelta.models.bundle import load_model
 from terradelta.predict.engine import Predictor
+from terradelta.predict.examination import look_over
 from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
 from terradelta.predict.run import find_model_folders
 from terradelta.predict.tiling import BlockPlan, Cut, Tile
@@ -102,6 +105,8 @@ class WorkPlan:
     """What a tile takes here."""
     kinds: tuple[WorkerKind, ...]
     """What may do it."""
+    cautions: tuple[Caution, ...] = ()
+    """What is known by now of what the map will carry."""
 
     def hours(self, kind: WorkerKind) -> float:
         """Return the hours that one worker of a kind takes."""
@@ -110,6 +115,7 @@ class WorkPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
         return {
+            "cautions": [caution.to_dict() for caution in self.cautions],
             "grid": {
                 "crs": self.grid.crs.to_string() if self.grid.crs else None,
                 "width": self.grid.width,
@@ -137,6 +143,7 @@ class WorkPlan:
             else f"{pace.read_seconds:.3g} s to read"
         )
         lines = [
+            *(caution.to_text() for caution in self.cautions),
             f"map      {self.grid.width:,} x {self.grid.height:,} px",
             f"work     {extent.area_km2:,.6g} km2 in {extent.blocks:,} blocks "
             f"({extent.empty_blocks:,} more are empty), {extent.tiles:,} tiles",
@@ -162,6 +169,8 @@ def plan_pair(
     bands: Bands | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
+    before_date: str | None = None,
+    after_date: str | None = None,
     prices: str | None = None,
     **settings: Any,
 ) -> WorkPlan:
@@ -174,6 +183,8 @@ def plan_pair(
         bands: As of `predict`.
         grid: As of `predict`.
         aoi: As of `predict`.
+        before_date: As of `predict`.
+        after_date: As of `predict`.
         prices: What workers cost an hour; see `parse_workers`.
         settings: The rest of what `predict` tells a `Predictor`: tta, value_range, tile_size,
             device, backend and precision.
@@ -181,10 +192,14 @@ def plan_pair(
     Raises:
         TerradeltaError: If an input cannot be used.
     """
-    options = RasterOptions(reading=PairOptions(bands=bands, grid=grid, aoi=aoi))
+    value_range = settings.get("value_range")
+    date = DateOptions(value_range=value_range)
+    reading = PairOptions(bands=bands, grid=grid, aoi=aoi, before=date, after=date)
+    options = RasterOptions(reading=reading, dates=(before_date, after_date))
     kinds = parse_workers(prices)
     predictor = _make_predictor(model, settings)
     with open_pair(predictor, before, after, options) as (pair, _):
+        report = look_over(before, after, reading, predictor.needs, options.dates)
         predictor.start(pair.grid.width * pair.grid.height)
         blocks = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         layers = _outline(pair)
@@ -195,7 +210,7 @@ def plan_pair(
                 fix="see with `terradelta check` where they lie",
             )
         pace = _measure_pair(predictor, pair, choose_tiles(blocks, layers, extent.tiles))
-    return WorkPlan(pair.grid, extent, pace, kinds)
+    return WorkPlan(pair.grid, extent, pace, kinds, report.cautions)
 
 
 def plan_area(
@@ -242,7 +257,9 @@ def plan_area(
     blocks = plan_blocks(predictor.tiling, map_grid, whole, read_bytes)
     layers = [_to_pixels(np.asarray(polygons), map_grid)]
     extent = measure_extent(blocks, map_grid, layers, read_bytes)
-    return WorkPlan(map_grid, extent, _measure_network(predictor), kinds)
+    advice = advise_scale(map_grid, predictor.needs.resolution_m)
+    cautions = () if advice is None else (Caution("scale", *advice),)
+    return WorkPlan(map_grid, extent, _measure_network(predictor), kinds, cautions)
 
 
 def parse_workers(text: str | None) -> tuple[WorkerKind, ...]:

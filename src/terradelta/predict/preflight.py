@@ -8,8 +8,8 @@ from pathlib import Path
 from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Report
 from terradelta.geo.listing import RasterPaths
-from terradelta.geo.options import Bands, DateOptions, ModelNeeds, PairOptions
-from terradelta.models.card import ModelCard
+from terradelta.geo.options import Bands, DateOptions, PairOptions
+from terradelta.predict.needs import describe_needs
 from terradelta.predict.run import load_cards
 
 
@@ -22,6 +22,8 @@ def check(
     value_range: tuple[float, float] | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
+    before_date: str | None = None,
+    after_date: str | None = None,
 ) -> Report:
     """Look a pair over before it is predicted.
 
@@ -33,18 +35,17 @@ def check(
         value_range: Stored values that become the darkest and the brightest the model knows.
         grid: Whose pixels the map gets; see `predict`.
         aoi: A vector file with polygons.
+        before_date: When the before image was taken, in ISO 8601; by default what the raster says.
+        after_date: When the after image was taken.
 
     Returns:
         Findings; where one fails, what cannot be found without it is left out.
 
     Raises:
         ModelError: If a model cannot be read.
+        ArgumentError: If a date is none.
     """
     date = DateOptions(value_range=value_range)
     options = PairOptions(bands=bands, grid=grid, aoi=aoi, before=date, after=date)
-    return examine_pair(before, after, options, describe_needs(load_cards(model)[0]))
-
-
-def describe_needs(card: ModelCard) -> ModelNeeds:
-    """Return what a model must be given."""
-    return ModelNeeds(card.bands, (0.0, card.scaling.divisor), card.resolution_m)
+    needs = describe_needs(load_cards(model))
+    return examine_pair(before, after, options, needs, (before_date, after_date))
