@@ -187,6 +187,7 @@ class Predictor:
         """
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
+        self._require_finite(votes)
         return Probabilities(*(part[..., :height, :width] for part in average(votes, size)))
 
     def classify(
@@ -208,6 +209,7 @@ class Predictor:
         """
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
+        self._require_finite(votes)
         kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
         return decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
 
@@ -238,6 +240,21 @@ class Predictor:
                 votes.append(Vote(view, _calibrate(backend(turned), model.card.temperatures)))
         height, width = seen.valid_BHW.shape[-2:]
         return votes, (height, width)
+
+    def _require_finite(self, votes: Sequence[Vote]):
+        """Raise where a model answers no numbers: compared with a threshold, NaN is no change."""
+        views = len(votes) // len(self._models)
+        for number, vote in enumerate(votes):
+            if vote.is_finite:
+                continue
+            model, precision = self._models[number // views], self.choice.precision
+            unusable = "do not use this model: its weights overflow; train it or fetch it again"
+            raise ModelError(
+                f"the model {model.name} answers with NaN or infinite scores at {precision}",
+                fix=unusable
+                if precision == "fp32"
+                else f"use --precision fp32; where that fails too, {unusable}",
+            )
 
     def _scale(self, model: Model, image_BCHW: Tensor) -> Tensor:
         """Return an image in the values that a model was trained on, uint8 or float32."""
@@ -301,6 +318,8 @@ class Predictor:
         votes: Sequence[Vote],
         size: tuple[int, int],
     ):
+        # Not earlier: it waits for a GPU, which is to have the next batch by then.
+        self._require_finite(votes)
         kept = [tile.kept for tile in batch]
         answers = decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
         for tile, answer in zip(batch, answers, strict=True):

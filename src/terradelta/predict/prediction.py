@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terradelta.cautions import Caution, read_cautions
 from terradelta.errors import OutputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ class Prediction:
     summary: dict[str, Any]
     """The content of summary.json: areas, shares and transitions. Of a shard: `blocks`, how many
     the map has, and `blocks_done`, how many are answered by now."""
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What makes the map doubtful: read it before the numbers."""
+        return read_cautions(self.summary.get("cautions", ()))
 
     # What shows things lies above predictions, and is slow to import.
 
