@@ -21,7 +21,7 @@ from terradelta.report.viewer import reduction
 from terradelta.report.viewer.result import Result
 from terradelta.report.viewer.tiles import MERCATOR_TILES, TILE_SIZE_PX, ChangeTiles, ImageTiles
 
-from .conftest import connect, edit_run
+from .conftest import add_cautions, connect, edit_run
 
 
 def find_tile(bounds, zoom):
@@ -316,3 +316,13 @@ def test_what_cannot_be_shown_says_what_to_do(folder, tmp_path):
     (folder / "change.tif").unlink()
     with pytest.raises(DataError, match="no map of changes"):
         Result.load(folder)
+
+
+def test_the_session_says_cautions_and_dates(folder):
+    add_cautions(folder, 1)
+    edit_run(folder, dates={"before": {"text": "2009-07", "origin": "tag"}, "after": None})
+    with connect(folder) as client:
+        session = client.get("/api/session").json()
+    assert [caution["name"] for caution in session["cautions"]] == ["scale0"]
+    names = [session["layers"][date]["name"] for date in ("before", "after")]
+    assert names == ["before.tif (2009-07)", "after.tif"]

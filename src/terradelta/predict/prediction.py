@@ -53,7 +53,8 @@ class Prediction:
     def changes(self) -> GeoDataFrame:
         """The changed patches, read anew from changes.gpkg or changes.parquet.
 
-        Columns `from`, `to`, `transition`, `pixels`, `area_m2`, `confidence`, `geometry`.
+        Columns `from`, `to`, `transition`, `pixels`, `area_m2`, `confidence`, `before_date`,
+        `after_date`, `geometry`.
 
         Raises:
             OutputError: If there are none: of a folder of images, or of a shard.
