@@ -245,7 +245,7 @@ def _check_pixels(pair: RasterPair, options: PairOptions, needs: ModelNeeds) -> 
     """Look at samples of the pixels and at the shift."""
     try:
         samples = PixelSamples.read(pair)
-        yield samples.check_nodata()
+        yield samples.check_nodata(options.aoi)
         if samples.is_empty:
             return
         yield from samples.check_values(options.before.value_range or needs.value_range)

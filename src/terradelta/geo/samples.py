@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from rasterio.windows import Window
@@ -68,8 +69,8 @@ class PixelSamples:
         """Whether no sampled pixel is valid on both dates."""
         return self.before_CN.shape[1] == 0
 
-    def check_nodata(self) -> Finding:
-        """Say how much of the common ground holds no data."""
+    def check_nodata(self, aoi: str | Path | None = None) -> Finding:
+        """Say how much of the common ground, or of an area of interest, holds no data."""
         share = 1 - self.valid_share
         message = f"{share:.1%} of the common ground lacks data on one of the dates"
         values = {"nodata_share": share}
@@ -77,7 +78,9 @@ class PixelSamples:
             fix = "give images that hold data of the same ground; see the nodata values above"
             # Data may lie between the windows of a large pair.
             level, extent = ("FAIL", "") if self.is_whole else ("WARN", "of the pixels looked at, ")
-            return Finding("nodata", level, f"{extent}no pixel is valid on both dates", fix, values)
+            inside = "" if aoi is None else f" and has its centre inside of {aoi}"
+            message = f"{extent}no pixel is valid on both dates{inside}"
+            return Finding("nodata", level, message, fix, values)
         if share <= WARN_NODATA_SHARE:
             return Finding("nodata", "OK", message, values=values)
         fix = "nothing, if that is so on the ground; those pixels are nodata in the map"
