@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from terradelta.errors import CautionError
+
 
 @dataclass(frozen=True)
 class Caution:
@@ -30,3 +32,22 @@ class Caution:
 def read_cautions(rows: Iterable[dict[str, Any]]) -> tuple[Caution, ...]:
     """Return the cautions of a run.json or summary.json; those of earlier versions have none."""
     return tuple(Caution(row["name"], row["message"], row["fix"]) for row in rows)
+
+
+def refuse_cautions(cautions: Iterable[Caution], fix: str):
+    """Raise if there is a caution: what `strict` does.
+
+    Args:
+        cautions: Of a map.
+        fix: What helps against all of them; the fixes of each stand before it.
+
+    Raises:
+        CautionError: If there is one.
+    """
+    cautions = list(cautions)
+    if cautions:
+        raise CautionError(
+            "the map would carry a caution, and --strict was given: "
+            + "; ".join(f"{caution.name}: {caution.message}" for caution in cautions),
+            fix="; ".join([*(caution.fix for caution in cautions), fix]),
+        )

@@ -52,3 +52,7 @@ class OutputError(TerradeltaError):
 
 class ClusterError(TerradeltaError):
     """Machines of a cluster that are not there or cannot do what they are asked to."""
+
+
+class CautionError(TerradeltaError):
+    """A map that would carry a caution, and `strict` was asked for."""

@@ -39,11 +39,15 @@ def test_the_advised_grid_has_pixels_in_the_middle_of_what_the_model_knows(crs, 
     assert measure_pixel_size(place(crs, side, origin)) == pytest.approx(0.6, rel=0.05)
 
 
-def test_what_fits_or_is_not_known_needs_no_advice():
+def test_what_fits_needs_no_advice_and_an_unknown_size_does():
     fitting = place("EPSG:32632", 0.5, (500_000, 5_400_000))
     assert advise_scale(fitting, KNOWN_M) is None
     assert advise_scale(fitting, None) is None
-    assert advise_scale(place(None, 0.5, (0, 0)), KNOWN_M) is None
+    unknown = place(None, 0.5, (0, 0))
+    assert advise_scale(unknown, None) is None
+    advice = advise_scale(unknown, KNOWN_M)
+    assert advice is not None
+    assert "unknown, and the model learned from 0.3 to 1.2 m" in advice[0]
 
 
 def test_coarse_pixels_are_told_and_no_grid_is_advised_for_them():

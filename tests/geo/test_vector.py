@@ -37,6 +37,8 @@ def make_patches(count, crs=UTM, has_area=True):
         "pixels": random.integers(1, 100, count),
         "area_m2": random.random(count) * 100 if has_area else np.full(count, np.nan),
         "confidence": random.random(count),
+        "before_date": np.full(count, "2019-06-01", object),
+        "after_date": np.full(count, "2024", object),
     }
     geometry = np.array(outlines, dtype=object)
     return geopandas.GeoDataFrame(table, geometry=geometry, crs=crs)

@@ -8,6 +8,7 @@ from terradelta.data.synthetic import draw_pair
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import PairWindow
+from terradelta.models.bundle import load_model, save_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.tiling import Tiling
 
@@ -170,3 +171,29 @@ def test_what_does_not_fit_is_refused(model):
     binary = Model(network, ModelCard(architecture=network.config, classes=BINARY))
     with pytest.raises(ModelError, match="differ in their classes"):
         Predictor([model, binary])
+
+
+@pytest.mark.parametrize("head", ["change_head", "semantic_head"])
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_weights_that_overflow_stop_the_run_instead_of_finding_no_change(
+    model, model_folder, tmp_path, head, backend
+):
+    hot = load_model(model_folder)
+    with torch.no_grad():
+        # Of one sign, so that large sums are not taken from each other before they overflow.
+        getattr(hot.network, head).classifier.weight.fill_(3e38)
+    assert all(weight.isfinite().all() for weight in hot.network.parameters())
+    save_model(hot, tmp_path / "hot")
+    hot = load_model(tmp_path / "hot")
+    images = [torch.from_numpy(image)[None] for image in draw_pair(0, 64)[:2]]
+    for answer in (
+        lambda predictor: predictor(*images),
+        lambda predictor: predictor.classify(*images),
+        lambda predictor: map_with(predictor, Tiling(64, 0, 8), draw_pair(0, 64)),
+    ):
+        for models in ([hot], [model, hot]):
+            predictor = Predictor(models, backend=backend, precision="fp32")
+            with pytest.raises(ModelError, match=r"model .*/hot answers with NaN or infinite") as e:
+                answer(predictor)
+            # The good one of two is not blamed.
+            assert "do not use this model" in e.value.fix

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -38,6 +39,22 @@ def prediction(scene, tmp_path_factory):
     """What the embedded model finds in a small drawn pair."""
     out = tmp_path_factory.mktemp("predicted") / "out"
     return td.predict(scene / "before.tif", scene / "after.tif", out)
+
+
+@pytest.fixture(scope="session")
+def doubtful(prediction, tmp_path_factory) -> Path:
+    """A copy of the prediction that carries cautions, and a report of it."""
+    folder = tmp_path_factory.mktemp("doubtful") / "out"
+    shutil.copytree(prediction.folder, folder)
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["cautions"] = [
+        {"name": "scale", "message": "pixels of <b>5</b> m", "fix": "--grid 0.5"},
+        {"name": "dates", "message": "a_very_long_name" * 12, "fix": "give the earlier first"},
+    ]
+    path.write_text(json.dumps(summary))
+    td.report(folder, overwrite=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

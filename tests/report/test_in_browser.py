@@ -122,11 +122,23 @@ def test_an_overlay_marks_the_pixels_of_its_class(visit, report, prediction):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("kind", ["mapped", "surveyed"])
+@pytest.mark.parametrize("kind", ["mapped", "surveyed", "doubtful"])
 def test_axe_finds_nothing_serious_and_nothing_sticks_out(
-    examine, report, surveyed, screen, scheme, kind
+    examine, report, surveyed, doubtful, screen, scheme, kind
 ):
-    examine(report if kind == "mapped" else surveyed / "report.html", screen, scheme)
+    folders = {"mapped": report.parent, "surveyed": surveyed, "doubtful": doubtful}
+    examine(folders[kind] / "report.html", screen, scheme)
+
+
+@pytest.mark.parametrize("medium", ["screen", "print"])
+def test_cautions_stand_above_the_headline(visit, doubtful, medium):
+    page = visit(doubtful / "report.html")
+    page.emulate_media(media=medium)
+    note = page.get_by_role("note", name="2 reasons to doubt this map")
+    assert "Scale: pixels of <b>5</b> m. What helps: --grid 0.5." in note.inner_text()
+    frame = note.bounding_box()
+    assert frame["y"] + frame["height"] <= page.locator("h1").bounding_box()["y"]
+    assert page.locator("[role=note] ~ .overline ~ h1").count() == 1
 
 
 def test_in_print_before_and_after_lie_side_by_side(visit, report):

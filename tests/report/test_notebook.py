@@ -67,6 +67,14 @@ def test_it_shows_itself_with_escaped_names(opened):
     assert "&lt;script&gt;" in hostile
 
 
+def test_it_shows_its_cautions_above_the_headline(doubtful):
+    prediction = td.open_prediction(doubtful)
+    assert [caution.name for caution in prediction.cautions] == ["scale", "dates"]
+    html = prediction._repr_html_()
+    assert "pixels of &lt;b&gt;5&lt;/b&gt; m" in html
+    assert html.index("2\u00a0reasons to doubt this map") < html.index("hectares changed")
+
+
 def test_explore_colours_patches_by_what_they_became(opened):
     pytest.importorskip("folium", reason="folium is not installed")
     page = opened.explore(tiles=None).get_root().render()

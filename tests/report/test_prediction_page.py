@@ -132,6 +132,40 @@ def test_the_check_and_the_provenance_are_there(prediction, read_page):
     assert all(limit in text for limit in limits)
 
 
+def test_the_check_is_that_of_the_run_also_where_the_images_are_gone(mapper, read_page):
+    result = mapper.predict(before_date="2009", after_date="2019-06")
+    run = json.loads((result.folder / "run.json").read_text())
+    messages = [finding["message"] for finding in run["findings"]]
+    assert any("before is of 2009 (flag), after of 2019-06 (flag)" in text for text in messages)
+    for name in ("before.tif", "after.tif"):
+        (mapper.folder / name).unlink()
+    td.report(result.folder, overwrite=True)
+    text = read_page(result.folder / "report.html").text
+    assert all(" ".join(message.split()) in text for message in messages)
+    assert "before.tif (2009)" in text
+    assert "taken 2019-06 (as was said)" in text
+    assert "There are no pictures here, because" in text
+
+
+def test_a_prediction_of_an_earlier_version_has_no_findings_and_is_looked_over_again(
+    mapper, read_page
+):
+    result = mapper.predict()
+    path = result.folder / "run.json"
+    run = json.loads(path.read_text())
+    for key in ("findings", "cautions", "dates"):
+        del run[key]
+    path.write_text(json.dumps(run))
+    summary = json.loads((result.folder / "summary.json").read_text())
+    (result.folder / "summary.json").write_text(
+        json.dumps({key: summary[key] for key in summary if key not in ("cautions", "dates")})
+    )
+    td.report(result.folder, overwrite=True)
+    text = read_page(result.folder / "report.html").text
+    assert "both EPSG:32632" in text
+    assert "to doubt this map" not in text
+
+
 def test_without_a_crs_it_tells_pixels(mapper, read_page):
     for name in ("before.tif", "after.tif"):
         mapper.copy(mapper.scene / name, mapper.folder / name, crs=None, transform=None)
@@ -153,7 +187,7 @@ def test_where_nothing_changed_it_says_so(mapper, read_page):
     result = mapper.predict(model=mapper.folder / "model")
     assert result.summary["changed_pixels"] == 0
     page = read_page(result.folder / "report.html")
-    assert "Nothing changed in the" in page.text
+    assert "No change found in the" in page.text
     assert page.tables == []
     assert len(page.pictures) == 2
 

@@ -65,6 +65,15 @@ def review(client: TestClient, fid: int, headers: dict | None = None, **fields):
     )
 
 
+def add_cautions(folder: Path, number: int):
+    path = folder / "summary.json"
+    cautions = [
+        {"name": f"scale{index}", "message": f"pixels of {index} m", "fix": "--grid <0.5>"}
+        for index in range(number)
+    ]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cautions": cautions}))
+
+
 def edit_run(folder: Path, **changes):
     path = folder / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

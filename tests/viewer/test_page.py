@@ -1,5 +1,6 @@
 """The page itself in Debian's Chromium: swipe, toggle, filter, review, reload."""
 
+import json
 import re
 import socket
 import sqlite3
@@ -16,6 +17,8 @@ from terradelta.geo.vector import LAYER
 from terradelta.report.viewer.application import create_application
 from terradelta.report.viewer.result import Result
 from tests.chromium import WEBGL_IN_SOFTWARE, launch, require_browser
+
+from .conftest import add_cautions, edit_run
 
 playwright = require_browser()
 expect = playwright.expect
@@ -335,14 +338,44 @@ def test_a_phone_shows_map_and_one_panel_without_sideways_scrolling(browser, por
         assert box["height"] > 300
 
 
+def test_cautions_stand_above_the_map_and_can_be_folded(browser, folder):
+    edit_run(folder, dates={"before": {"text": "2009", "origin": "flag"}, "after": None})
+    add_cautions(folder, 0)
+    with serve(folder) as port, open_page(browser, port) as page:
+        expect(page.get_by_role("note")).to_have_count(0)
+        expect(page.locator("#name-before")).to_have_text("before · before.tif (2009)")
+        expect(page.locator("#name-after")).to_have_text("after · after.tif")
+    add_cautions(folder, 2)
+    with serve(folder) as port, open_page(browser, port) as page:
+        note = page.get_by_role("region", name="Reasons to doubt this map").get_by_role("note")
+        expect(note).to_contain_text("2 reasons to doubt this map: scale0, scale1")
+        expect(note).to_contain_text("pixels of 1 m. What helps: --grid <0.5>.")
+        open_px, map_box = note.bounding_box(), page.locator("#map").bounding_box()
+        assert open_px is not None
+        assert map_box is not None
+        # A border between them.
+        assert open_px["y"] + open_px["height"] <= map_box["y"]
+        page.locator("#cautions-summary").click()
+        expect(page.locator("#cautions-list")).to_be_hidden()
+
+
+def test_where_nothing_was_found_the_headline_says_so(browser, folder):
+    path = folder / "summary.json"
+    none = {"changed_ha": 0.0, "changed_percent": 0.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **none}))
+    with serve(folder) as port, open_page(browser, port) as page:
+        expect(page.locator("#headline")).to_contain_text("predicted: no change found in")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1080])
-def test_axe_finds_nothing_serious(browser, port, scheme, width):
+def test_axe_finds_nothing_serious(browser, folder, scheme, width):
+    add_cautions(folder, 9)
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe is not installed"
     )
-    with open_page(browser, port, color_scheme=scheme) as page:
+    with serve(folder) as port, open_page(browser, port, color_scheme=scheme) as page:
         page.set_viewport_size({"width": width, "height": 844})
         page.keyboard.press("n")
         expect(page.locator("#patch-rank")).to_have_text(re.compile("^1 of"))

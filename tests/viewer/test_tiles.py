@@ -21,7 +21,7 @@ from terradelta.report.viewer import reduction
 from terradelta.report.viewer.result import Result
 from terradelta.report.viewer.tiles import MERCATOR_TILES, TILE_SIZE_PX, ChangeTiles, ImageTiles
 
-from .conftest import connect, edit_run
+from .conftest import add_cautions, connect, edit_run
 
 
 def find_tile(bounds, zoom):
@@ -342,3 +342,13 @@ def test_scaled_rasters_look_like_the_plain_ones(scene, folder, tmp_path):
     ]
     for image in images[1:]:
         assert np.abs(images[0].astype(int) - image).mean() < 1.5
+
+
+def test_the_session_says_cautions_and_dates(folder):
+    add_cautions(folder, 1)
+    edit_run(folder, dates={"before": {"text": "2009-07", "origin": "tag"}, "after": None})
+    with connect(folder) as client:
+        session = client.get("/api/session").json()
+    assert [caution["name"] for caution in session["cautions"]] == ["scale0"]
+    names = [session["layers"][date]["name"] for date in ("before", "after")]
+    assert names == ["before.tif (2009-07)", "after.tif"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from cyclopts import CycloptsError
 
@@ -12,6 +13,7 @@ from terradelta.cli import areas, datasets, learning, mapping, models, viewing
 from terradelta.cli.application import app
 from terradelta.errors import TerradeltaError
 from terradelta.redaction import redact
+from terradelta.stopwatch import count_process
 from terradelta.train.config import TrainConfig
 
 __all__ = ["app", "areas", "datasets", "learning", "main", "mapping", "models", "viewing"]
@@ -39,6 +41,8 @@ def _load_recipe(arguments: Sequence[str]):
 
 def main(arguments: Sequence[str] | None = None):
     """Run the command line; the exit code is 2 for what the user can mend."""
+    # Called by a program, its line is one of many things that the process does.
+    clock = count_process() if arguments is None else nullcontext()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     log = logging.StreamHandler()
     log.setFormatter(_Redacted("%(message)s"))
@@ -47,7 +51,8 @@ def main(arguments: Sequence[str] | None = None):
     try:
         if arguments[:1] == ["train"]:
             _load_recipe(arguments)
-        app(arguments, exit_on_error=False)
+        with clock:
+            app(arguments, exit_on_error=False)
     except TerradeltaError as error:
         print(f"terradelta: {error}", file=sys.stderr)
         sys.exit(2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from terradelta.cautions import refuse_cautions
 from terradelta.cli.application import (
     Json,
     Models,
@@ -67,6 +68,8 @@ def check(
     after_value_range: AfterValueRange = None,
     grid: str = "before",
     aoi: Path | None = None,
+    before_date: str | None = None,
+    after_date: str | None = None,
     as_json: Json = False,
 ):
     """Say what is wrong with a pair of rasters, and which flag of `predict` mends it.
@@ -86,6 +89,8 @@ def check(
         grid: Whose pixels the map gets: before, after, the side of a pixel in CRS units, or
             CRS@SIDE: EPSG:3035@10.
         aoi: Vector file with polygons, or FILE#LAYER; the rest is not looked at.
+        before_date: When the before image was taken, 2019-06-01; by default what the raster says.
+        after_date: When the after image was taken.
         as_json: Print one JSON object.
     """
     from terradelta.predict.preflight import check as run_check
@@ -99,6 +104,8 @@ def check(
         after_value_range=_parse_range(after_value_range, "--after-value-range"),
         grid=grid,
         aoi=aoi,
+        before_date=before_date,
+        after_date=after_date,
     )
     print(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_text())
     if report.level == "FAIL":
@@ -201,7 +208,8 @@ def predict(
         workers: How many; by default as many as the cluster has room for. Each may take --memory.
         worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into OUTPUT/picture.png.
-        strict: Fail with exit code 2 where the map would carry a caution.
+        strict: Fail with exit code 2 where the map would carry a caution; what is known before the
+            work is refused before it.
         plan: Make no map, but say what it will take: blocks, tiles, bytes, hours and cost, its pace
             measured on a few tiles.
         price_per_hour: With --plan, the price of an hour of this machine, 0.40, or of several kinds
@@ -225,12 +233,16 @@ def predict(
             mask_values=mask_values,
             grid=grid,
             aoi=aoi,
+            before_date=before_date,
+            after_date=after_date,
             tile_size=tile_size,
             device=device,
             backend=backend,
             precision=precision,
             prices=price_per_hour,
         )
+        if strict:
+            refuse_cautions(made.cautions, "or leave --strict out")
         _print_plan(made, as_json)
         return
     if output is None:
@@ -337,16 +349,23 @@ def plan_area(
 
 
 @app.command
-def merge(output: Path, /, *, overwrite: Overwrite = False):
+def merge(
+    output: Path,
+    /,
+    *,
+    strict: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
+):
     """Join the shards of a map into one prediction.
 
     Args:
         output: The output that the shards were given; their blocks lie in OUTPUT.partial.
+        strict: Fail with exit code 2 where the map would carry a caution.
         overwrite: Replace an existing output.
     """
     from terradelta.predict.run import merge as run_merge
 
-    print_prediction(run_merge(output, overwrite=overwrite))
+    print_prediction(run_merge(output, strict=strict, overwrite=overwrite))
 
 
 @app.command

@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp
 from terradelta.errors import TerradeltaError
 from terradelta.geo.bands import describe_bands, is_guess, name_joined_files, select_bands
 from terradelta.geo.collars import find_collars
+from terradelta.geo.dates import check_dates, find_dates
 from terradelta.geo.finding import Finding, Report
 from terradelta.geo.listing import RasterPaths, list_rasters
 from terradelta.geo.mosaic import Mosaic, open_images
@@ -31,13 +32,18 @@ from terradelta.redaction import redact
 WARN_RESOLUTION_RATIO = 2.0
 WARN_OVERLAP_SHARE = 0.5
 WARN_SHIFT_PX = 0.5
-FAIL_SHIFT_PX = 3.0
+MIN_PATCHES = 3
+"""With detail on both dates, from which on it means something that their shifts do not agree."""
 LARGE_PIXELS = 10_000**2
 """From here on it matters how a file is laid out."""
 
 
 def examine_pair(
-    before: RasterPaths, after: RasterPaths, options: PairOptions, needs: ModelNeeds
+    before: RasterPaths,
+    after: RasterPaths,
+    options: PairOptions,
+    needs: ModelNeeds,
+    dates: tuple[str | None, str | None] = (None, None),
 ) -> Report:
     """Look a pair over before it is predicted.
 
@@ -46,9 +52,13 @@ def examine_pair(
         after: The later one.
         options: How the pair is to be read.
         needs: What the model must be given.
+        dates: When the images were taken, as the user says.
 
     Returns:
         Findings of all that can be looked at, whatever fails.
+
+    Raises:
+        ArgumentError: If a date is none.
     """
     findings: list[Finding] = []
     with ExitStack() as files:
@@ -64,7 +74,8 @@ def examine_pair(
             return Report(tuple(findings))
         first, second = datasets
         findings += [_check_crs(first, second), *_check_layout(first, second)]
-        findings += [*_check_alpha(before, after), *_check_dates(first, second)]
+        findings += _check_alpha(before, after)
+        findings += check_dates(*find_dates(before, after, dates))
         faults = list(_check_selection(datasets, options, needs))
         if faults:
             options = replace(options, bands=_take_first_bands(datasets, needs))
@@ -165,6 +176,7 @@ def _check_crs(before: Images, after: Images) -> Finding:
             "neither raster has one: the map will have pixels but no hectares",
             "assign one, for example: gdal_edit.py -a_srs EPSG:CODE FILE",
             values,
+            is_doubt=False,
         )
     if None in names:
         without = redact(name_raster((before, after)[names.index(None)]))
@@ -198,6 +210,7 @@ def _check_layout(*datasets: Images) -> Iterator[Finding]:
                 "WARN",
                 f"{date} is a large file in strips of {columns} x {rows} px, slow to read in parts",
                 f"gdal_translate -of COG {redact(name_raster(dataset))} tiled.tif",
+                is_doubt=False,
             )
 
 
@@ -218,21 +231,6 @@ def _check_alpha(*sources: RasterPaths) -> Iterator[Finding]:
                 )
 
 
-def _check_dates(*datasets: Images) -> Iterator[Finding]:
-    stamps = [
-        None if isinstance(dataset, Mosaic) else dataset.tags().get("TIFFTAG_DATETIME")
-        for dataset in datasets
-    ]
-    if stamps[0] and stamps[1] and stamps[0] > stamps[1]:
-        yield Finding(
-            "dates",
-            "WARN",
-            f"before was written at {stamps[0]}, after at {stamps[1]}",
-            "give the earlier raster first",
-            {"before": stamps[0], "after": stamps[1]},
-        )
-
-
 def _check_overlap(pair: RasterPair) -> Finding:
     """Compare the pair's ground with each raster's, by their bounds on the pair's grid."""
     left, bottom, right, top = pair.grid.bounds
@@ -246,7 +244,7 @@ def _check_overlap(pair: RasterPair) -> Finding:
     if min(shares) >= WARN_OVERLAP_SHARE:
         return Finding("overlap", "OK", message, values=values)
     fix = "nothing, if only the common ground is wanted: the map covers that"
-    return Finding("overlap", "WARN", message, fix, values)
+    return Finding("overlap", "WARN", message, fix, values, is_doubt=False)
 
 
 def _check_resolution(pair: RasterPair) -> Finding:
@@ -309,10 +307,13 @@ def _check_pixels(pair: RasterPair, options: PairOptions, needs: ModelNeeds) -> 
     """Look at samples of the pixels and at the shift."""
     try:
         samples = PixelSamples.read(pair)
-        yield samples.check_nodata()
+        yield samples.check_nodata(options.aoi)
         if samples.is_empty:
             return
         ranges = options.before.value_range, options.after.value_range
+        if options.match_light != "none":
+            # Matched, the after image has the values of the before image.
+            samples, ranges = samples.match_light(options.match_light), (ranges[0], ranges[0])
         yield from samples.check_values(ranges, needs.value_range)
         yield _check_shift(pair)
         yield samples.check_drift(ranges, needs.value_range)
@@ -329,6 +330,7 @@ def _check_shift(pair: RasterPair) -> Finding:
             f"cannot be measured: {shift.patches} of {shift.of_patches} patches with detail agree",
             "look at both images in a GIS; too much may have changed, or too little be there",
             {"patches": shift.patches, "of_patches": shift.of_patches},
+            is_doubt=shift.of_patches >= MIN_PATCHES,
         )
     metres = ""
     values = {
@@ -347,5 +349,5 @@ def _check_shift(pair: RasterPair) -> Finding:
     )
     if shift.length_px < WARN_SHIFT_PX:
         return Finding("shift", "OK", message, values=values)
-    level = "FAIL" if shift.length_px > FAIL_SHIFT_PX else "WARN"
-    return Finding("shift", level, message, "--register", values)
+    # However large it is: the estimate may be wrong.
+    return Finding("shift", "WARN", message, "--register", values)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from terradelta.cautions import Caution
 
 LEVELS = ("OK", "WARN", "FAIL")
 
@@ -22,6 +25,21 @@ class Finding:
     """What mends it."""
     values: dict[str, Any] = field(default_factory=dict)
     """The numbers, JSON-ready."""
+    is_doubt: bool = True
+    """Whether a WARN makes a map of the pair doubtful; False where it is advice and no more."""
+
+    @property
+    def caution(self) -> Caution | None:
+        """What a map of the pair carries above its numbers, None where nothing is doubtful."""
+        if self.level != "WARN" or not self.is_doubt:
+            return None
+        return Caution(self.name, self.message, self.fix or "look at both images")
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Read a line of a run.json."""
+        names = ("name", "level", "message", "fix", "values", "is_doubt")
+        return cls(**{name: row[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,11 @@ class Report:
         """The worst level of all."""
         return max((finding.level for finding in self.findings), key=LEVELS.index)
 
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What a map of the pair carries above its numbers."""
+        return list_cautions(self.findings)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
         return {"level": self.level, "findings": [vars(finding) for finding in self.findings]}
@@ -49,3 +72,9 @@ class Report:
             if finding.fix:
                 lines.append(f"{'':<5} {'':<{width}}  fix: {finding.fix}")
         return "\n".join(lines)
+
+
+def list_cautions(findings: Iterable[Finding]) -> tuple[Caution, ...]:
+    """Return what findings make a map doubtful, in their order."""
+    cautions = (finding.caution for finding in findings)
+    return tuple(caution for caution in cautions if caution is not None)

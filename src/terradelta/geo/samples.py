@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from rasterio.windows import Window
@@ -17,6 +18,7 @@ from rasterio.windows import Window
 from terradelta.errors import RasterError
 from terradelta.geo.finding import LEVELS, Finding
 from terradelta.geo.grid import cut_window
+from terradelta.geo.normalization import fit_light
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.ranges import (
     PERCENT,
@@ -54,11 +56,14 @@ class PixelSamples:
     """Values, scale and offset applied."""
     after_CN: np.ndarray
     valid_share: float
+    """Of the pixels that are wanted."""
     names: tuple[str, str]
     """What the rasters are called."""
     band_names: tuple[str, ...]
     scalings: tuple[str, str] = ("", "")
     """What the stored numbers of each date mean, where they are not the values."""
+    is_whole: bool = True
+    """Whether the windows cover all of the pair."""
 
     @classmethod
     def read(cls, pair: RasterPair) -> PixelSamples:
@@ -67,34 +72,51 @@ class PixelSamples:
         Raises:
             RasterError: If pixels cannot be read.
         """
-        parts = [pair.read(window) for window in _spread_windows(pair)]
+        windows = list(_spread_windows(pair))
+        parts = [pair.read(window) for window in windows]
         before_CN, after_CN = (
             np.concatenate([part[date][:, part.valid_HW] for part in parts], axis=1)
             for date in (0, 1)
         )
-        valid_share = float(np.mean([part.valid_HW.mean() for part in parts]))
+        # What lies outside of an area of interest lacks nothing.
+        wanted = sum(
+            part.valid_HW.size if pair.aoi is None else int(pair.aoi.mask(window).sum())
+            for part, window in zip(parts, windows, strict=True)
+        )
+        valid_share = before_CN.shape[1] / max(1, wanted)
+        is_whole = sum(part.valid_HW.size for part in parts) == pair.area.width * pair.area.height
         names = name_raster(pair.datasets[0]), name_raster(pair.datasets[1])
         scalings = _describe_scalings(pair.scalings[0]), _describe_scalings(pair.scalings[1])
-        return cls(before_CN, after_CN, valid_share, names, tuple(pair.band_names), scalings)
+        bands = tuple(pair.band_names)
+        return cls(before_CN, after_CN, valid_share, names, bands, scalings, is_whole)
 
     @property
     def dates(self) -> tuple[np.ndarray, np.ndarray]:
         """The values of both dates."""
         return self.before_CN, self.after_CN
 
+    def match_light(self, kind: str) -> PixelSamples:
+        """Return them with the light of the before image at both dates; see `fit_light`."""
+        light = fit_light(*self.dates, kind)
+        return replace(self, after_CN=light.apply(self.after_CN, self.before_CN.dtype))
+
     @property
     def is_empty(self) -> bool:
         """Whether no sampled pixel is valid on both dates."""
         return self.before_CN.shape[1] == 0
 
-    def check_nodata(self) -> Finding:
-        """Say how much of the common ground holds no data."""
+    def check_nodata(self, aoi: str | Path | None = None) -> Finding:
+        """Say how much of the common ground, or of an area of interest, holds no data."""
         share = 1 - self.valid_share
         message = f"{share:.1%} of the common ground lacks data on one of the dates"
         values = {"nodata_share": share}
         if self.is_empty:
             fix = "give images that hold data of the same ground; see the nodata values above"
-            return Finding("nodata", "FAIL", message, fix, values)
+            # Data may lie between the windows of a large pair.
+            level, extent = ("FAIL", "") if self.is_whole else ("WARN", "of the pixels looked at, ")
+            inside = "" if aoi is None else f" and has its centre inside of {aoi}"
+            message = f"{extent}no pixel is valid on both dates{inside}"
+            return Finding("nodata", level, message, fix, values)
         if share <= WARN_NODATA_SHARE:
             return Finding("nodata", "OK", message, values=values)
         fix = "nothing, if that is so on the ground; those pixels are nodata in the map"

@@ -58,9 +58,11 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
         resolution_m: Least and largest pixel that the model learned from, in metres; None if it
             does not say.
     """
-    size_m = measure_pixel_size(grid)
-    if resolution_m is None or size_m is None:
+    if resolution_m is None:
         return None
+    size_m = measure_pixel_size(grid)
+    if size_m is None:
+        return advise_unknown_scale(resolution_m)
     least_m, most_m = resolution_m
     if least_m <= size_m <= most_m:
         return None
@@ -74,3 +76,13 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
     side = math.sqrt(abs(grid.transform.determinant))
     wanted = side * math.sqrt(least_m * most_m) / size_m
     return problem, f"--grid {wanted:.2g}, which maps coarser pixels"
+
+
+def advise_unknown_scale(resolution_m: tuple[float, float]) -> tuple[str, str]:
+    """Return what is doubtful where nothing says how large pixels are, and what helps."""
+    least_m, most_m = resolution_m
+    return (
+        "the size of the pixels on the ground is unknown, and the model learned from "
+        f"{least_m:g} to {most_m:g} m",
+        "georeference both images, or make sure that their pixels are of that size",
+    )

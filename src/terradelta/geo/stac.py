@@ -23,25 +23,35 @@ EXTENSIONS = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 )
+UNKNOWN_PERIOD = "When the images were taken is not known; the date is that of the making."
 POINTS_PER_SIDE = 16
 DEGREE_DIGITS = 9
 
 
 def describe_item(
-    name: str, grid: Grid, period: Sequence[datetime], assets: Mapping[str, Mapping[str, Any]]
+    name: str,
+    grid: Grid,
+    period: Sequence[datetime],
+    assets: Mapping[str, Mapping[str, Any]],
+    created: datetime | None = None,
 ) -> dict[str, Any]:
     """Return the item of maps that share their pixels.
 
     Args:
         name: Identifies it.
         grid: The pixels; they need a CRS.
-        period: Begin and end of what the maps show, or one instant.
+        period: Begin and end of what the maps show, or one instant; where it is empty nobody knows,
+            and as an item must have a date it gets the moment of its making.
         assets: See `describe_asset`.
+        created: When the item was made; now by default.
     """
+    created = created or datetime.now(UTC)
+    unknown = {} if period else {"description": UNKNOWN_PERIOD}
+    period = period or [created]
     assert grid.crs is not None
     geometry = _draw_outline(grid)
     authority = grid.crs.to_authority()
-    dates = [date.astimezone(UTC).isoformat().replace("+00:00", "Z") for date in period]
+    dates = [_write_moment(date) for date in period]
     is_instant = dates[0] == dates[-1]
     return {
         "type": "Feature",
@@ -53,6 +63,8 @@ def describe_item(
         "properties": {
             "datetime": dates[0] if is_instant else None,
             **({} if is_instant else {"start_datetime": dates[0], "end_datetime": dates[-1]}),
+            "created": _write_moment(created),
+            **unknown,
             "proj:code": ":".join(authority) if authority else None,
             **({} if authority else {"proj:wkt2": grid.crs.to_wkt(version="WKT2_2019")}),
             "proj:transform": list(grid.transform)[:6],
@@ -61,6 +73,10 @@ def describe_item(
         "links": [],
         "assets": {key: dict(asset) for key, asset in assets.items()},
     }
+
+
+def _write_moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def describe_asset(

@@ -170,6 +170,8 @@ class _Parquet:
             "pixels": pyarrow.int64(),
             "area_m2": pyarrow.float64(),
             "confidence": pyarrow.float64(),
+            "before_date": pyarrow.string(),
+            "after_date": pyarrow.string(),
             "geometry": pyarrow.binary(),
         }
         self._schema = pyarrow.schema(list(fields.items()), metadata={"geo": _describe(crs)})

@@ -35,6 +35,15 @@ class Model:
     """All the rest."""
     int8_graph: Path | None = None
     """The quantized network, an OpenVINO file of the folder, where there is one."""
+    folder: Path | None = None
+    """Where it was read from; None of one that is in memory only."""
+
+    @property
+    def name(self) -> str:
+        """What to call it: its folder, or what it is built of."""
+        if self.folder is not None:
+            return str(self.folder)
+        return f"{self.card.architecture.get('name')} on {self.card.architecture.get('encoder')}"
 
 
 def save_model(
@@ -146,7 +155,8 @@ def load_model(folder: str | Path) -> Model:
         ) from error
     load_strictly(network, read_checkpoint(weights_path), str(weights_path))
     int8_graph = Path(folder) / INT8_FILE
-    return Model(network.eval(), card, int8_graph if int8_graph.is_file() else None)
+    graph = int8_graph if int8_graph.is_file() else None
+    return Model(network.eval(), card, graph, Path(folder))
 
 
 def convert(

@@ -12,15 +12,16 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
+import pandas
 from affine import Affine
 from rasterio.features import geometry_mask
 from rasterio.windows import Window
@@ -31,6 +32,7 @@ from terradelta.classes import Colour
 from terradelta.errors import OutputError, RasterError
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.cog import MapFormat, find_map, write_cog
+from terradelta.geo.finding import list_cautions
 from terradelta.geo.grid import shift_window
 from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
@@ -38,6 +40,7 @@ from terradelta.geo.patches import Patch, PatchTracer
 from terradelta.geo.style import write_layer_style, write_quantity_style, write_raster_style
 from terradelta.geo.vector import PolygonWriter
 from terradelta.outputs import replace_folder, write_json
+from terradelta.predict.confidence import UnsureChange, doubt_confidence
 from terradelta.predict.job import Job
 from terradelta.predict.maps import MAP_LAYERS, describe_maps, find_band
 from terradelta.predict.pace import describe_runs
@@ -45,15 +48,30 @@ from terradelta.predict.pieces import Pieces, discard_unfinished
 from terradelta.predict.store import BlockLayers, BlockStore
 from terradelta.predict.transitions import TransitionSums
 from terradelta.redaction import redact_json
+from terradelta.stopwatch import Stopwatch
 
+PARTS = {
+    "start_up": "to start",
+    "planning": "to look the pair over",
+    "compiling": "to get the network ready",
+    "reading": "waiting for pixels",
+    "network": "in the network",
+    "assembly": "for maps and polygons",
+    "report": "for the report",
+}
+"""What the seconds of a run.json are for."""
 MAX_PIECES_AT_ONCE = 8
 """Each takes some 25 MB beside GDAL's cache."""
 
 logger = logging.getLogger(__name__)
 
 
-def assemble(job: Job) -> dict[str, Any]:
-    """Make the prediction folder of a job whose blocks are all answered, and put it in its place.
+def assemble(job: Job, watch: Stopwatch) -> dict[str, Any]:
+    """Make the prediction folder of a job whose blocks are all answered.
+
+    Args:
+        job: The job; the folder lies in its own, until `finish` puts it in its place.
+        watch: Of the run.
 
     Returns:
         The content of summary.json.
@@ -62,23 +80,25 @@ def assemble(job: Job) -> dict[str, Any]:
         OutputError: If blocks are missing or an output cannot be written.
         RasterError: If a block is damaged, or no pixel is valid on both dates.
     """
-    started = time.monotonic()
+    watch.begin("assembly")
     _require_complete(job)
     staged = job.folder / "assembled"
     discard_unfinished(staged)
     shutil.rmtree(job.folder / "sieved", ignore_errors=True)
     staged.mkdir(exist_ok=True)
     assembly = _Assembly(job, staged)
-    summary = assembly.run()
+    summary = redact_json(assembly.run())
+    write_json(staged / "summary.json", summary)
+    watch.begin("report")
     if job.request["parameters"]["picture"]:
         _draw_picture(job, staged, summary)
-    write_json(staged / "summary.json", summary)
-    run = assembly.describe_run(summary, time.monotonic() - started)
     # The report opens the rasters by their addresses, whose secrets no output is to hold.
-    write_json(staged / "run.json", run)
+    write_json(staged / "run.json", assembly.describe_run(summary, watch))
     _write_report(staged)
+    # Once more, as the report took its time too.
+    run = assembly.describe_run(summary, watch)
     write_json(staged / "run.json", redact_json(run))
-    _log_seconds(run["seconds"])
+    _log_seconds(run)
     return summary
 
 
@@ -110,11 +130,12 @@ class _Assembly:
         self._parameters = job.request["parameters"]
         self._sieved = job.store.elsewhere(job.folder / "sieved")
         self._sums = TransitionSums(job.classes, has_area=self._has_area)
+        self._unsure = UnsureChange(has_area=self._has_area)
         self._maps = describe_maps(job.classes)
         size_px = self._parameters.get("cog_size_px")
         self._pieces = size_px and Pieces(folder, self._grid, size_px, self._maps)
         self._views: list[int] = []
-        self._seconds = self._network_seconds = 0.0
+        self._reading_seconds = self._network_seconds = self._earlier_seconds = 0.0
 
     def run(self) -> dict[str, Any]:
         vector_path = self._folder / f"changes.{self._parameters['vector']}"
@@ -139,9 +160,9 @@ class _Assembly:
                 range(len(self._job.plan)), desc="assembling", unit="block", disable=None
             ):
                 self._add_block(index, tracer)
-                writer.write(tracer.take_finished())
+                writer.write(self._date(tracer.take_finished()))
             self._drop_spanning(tracer.dropped)
-            writer.write(tracer.take_finished())
+            writer.write(self._date(tracer.take_finished()))
             for path in written:
                 path.result()
             if not self._sums.pixels.any():
@@ -159,7 +180,27 @@ class _Assembly:
         self._style_maps()
         write_layer_style(vector_path, self._job.classes, self._occurring())
         self._sums.write_csv(self._folder / "transitions.csv")
-        return {**self._sums.summarize(), "patches": writer.count}
+        return self._summarize(writer.count)
+
+    def _summarize(self, patches: int) -> dict[str, Any]:
+        sums = self._sums.summarize()
+        sums |= self._unsure.summarize(sums["changed_pixels"], sums["changed_ha"])
+        cautions = (*list_cautions(self._job.findings), *doubt_confidence(sums))
+        return {
+            "cautions": [caution.to_dict() for caution in cautions],
+            "dates": self._job.request.get("dates"),
+            **sums,
+            "patches": patches,
+        }
+
+    def _date(self, frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+        """Say of patches when the images were taken."""
+        for name, date in zip(("before_date", "after_date"), self._job.dates, strict=True):
+            text = None if date is None else date.text
+            frame.insert(
+                len(frame.columns) - 1, name, pandas.Series(text, frame.index, dtype=object)
+            )
+        return frame
 
     def _refuse_nothing(self):
         """Raise because no pixel is valid; what was done for it is of no use to a later run."""
@@ -184,11 +225,15 @@ class _Assembly:
             layers = _remove(layers, removed_HW)
             self._sieved.write(index, block.write, layers, facts)
         self._sums.add(layers.change_HW, layers.valid, areas_HW)
+        changed_HW = layers.valid & (layers.change_HW != 0)
+        self._unsure.add(changed_HW, layers.confidence_HW, areas_HW)
         if self._pieces is not None:
             self._pieces.mark(self._shift(block.write), layers.valid)
         self._views.append(facts.views)
-        self._seconds += facts.seconds
+        self._reading_seconds += facts.seconds - facts.network_seconds
         self._network_seconds += facts.network_seconds
+        if index not in self._job.answered_now:
+            self._earlier_seconds += facts.seconds
 
     def _drop_spanning(self, patches: Sequence[Patch]):
         """Remove patches over several blocks that turned out to be too small."""
@@ -208,6 +253,8 @@ class _Assembly:
                 invert=True,
             )
             layers, facts = self._store_of(block.index).read(block.index)
+            areas_HW = measure_pixels(self._job.grid, block.write) if self._has_area else None
+            self._unsure.add(removed_HW, layers.confidence_HW, areas_HW, sign=-1)
             self._sieved.write(block.index, block.write, _remove(layers, removed_HW), facts)
 
     def _write_maps(self, pool: ThreadPoolExecutor) -> list[Future[None]]:
@@ -250,17 +297,19 @@ class _Assembly:
 
     @property
     def _tags(self) -> dict[str, str]:
-        return _describe_briefly(self._job.request)
+        dates = zip(("BEFORE", "AFTER"), self._job.dates, strict=True)
+        return {
+            **_describe_briefly(self._job.request),
+            **{f"TERRADELTA_{name}_DATE": date.text for name, date in dates if date is not None},
+        }
 
     @property
     def _period(self) -> list[datetime]:
-        """When the images were taken, from first to last; where none says so, now."""
-        dates = [
-            datetime.fromisoformat(date)
-            for image in ("before", "after")
-            for date in self._job.request[image].get("dates") or ()
-        ]
-        return [min(dates), max(dates)] if dates else [datetime.now(UTC)]
+        """When the images were taken, from first to last; nothing where none says so."""
+        dates = [date for date in self._job.dates if date is not None]
+        if not dates:
+            return []
+        return [min(date.start for date in dates), max(date.end for date in dates)]
 
     def _parts(self) -> Iterator[tuple[Path, Window]]:
         for block in self._job.plan:
@@ -278,33 +327,35 @@ class _Assembly:
     def _occurring(self) -> list[int]:
         return [int(transition) for transition in np.flatnonzero(self._sums.pixels)]
 
-    def describe_run(self, summary: dict[str, Any], assembly_seconds: float) -> dict[str, Any]:
+    def describe_run(self, summary: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
         """Return the content of run.json."""
-        seconds = self._seconds + assembly_seconds
+        parts = watch.read()
+        total = sum(parts.values()) + self._earlier_seconds
+        # What answered the blocks has clocked them, which may be many machines at once.
+        parts |= {"reading": self._reading_seconds, "network": self._network_seconds}
+        seconds = {name: parts[name] for name in PARTS if name in parts}
         area_ha = summary["valid_ha"]
         return {
+            "cautions": summary["cautions"],
             **self._job.request,
             "blocks": len(self._job.plan),
             "views_of_blocks": describe_runs(self._views),
             "seconds": {
-                "total": round(seconds, 3),
-                "network": round(self._network_seconds, 3),
-                "assembly": round(assembly_seconds, 3),
+                "total": round(total, 3),
+                **{name: round(part, 3) for name, part in seconds.items()},
+                "of_earlier_runs": round(self._earlier_seconds, 3),
             },
-            "km2_per_minute": area_ha and area_ha / 100 / (seconds / 60),
+            "km2_per_minute": area_ha and area_ha / 100 / (total / 60),
         }
 
 
-def _log_seconds(seconds: dict[str, float]):
-    """Say where the time went; what is neither network nor assembly is waiting for pixels."""
-    waiting = seconds["total"] - seconds["network"] - seconds["assembly"]
-    parts = {
-        "in the network": seconds["network"],
-        "waiting for pixels": waiting,
-        "for maps and polygons": seconds["assembly"],
-    }
-    shares = (f"{part / seconds['total']:.0%} {name}" for name, part in parts.items())
-    logger.info("%.1f s: %s", seconds["total"], ", ".join(shares))
+def _log_seconds(run: dict[str, Any]):
+    """Say how long it took, how fast that was, and where the time went."""
+    seconds, rate = run["seconds"], run["km2_per_minute"]
+    named = {name: seconds[name] for name in PARTS if name in seconds}
+    shares = (f"{part / seconds['total']:.0%} {PARTS[name]}" for name, part in named.items())
+    speed = "" if rate is None else f", {rate:.3g} km2 a minute"
+    logger.info("%.1f s%s: %s", seconds["total"], speed, ", ".join(shares))
 
 
 def _write_report(folder: Path):

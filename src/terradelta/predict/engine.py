@@ -19,6 +19,7 @@ from torch import Tensor
 from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
+from terradelta.geo.options import ModelNeeds
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.ranges import Range, require_range
 from terradelta.models.bundle import Model
@@ -26,6 +27,7 @@ from terradelta.models.card import Temperatures
 from terradelta.models.precision import choose_device
 from terradelta.models.siamese import ChangeOutput
 from terradelta.predict.backends import Backend, Choice, Request, choose_backend, make_backend
+from terradelta.predict.needs import describe_needs
 from terradelta.predict.tiling import Tile, Tiling, offset_slices
 from terradelta.predict.votes import ClassMaps, Probabilities, Vote, average, decide
 
@@ -155,13 +157,9 @@ class Predictor:
         return max(model.card.scaling.divisor for model in self._models)
 
     @property
-    def resolution_m(self) -> tuple[float, float] | None:
-        """The pixels on the ground that all the models know, in metres; None if one is silent."""
-        ranges = [model.card.resolution_m for model in self._models]
-        known = [span for span in ranges if span is not None]
-        if len(known) < len(ranges):
-            return None
-        return max(least for least, _ in known), min(most for _, most in known)
+    def needs(self) -> ModelNeeds:
+        """What the models must be given."""
+        return describe_needs([model.card for model in self._models])
 
     def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
         stride_px = int(np.lcm.reduce([model.network.output_stride for model in self._models]))
@@ -190,6 +188,7 @@ class Predictor:
         """
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
+        self._require_finite(votes)
         return Probabilities(*(part[..., :height, :width] for part in average(votes, size)))
 
     def classify(
@@ -211,6 +210,7 @@ class Predictor:
         """
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
+        self._require_finite(votes)
         kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
         return decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
 
@@ -244,6 +244,21 @@ class Predictor:
                 votes.append(Vote(view, _calibrate(backend(turned), model.card.temperatures)))
         height, width = seen.valid_BHW.shape[-2:]
         return votes, (height, width)
+
+    def _require_finite(self, votes: Sequence[Vote]):
+        """Raise where a model answers no numbers: compared with a threshold, NaN is no change."""
+        views = len(votes) // len(self._models)
+        for number, vote in enumerate(votes):
+            if vote.is_finite:
+                continue
+            model, precision = self._models[number // views], self.choice.precision
+            unusable = "do not use this model: its weights overflow; train it or fetch it again"
+            raise ModelError(
+                f"the model {model.name} answers with NaN or infinite scores at {precision}",
+                fix=unusable
+                if precision == "fp32"
+                else f"use --precision fp32; where that fails too, {unusable}",
+            )
 
     def map_window(
         self,
@@ -299,6 +314,8 @@ class Predictor:
         votes: Sequence[Vote],
         size: tuple[int, int],
     ):
+        # Not earlier: it waits for a GPU, which is to have the next batch by then.
+        self._require_finite(votes)
         kept = [tile.kept for tile in batch]
         answers = decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
         for tile, answer in zip(batch, answers, strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +22,18 @@ from terradelta.classes import ClassTable
 from terradelta.data.images import read_image, write_indexed, write_mask
 from terradelta.data.layouts import PairFiles
 from terradelta.errors import ArgumentError, DataError
-from terradelta.geo.grid import cut_window
+from terradelta.geo.dates import Dates, check_dates
+from terradelta.geo.finding import Finding
+from terradelta.geo.grid import Grid, allow_no_place, cut_window
+from terradelta.geo.options import ModelNeeds
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.samples import PixelSamples
+from terradelta.geo.scale import advise_scale, advise_unknown_scale
+from terradelta.predict.confidence import UnsureChange
 from terradelta.predict.engine import Predictor
 from terradelta.predict.pace import Pace, describe_runs
 from terradelta.predict.transitions import TransitionSums
+from terradelta.predict.votes import ClassMaps
 
 SAMPLED_PAIRS = 36
 """Of a folder, whose values are looked at before any is mapped."""
@@ -108,7 +114,7 @@ def map_folder(
     before_name, after_name, change_name = FOLDER_NAMES[layout]
     classes = predictor.classes
     predictor.start(count_pixels_per_size(pairs))
-    sums = TransitionSums(classes, has_area=False)
+    sums, unsure = TransitionSums(classes, has_area=False), UnsureChange(has_area=False)
     pace = pace or Pace(predictor.num_views)
     views: list[int] = []
     for number, files in enumerate(tqdm(pairs, desc="predicting", unit="pair", disable=None)):
@@ -116,16 +122,42 @@ def map_folder(
         # Sizes of the pictures to come are not known: each counts alike.
         views.append(pace.choose(1, len(pairs) - number))
         pair = ImagePair.load(files, predictor.bands)
-        before_HW, after_HW = predict_images(predictor, pair, views[-1])
+        before_HW, after_HW, confidence_HW, _ = _map_images(predictor, pair, views[-1])
         change_HW = classes.encode_transition(before_HW.astype(np.uint16), after_HW)
         sums.add(change_HW, np.ones(change_HW.shape, dtype=bool), None)
+        unsure.add(change_HW != 0, confidence_HW, None)
         write_mask(folder / before_name / f"{files.name}.png", before_HW, classes)
         write_mask(folder / after_name / f"{files.name}.png", after_HW, classes)
         if change_name is not None:
             _write_change(folder / change_name / f"{files.name}.png", change_HW, classes)
         pace.learn(1, views[-1], time.monotonic() - started)
     sums.write_csv(folder / "transitions.csv")
-    return {**sums.summarize(), "pairs": len(pairs)}, describe_runs(views)
+    summary = sums.summarize()
+    summary |= unsure.summarize(summary["changed_pixels"], None)
+    return {**summary, "pairs": len(pairs)}, describe_runs(views)
+
+
+def examine_folders(
+    pairs: Sequence[PairFiles], needs: ModelNeeds, dates: Dates
+) -> Iterator[Finding]:
+    """Look over what two folders of images say of themselves: dates, and size of pixels.
+
+    Args:
+        pairs: The image pairs, of which the first speaks for all.
+        needs: What the models must be given.
+        dates: When the images were taken.
+    """
+    yield from check_dates(*dates)
+    if needs.resolution_m is None or not pairs:
+        return
+    try:
+        with allow_no_place(), rasterio.open(pairs[0].before) as dataset:
+            advice = advise_scale(Grid.of(dataset), needs.resolution_m)
+    except RasterioIOError:
+        # Formats that only Pillow knows say nothing of the ground.
+        advice = advise_unknown_scale(needs.resolution_m)
+    if advice is not None:
+        yield Finding("scale", "WARN", *advice, {"resolution_m": list(needs.resolution_m)})
 
 
 def require_values(predictor: Predictor, pairs: Sequence[PairFiles]):
@@ -168,13 +200,17 @@ def predict_images(
     predictor: Predictor, pair: ImagePair, num_views: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return class ids before and after of one picture pair, (H, W) uint8, 0 = unchanged."""
+    maps = _map_images(predictor, pair, num_views)
+    return maps.before_HW, maps.after_HW
+
+
+def _map_images(predictor: Predictor, pair: ImagePair, num_views: int | None = None) -> ClassMaps:
     height, width = pair.shape
     whole = cut_window(0, 0, width, height)
     everywhere_HW = np.ones(pair.shape, dtype=bool)
     images = PairWindow(pair.before_CHW, pair.after_CHW, everywhere_HW, everywhere_HW)
     tiles = list(predictor.tiling.cut(height, width))
-    maps = predictor.map_window(images, whole, tiles, whole, num_views)
-    return maps.before_HW, maps.after_HW
+    return predictor.map_window(images, whole, tiles, whole, num_views)
 
 
 class ImageProbabilities(NamedTuple):

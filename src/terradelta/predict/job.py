@@ -22,15 +22,17 @@ from rasterio.windows import Window
 
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, OutputExistsError
+from terradelta.geo.dates import Dates, read_dates
+from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.outputs import write_bytes
 from terradelta.predict.store import BlockStore
 from terradelta.predict.tiling import BlockPlan, Tiling
 
 JOB_FILE = "job.json"
-NOT_COMPARED = ("path", "folder", "size_bytes")
+NOT_COMPARED = ("path", "folder", "size_bytes", "dates", "findings")
 """Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
-truncated and has been fetched again."""
+truncated and has been fetched again; and what no block depends on."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,18 @@ class Job:
             plan["tiles_per_side"],
         )
         self.store = BlockStore(self.folder / "blocks", self.grid, self.classes)
+        self.answered_now: frozenset[int] = frozenset()
+        """The blocks that this run has answered; the others were before, or by other shards."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found about the pair before it was mapped; nothing by earlier versions."""
+        return tuple(map(Finding.from_dict, self.request.get("findings", ())))
+
+    @property
+    def dates(self) -> Dates:
+        """When the two images were taken, as far as that is known."""
+        return read_dates(self.request)
 
     @classmethod
     def load(cls, output: Path) -> Job:

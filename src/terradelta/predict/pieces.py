@@ -11,7 +11,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ class Pieces:
         Args:
             prefix: What the names of the items begin with.
             tags: What else to say in the headers.
-            period: Begin and end of what the maps show.
+            period: Begin and end of what the maps show; empty where that is not known.
             legends: Name and colour of the values that occur in each map of classes.
         """
         places = {piece: self._place(piece) for piece in sorted(self._filled)}
@@ -144,6 +144,7 @@ class Pieces:
             parts = [(self._path(piece, name), place) for piece, place in places.items()]
             path = self._folder / f"{name}.vrt"
             write_virtual(path, self._grid, parts, 1, map_format, tags, overviews=factors)
+        created = datetime.now(UTC)
         items = [
             describe_item(
                 f"{prefix}_{piece.name}",
@@ -157,6 +158,7 @@ class Pieces:
                     )
                     for name, map_format in self._maps.items()
                 },
+                created,
             )
             for piece, place in places.items()
         ]

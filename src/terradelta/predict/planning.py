@@ -24,6 +24,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from terradelta.cautions import Caution
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.footprints import draw_footprints
@@ -34,9 +35,11 @@ from terradelta.geo.mosaic import Mosaic
 from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.polygons import read_polygons
+from terradelta.geo.scale import advise_scale
 from terradelta.models.bundle import load_model
 from terradelta.predict.engine import Predictor
-from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks, prepare_values
+from terradelta.predict.examination import look_over
+from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
 from terradelta.predict.run import find_model_folders
 from terradelta.predict.tiling import BlockPlan, Cut, Tile
 
@@ -105,6 +108,8 @@ class WorkPlan:
     """What a tile takes here."""
     kinds: tuple[WorkerKind, ...]
     """What may do it."""
+    cautions: tuple[Caution, ...] = ()
+    """What is known by now of what the map will carry."""
 
     def hours(self, kind: WorkerKind) -> float:
         """Return the hours that one worker of a kind takes."""
@@ -113,6 +118,7 @@ class WorkPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
         return {
+            "cautions": [caution.to_dict() for caution in self.cautions],
             "grid": {
                 "crs": self.grid.crs.to_string() if self.grid.crs else None,
                 "width": self.grid.width,
@@ -140,6 +146,7 @@ class WorkPlan:
             else f"{pace.read_seconds:.3g} s to read"
         )
         lines = [
+            *(caution.to_text() for caution in self.cautions),
             f"map      {self.grid.width:,} x {self.grid.height:,} px",
             f"work     {extent.area_km2:,.6g} km2 in {extent.blocks:,} blocks "
             f"({extent.empty_blocks:,} more are empty), {extent.tiles:,} tiles",
@@ -168,6 +175,8 @@ def plan_pair(
     mask_values: str | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
+    before_date: str | None = None,
+    after_date: str | None = None,
     prices: str | None = None,
     **settings: Any,
 ) -> WorkPlan:
@@ -183,6 +192,8 @@ def plan_pair(
         mask_values: Of the masks.
         grid: Of the map.
         aoi: Of the map.
+        before_date: When the before image was taken.
+        after_date: When the after image was taken.
         prices: What workers cost an hour; see `parse_workers`.
         settings: The rest of what `predict` tells a `Predictor`: tta, value_range,
             after_value_range, tile_size, device, backend and precision.
@@ -190,23 +201,25 @@ def plan_pair(
     Raises:
         TerradeltaError: If an input cannot be used.
     """
-    dates = [
-        DateOptions(nodata=value, mask=path)
-        for value, path in zip(split_both(nodata), split_both(mask), strict=True)
-    ]
+    value_range = settings.get("value_range")
+    ranges = value_range, settings.get("after_value_range") or value_range
+    first, second = (
+        DateOptions(*said)
+        for said in zip(split_both(nodata), ranges, split_both(mask), strict=True)
+    )
     reading = PairOptions(
         bands=bands,
         grid=grid,
         aoi=aoi,
-        before=dates[0],
-        after=dates[1],
+        before=first,
+        after=second,
         mask_values=mask_values,
     )
-    options = RasterOptions(reading=reading)
+    options = RasterOptions(reading=reading, dates=(before_date, after_date))
     kinds = parse_workers(prices)
     predictor = _make_predictor(model, settings)
     with open_pair(predictor, before, after, options) as (pair, _):
-        prepare_values(pair, predictor, options.reading)
+        report = look_over(before, after, reading, predictor.needs, options.dates)
         predictor.start(pair.grid.width * pair.grid.height)
         blocks = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         layers = _outline(pair)
@@ -217,7 +230,7 @@ def plan_pair(
                 fix="see with `terradelta check` where they lie",
             )
         pace = _measure_pair(predictor, pair, choose_tiles(blocks, layers, extent.tiles))
-    return WorkPlan(pair.grid, extent, pace, kinds)
+    return WorkPlan(pair.grid, extent, pace, kinds, report.cautions)
 
 
 def plan_area(
@@ -265,7 +278,9 @@ def plan_area(
     blocks = plan_blocks(predictor.tiling, map_grid, whole, read_bytes)
     layers = [_to_pixels(np.asarray(polygons), map_grid)]
     extent = measure_extent(blocks, map_grid, layers, read_bytes)
-    return WorkPlan(map_grid, extent, _measure_network(predictor), kinds)
+    advice = advise_scale(map_grid, predictor.needs.resolution_m)
+    cautions = () if advice is None else (Caution("scale", *advice),)
+    return WorkPlan(map_grid, extent, _measure_network(predictor), kinds, cautions)
 
 
 def parse_workers(text: str | None) -> tuple[WorkerKind, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terradelta.cautions import Caution, read_cautions
 from terradelta.errors import OutputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ class Prediction:
     """The content of summary.json: areas, shares and transitions. Of a shard: `blocks`, how many
     the map has, and `blocks_done`, how many are answered by now."""
 
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What makes the map doubtful: read it before the numbers."""
+        return read_cautions(self.summary.get("cautions", ()))
+
     # What shows things lies above predictions, and is slow to import.
 
     @property
@@ -47,7 +53,8 @@ class Prediction:
     def changes(self) -> GeoDataFrame:
         """The changed patches, read anew from changes.gpkg or changes.parquet.
 
-        Columns `from`, `to`, `transition`, `pixels`, `area_m2`, `confidence`, `geometry`.
+        Columns `from`, `to`, `transition`, `pixels`, `area_m2`, `confidence`, `before_date`,
+        `after_date`, `geometry`.
 
         Raises:
             OutputError: If there are none: of a folder of images, or of a shard.

@@ -8,9 +8,9 @@ from pathlib import Path
 from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Report
 from terradelta.geo.listing import RasterPaths
-from terradelta.geo.options import Bands, DateOptions, ModelNeeds, PairOptions
+from terradelta.geo.options import Bands, DateOptions, PairOptions
 from terradelta.geo.ranges import require_range
-from terradelta.models.card import ModelCard
+from terradelta.predict.needs import describe_needs
 from terradelta.predict.run import load_cards
 
 
@@ -24,6 +24,8 @@ def check(
     after_value_range: tuple[float, float] | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
+    before_date: str | None = None,
+    after_date: str | None = None,
 ) -> Report:
     """Look a pair over before it is predicted.
 
@@ -36,25 +38,23 @@ def check(
         after_value_range: The same of the after image, where it differs.
         grid: Whose pixels the map gets; see `predict`.
         aoi: A vector file with polygons.
+        before_date: When the before image was taken, in ISO 8601; by default what the raster says.
+        after_date: When the after image was taken.
 
     Returns:
         Findings; where one fails, what cannot be found without it is left out.
 
     Raises:
         ModelError: If a model cannot be read.
-        ArgumentError: If a range is not finite or runs backwards.
+        ArgumentError: If a range is not finite or runs backwards, or a date is none.
     """
-    before_date, after_date = (
+    first, second = (
         DateOptions(value_range=require_range(part, flag))
         for part, flag in (
             (value_range, "--value-range"),
             (after_value_range or value_range, "--after-value-range"),
         )
     )
-    options = PairOptions(bands=bands, grid=grid, aoi=aoi, before=before_date, after=after_date)
-    return examine_pair(before, after, options, describe_needs(load_cards(model)[0]))
-
-
-def describe_needs(card: ModelCard) -> ModelNeeds:
-    """Return what a model must be given."""
-    return ModelNeeds(card.bands, (0.0, card.scaling.divisor), card.resolution_m)
+    options = PairOptions(bands=bands, grid=grid, aoi=aoi, before=first, after=second)
+    needs = describe_needs(load_cards(model))
+    return examine_pair(before, after, options, needs, (before_date, after_date))

@@ -18,7 +18,10 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
+from terradelta.cautions import refuse_cautions
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.dates import describe_dates, find_dates
+from terradelta.geo.finding import Report
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images
@@ -28,15 +31,17 @@ from terradelta.geo.pair import Images, PairWindow, RasterPair
 from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
-from terradelta.geo.scale import advise_scale
 from terradelta.geo.virtual import name_raster
 from terradelta.heap import return_freed_memory
+from terradelta.outputs import null_undefined
 from terradelta.predict.engine import Predictor
+from terradelta.predict.examination import look_over
 from terradelta.predict.job import Job, describe_grid, describe_plan
-from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_memory
+from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_cache_bytes, plan_memory
 from terradelta.predict.pace import Pace
 from terradelta.predict.stream import answer_blocks
 from terradelta.predict.tiling import BlockPlan, Tiling
+from terradelta.stopwatch import Stopwatch
 
 FORMAT = 1
 BLOCK_BYTES = 64 * 1024**2
@@ -91,8 +96,8 @@ class Work:
     """The blocks to answer."""
     total: int
     """How many blocks the progress bar counts, those done before included."""
-    started: float
-    """When the time budget began, in seconds of `time.monotonic`."""
+    watch: Stopwatch
+    """Of the run, since whose start the time budget counts."""
     options: RasterOptions
     """What is asked for."""
     light: LightMatch | None = None
@@ -107,7 +112,7 @@ def answer_rasters(
     models: list[dict[str, str]],
     options: RasterOptions,
     *,
-    started: float,
+    watch: Stopwatch,
     overwrite: bool = False,
     answer: Callable[[Work], None] | None = None,
 ) -> Job:
@@ -120,7 +125,7 @@ def answer_rasters(
         output: Where the prediction will be; the blocks go to a folder beside it.
         models: Where the models come from: folder and SHA-256 of each.
         options: What is asked for.
-        started: When the time budget began, in seconds of `time.monotonic`.
+        watch: Of the run, since whose start the time budget counts.
         overwrite: Drop an unfinished run that asked for something else.
         answer: What answers the blocks; this process by default.
 
@@ -129,18 +134,19 @@ def answer_rasters(
 
     Raises:
         RasterError: If the rasters cannot be read or do not fit each other.
+        CautionError: If the map would carry a caution and `strict` is asked for.
         OutputError: If a block cannot be written.
         OutputExistsError: If an unfinished run that asked for something else is in the way.
     """
     with open_pair(predictor, before, after, options) as (pair, shift_px):
-        advice = advise_scale(pair.grid, predictor.resolution_m)
-        if advice is not None:
-            logger.warning("%s\n  fix: %s", *advice)
-        light = prepare_values(pair, predictor, options.reading)
+        reading = replace(options.reading, shift_px=shift_px)
+        report = _look_over(predictor, before, after, reading, options)
+        light = _fit_light(pair, options.reading)
         # The whole grid's, so that shards and areas of interest are answered by the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         request = _describe_request(predictor, pair, plan, (before, after), options)
+        request["findings"] = null_undefined([vars(finding) for finding in report.findings])
         request |= {"models": models, "shift_px": shift_px, "light": light and light.to_dict()}
         job = Job(output, request)
         job.start(overwrite)
@@ -152,13 +158,32 @@ def answer_rasters(
                 logger.info("going on after %d of %d blocks", done, len(indices))
             missing = _pass_over_empty(pair, job, missing)
             if missing:
-                work = Work(predictor, pair, job, missing, len(indices), started, options, light)
+                work = Work(predictor, pair, job, missing, len(indices), watch, options, light)
                 try:
+                    watch.begin("answering")
                     (answer or answer_here)(work)
+                    job.answered_now = frozenset(missing)
                 except BaseException:
                     job.discard_if_empty()
                     raise
     return job
+
+
+def _look_over(
+    predictor: Predictor,
+    before: RasterPaths,
+    after: RasterPaths,
+    reading: PairOptions,
+    options: RasterOptions,
+) -> Report:
+    """Look the pair over and say what its map will carry."""
+    with rasterio.Env(GDAL_CACHEMAX=plan_cache_bytes(options.memory_bytes)):
+        report = look_over(before, after, reading, predictor.needs, options.dates)
+    if options.strict:
+        refuse_cautions(report.cautions, "or leave --strict out")
+    for caution in report.cautions:
+        logger.warning(caution.to_text())
+    return report
 
 
 def _pass_over_empty(pair: RasterPair, job: Job, indices: list[int]) -> list[int]:
@@ -258,6 +283,7 @@ def _describe_request(
         },
         "band_names": list(predictor.bands),
         "classes": predictor.classes.to_dict(),
+        "dates": describe_dates(find_dates(*paths, options.dates)),
         "grid": describe_grid(pair.grid),
         "plan": describe_plan(plan.tiling, plan.area, plan.tiles_per_side),
     }
@@ -283,10 +309,13 @@ def describe_versions() -> dict[str, str]:
 def answer_here(work: Work):
     """Answer the blocks in this process."""
     predictor, pair, job, options = work.predictor, work.pair, work.job, work.options
+    # The network runs on an empty tile first, to learn what memory it takes.
+    work.watch.begin("compiling")
     memory = plan_memory(
         options.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
     )
-    pace = _set_pace(predictor, work.started, options.time_budget_seconds)
+    pace = _set_pace(predictor, work.watch.started, options.time_budget_seconds)
+    work.watch.begin("answering")
     with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
         answer_blocks(
             predictor,
@@ -320,31 +349,15 @@ def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None
     return pace
 
 
-def prepare_values(
-    pair: RasterPair, predictor: Predictor, reading: PairOptions
-) -> LightMatch | None:
-    """Hold the values of a pair against what the models know, and fit its light if asked to.
-
-    Args:
-        pair: The rasters.
-        predictor: The models.
-        reading: How the pair is read.
-
-    Raises:
-        RasterError: If the values are of another depth, or none lies in the range that was given.
-    """
-    is_matched = reading.match_light != "none"
-    is_plain = set(pair.dtypes) == {"uint8"} and predictor.largest_value == UINT8_MAX
-    if is_plain and predictor.value_ranges == (None, None) and not is_matched:
+def _fit_light(pair: RasterPair, reading: PairOptions) -> LightMatch | None:
+    """Return what gives the after image the light of the before image, if that is asked for."""
+    if reading.match_light == "none":
         return None
     samples = PixelSamples.read(pair)
-    light = None
-    if is_matched and not samples.is_empty:
-        light = fit_light(*samples.dates, reading.match_light)
-        logger.info("light: %s", light.to_text(pair.band_names))
-        after_CN = light.apply(samples.after_CN, samples.before_CN.dtype)
-        samples = replace(samples, after_CN=after_CN)
-    samples.require_values(predictor.value_ranges, (0.0, predictor.largest_value))
+    if samples.is_empty:
+        return None
+    light = fit_light(*samples.dates, reading.match_light)
+    logger.info("light: %s", light.to_text(pair.band_names))
     del samples
     # What was sampled would stand in memory beside the networks.
     return_freed_memory()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files as package_files
@@ -12,10 +11,13 @@ from pathlib import Path
 
 import rasterio
 
+from terradelta.cautions import read_cautions, refuse_cautions
 from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
 from terradelta.geo.bands import join_bands
+from terradelta.geo.dates import describe_dates, find_folder_dates, read_flag
+from terradelta.geo.finding import list_cautions
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.normalization import KINDS
 from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
@@ -23,11 +25,12 @@ from terradelta.geo.ranges import require_range
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
-from terradelta.outputs import refuse_existing, stage_folder, write_json
+from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
+from terradelta.predict.confidence import doubt_confidence
 from terradelta.predict.engine import Predictor
 from terradelta.predict.engines import make_engine
-from terradelta.predict.folders import map_folder, require_values
+from terradelta.predict.folders import examine_folders, map_folder, require_values
 from terradelta.predict.job import Job
 from terradelta.predict.memory import (
     DEFAULT_MEMORY_BYTES,
@@ -38,6 +41,7 @@ from terradelta.predict.pace import Pace
 from terradelta.predict.pieces import check_piece_size
 from terradelta.predict.prediction import Prediction
 from terradelta.predict.rasters import RasterOptions, answer_rasters
+from terradelta.stopwatch import Stopwatch
 
 DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "default"))
 
@@ -146,7 +150,9 @@ def predict(
     Raises:
         TerradeltaError: If an input cannot be used or the output exists; the message has the fix.
     """
-    started = time.monotonic()
+    watch = Stopwatch()
+    watch.begin("planning")
+    given_dates = read_flag("--before-date", before_date), read_flag("--after-date", after_date)
     is_folder = _is_folder_pair(before, after)
     output = Path(output)
     require_range(value_range, "--value-range")
@@ -208,7 +214,7 @@ def predict(
                 output,
                 models,
                 options,
-                started=started,
+                watch=watch,
                 overwrite=overwrite,
                 answer=place.answer,
             )
@@ -220,17 +226,35 @@ def predict(
         # Networks and their buffers would stand in memory beside the maps and the report.
         del predictor
         return_freed_memory()
-        return _finish(job, options.memory_bytes)
+        return _finish(job, watch, options.memory_bytes, strict=strict)
     assert isinstance(before, str | Path)
     assert isinstance(after, str | Path)
     with stage_folder(output, overwrite=overwrite) as staged:
         pairs = match_folders(Path(before), Path(after))
-        deadline = None if time_budget is None else started + time_budget
+        folder_dates = find_folder_dates((before, after), given_dates)
+        findings = list(examine_folders(pairs, predictor.needs, folder_dates))
+        known = list_cautions(findings)
+        if strict:
+            refuse_cautions(known, "or leave --strict out")
+        watch.begin("predicting")
+        deadline = None if time_budget is None else watch.started + time_budget
         pace = Pace(predictor.num_views, deadline)
         require_values(predictor, pairs)
         summary, views = map_folder(predictor, pairs, staged, layout, pace)
+        cautions = [*known, *doubt_confidence(summary)]
+        if strict:
+            refuse_cautions(cautions, "or leave --strict out")
+        summary = {
+            "cautions": [caution.to_dict() for caution in cautions],
+            "dates": describe_dates(folder_dates),
+            **summary,
+        }
         write_json(staged / "summary.json", summary)
+        parts = watch.read()
         provenance = {
+            "cautions": summary["cautions"],
+            "findings": null_undefined([vars(finding) for finding in findings]),
+            "dates": summary["dates"],
             "before": str(before),
             "after": str(after),
             "models": models,
@@ -252,26 +276,32 @@ def predict(
                 **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
             },
             "views_of_pairs": views,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": {
+                "total": round(sum(parts.values()), 3),
+                **{name: round(part, 3) for name, part in parts.items()},
+            },
         }
         write_json(staged / "run.json", provenance)
     return Prediction(output, summary)
 
 
-def merge(output: str | Path, *, overwrite: bool = False) -> Prediction:
+def merge(output: str | Path, *, strict: bool = False, overwrite: bool = False) -> Prediction:
     """Make the prediction folder of a map whose shards are all answered.
 
     Args:
         output: The output that the shards were given; their blocks lie in `OUTPUT.partial`.
+        strict: Raise where the map would carry a caution; it stays in `OUTPUT.partial` then.
         overwrite: Replace an existing output.
 
     Raises:
+        CautionError: If the map would carry a caution and `strict` is True.
         OutputError: If nothing is under way for this output or blocks are missing.
         OutputExistsError: If the output exists and `overwrite` is False.
     """
+    watch = Stopwatch()
     output = Path(output)
     refuse_existing(output, overwrite)
-    return _finish(Job.load(output))
+    return _finish(Job.load(output), watch, strict=strict)
 
 
 def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCard]:
@@ -283,10 +313,17 @@ def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCar
     return [load_card(folder) for folder in find_model_folders(model)]
 
 
-def _finish(job: Job, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Prediction:
+def _finish(
+    job: Job, watch: Stopwatch, memory_bytes: int = DEFAULT_MEMORY_BYTES, *, strict: bool = False
+) -> Prediction:
     cache_bytes = plan_cache_bytes(memory_bytes)
     with job.lock("assembly"), rasterio.Env(GDAL_CACHEMAX=cache_bytes):
-        summary = assemble(job)
+        summary = assemble(job, watch)
+        if strict:
+            cautions = read_cautions(summary["cautions"])
+            refuse_cautions(
+                cautions, f"or leave --strict out: {job.folder} keeps the map until then"
+            )
         finish(job)
     return Prediction(job.output, summary)
 

@@ -29,6 +29,11 @@ class Vote(NamedTuple):
     scores: ChangeOutput
     """Float32 logits of the turned images at the heads' own resolutions."""
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all scores are numbers: where weights overflow they are infinite or NaN."""
+        return all(bool(part.isfinite().all()) for part in self.scores)
+
 
 class Probabilities(NamedTuple):
     """What all votes together believe about a batch of pairs; float32."""

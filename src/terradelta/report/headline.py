@@ -44,6 +44,6 @@ def write_headline(summary: dict[str, Any]) -> str:
     unit = find_unit(summary)
     compared = unit.say_words(sum_compared(summary))
     if not summary["transitions"]:
-        return f"Nothing changed in the {compared} compared."
+        return f"No change found in the {compared} compared."
     share = say_percent(summary["changed_percent"])
     return f"{unit.say_words(sum_changed(summary))} changed, {share} of the {compared} compared."

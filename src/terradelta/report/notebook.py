@@ -96,6 +96,7 @@ def render_prediction(prediction: Prediction) -> str:
     return render(
         "notebook.html.jinja",
         headline=write_headline(summary),
+        cautions=prediction.cautions,
         rows=list(zip(rows[:MAX_TABLE_ROWS], amounts, strict=True)),
         more=max(0, len(rows) - MAX_TABLE_ROWS),
         unit=unit,

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 
+from terradelta.cautions import read_cautions
 from terradelta.classes import ClassTable
 from terradelta.geo.cog import find_map
 from terradelta.geo.grid import allow_no_place
@@ -56,19 +57,34 @@ def draw_picture(
     figure = Figure(figsize=(4.6 * 3 * min(aspect, 1.6) + 3.4, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)
+    dates = summary.get("dates") or {}
+    titles = [
+        f"{name}, {dates[name]['text']}" if dates.get(name) else name
+        for name in ("before", "after")
+    ]
     panels = (
-        ("before", _stretch(images.before_CHW, images.valid_HW)),
-        ("after", _stretch(images.after_CHW, images.valid_HW)),
-        (f"changed: {summary['changed_percent']:.1f} %", map_HWC),
+        (titles[0], _stretch(images.before_CHW, images.valid_HW)),
+        (titles[1], _stretch(images.after_CHW, images.valid_HW)),
+        (_title_map(summary), map_HWC),
     )
     for axis, (title, picture_HWC) in zip(axes, panels, strict=True):
         axis.imshow(picture_HWC, interpolation="nearest")
         axis.set_title(title)
         axis.set_axis_off()
+    cautions = read_cautions(summary.get("cautions", ()))
+    if cautions:
+        names = ", ".join(dict.fromkeys(caution.name for caution in cautions))
+        figure.suptitle(f"Doubtful: {names} (see report.html)", color="#8a5300")
     handles = _legend(classes, summary)
     if handles:
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(folder / name, dpi=110)
+
+
+def _title_map(summary: dict[str, Any]) -> str:
+    if not summary["transitions"]:
+        return "no change found"
+    return f"changed: {summary['changed_percent']:.1f} %"
 
 
 def _legend(classes: ClassTable, summary: dict[str, Any]) -> list[Patch]:

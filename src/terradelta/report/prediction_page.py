@@ -23,6 +23,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from scipy.ndimage import binary_erosion
 
+from terradelta.cautions import read_cautions
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import examine_pair
@@ -48,7 +49,7 @@ from terradelta.report.patches import (
     sort_by_size,
 )
 from terradelta.report.provenance import describe_models, describe_run
-from terradelta.report.wording import Unit, say_m2, say_place
+from terradelta.report.wording import Unit, name_image, say_m2, say_place
 from terradelta.report.zones import ZONES_FILE, draw_zones, read_zones
 
 CACHE_BYTES = 128 * 1024**2
@@ -151,7 +152,8 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
     imagery, missing = _open_imagery(subject, files)
     table = read_table(find_changes(subject.folder))
     return {
-        "names": [name_source(subject.run[date]["path"]) for date in ("before", "after")],
+        "names": [name_image(subject.run, date) for date in ("before", "after")],
+        "cautions": read_cautions(summary.get("cautions", ())),
         "summary": summary,
         "unit": unit,
         "headline": write_headline(summary),
@@ -179,7 +181,7 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
         "sizes": len(table) and sort_by_size(table, unit.has_area),
         "certainties": len(table) and sort_by_confidence(table, unit.has_area),
         "share_of_largest": len(table) and find_share_of_largest(table, unit.has_area),
-        "findings": None if missing else list(_check_pair(subject, models)),
+        "findings": _list_findings(subject, models, missing),
         "models": models,
         "facts": describe_run(subject.run, subject.grid),
         "versions": subject.run["versions"],
@@ -208,6 +210,16 @@ def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, 
         return Imagery(pair, subject.shape), None
     except TerradeltaError as error:
         return None, error.problem
+
+
+def _list_findings(
+    subject: _Subject, models: list[dict[str, Any]], missing: str | None
+) -> list[Finding] | None:
+    """Return what was found about the pair when it was mapped; None where nobody can know."""
+    if "findings" in subject.run:
+        return [Finding.from_dict(row) for row in subject.run["findings"]]
+    # Earlier versions left none.
+    return None if missing else list(_check_pair(subject, models))
 
 
 def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from terradelta.errors import ModelError
+from terradelta.geo.dates import ImageDate, read_dates
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import name_source
 from terradelta.geo.normalization import LightMatch
@@ -74,7 +75,11 @@ def _describe_card(card: ModelCard) -> list[tuple[str, str]]:
 
 def describe_run(run: dict[str, Any], grid: Grid) -> dict[str, list[tuple[str, str]]]:
     """Return facts of the rasters and of how they were mapped, as names and texts."""
-    rasters = [(date.capitalize(), _describe_raster(run[date])) for date in ("before", "after")]
+    dates = read_dates(run)
+    rasters = [
+        (date.capitalize(), _describe_raster(run[date]) + _describe_date(taken))
+        for date, taken in zip(("before", "after"), dates, strict=True)
+    ]
     parameters = run["parameters"]
     # Blocks without data had none.
     views = sorted({part["views"] for part in run["views_of_blocks"]} - {0}) or [0]
@@ -106,6 +111,13 @@ def _describe_raster(raster: dict[str, Any]) -> str:
         f"{name_source(raster['path'])}, {raster['width']:,} × {raster['height']:,} px, "
         f"{raster['bands']} bands, {kinds}, {place}"
     )
+
+
+def _describe_date(taken: ImageDate | None) -> str:
+    if taken is None:
+        return ", taken at an unknown date"
+    source = "as was said" if taken.origin == "flag" else f"by its {taken.origin}"
+    return f", taken {taken.text} ({source})"
 
 
 def _describe_grid(grid: Grid) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from terradelta.cautions import read_cautions
+
 if TYPE_CHECKING:
     from terradelta.evaluate.area_estimation.assessment import Assessment
     from terradelta.evaluate.area_estimation.survey import Survey
@@ -25,7 +27,8 @@ def print_prediction(prediction: Prediction):
 
 
 def print_summary(summary: dict[str, Any]):
-    """Print the largest transitions of a summary.json and their total."""
+    """Print the cautions of a summary.json, its largest transitions and their total."""
+    print_cautions(summary)
     rows = summary["transitions"]
     for row in rows[:MAX_ROWS]:
         amount = (
@@ -39,7 +42,19 @@ def print_summary(summary: dict[str, Any]):
         if summary["changed_ha"] is None
         else f"{summary['changed_ha']:,.3f} of {summary['valid_ha']:,.3f} ha"
     )
-    print(f"changed: {total} ({summary['changed_percent']:.2f} %)")
+    if rows:
+        print(f"changed: {total} ({summary['changed_percent']:.2f} %)")
+    else:
+        print(f"no change found: {total} ({summary['changed_percent']:.2f} %)")
+
+
+def print_cautions(summary: dict[str, Any]):
+    """Print what makes a map doubtful, two lines each and an empty one behind them."""
+    cautions = read_cautions(summary.get("cautions", ()))
+    for caution in cautions:
+        print(caution.to_text())
+    if cautions:
+        print()
 
 
 def print_numbers(numbers: dict[str, float]):

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from terradelta.geo.dates import read_dates
+from terradelta.geo.listing import name_source
+
 M2_PER_HECTARE = 10_000
 NO_BREAK = "\u00a0"
 
@@ -92,6 +95,18 @@ def say_place(longitude: float, latitude: float) -> str:
     """Return degrees to about a metre."""
     north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
     return f"{abs(latitude):.5f}°{NO_BREAK}{north}, {abs(longitude):.5f}°{NO_BREAK}{east}"
+
+
+def name_image(run: dict[str, Any], date: str) -> str:
+    """Return what a reader calls an image of a run.json: its file, and when it was taken.
+
+    Args:
+        run: The content of run.json.
+        date: "before" or "after".
+    """
+    taken = read_dates(run)[("before", "after").index(date)]
+    name = name_source(run[date]["path"])
+    return name if taken is None or taken.text in name else f"{name} ({taken.text})"
 
 
 def join_words(parts: list[str]) -> str:

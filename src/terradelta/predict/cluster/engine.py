@@ -161,7 +161,7 @@ class RayEngine:
             self._count_wanted,
             [ray.put(read_model_files(model["folder"])) for model in job.request["models"]],
         )
-        pace = plan_pace(work.predictor, work.started, options.time_budget_seconds)
+        pace = plan_pace(work.predictor, work.watch.started, options.time_budget_seconds)
         pixels_left = sum(_count_pixels(work, index) for index in work.missing)
 
         def choose_views(index: int) -> int:

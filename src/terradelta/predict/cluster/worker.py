@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -151,8 +151,14 @@ def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> 
     parameters = request["parameters"]
     before_range, after_range = PairOptions.from_run(request).seen_ranges
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
+        # Called as on the machine that sent them.
+        names = [Path(model["folder"]) for model in request["models"]]
+        loaded = [
+            replace(_load_model(Path(folder, str(number)), files), folder=name)
+            for number, (files, name) in enumerate(zip(models, names, strict=True))
+        ]
         predictor = Predictor(
-            [_load_model(Path(folder, str(number)), files) for number, files in enumerate(models)],
+            loaded,
             tta=parameters["tta"],
             device=parameters["device"],
             backend=parameters["backend"],

@@ -17,11 +17,11 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
 from terradelta.errors import TerradeltaError
-from terradelta.geo.listing import name_source
 from terradelta.report.viewer.patches import PatchFilter, PatchTable
 from terradelta.report.viewer.protection import Protection
 from terradelta.report.viewer.result import Result
 from terradelta.report.viewer.tiles import TILE_SIZE_PX, ChangeTiles, ConfidenceTiles, ImageTiles
+from terradelta.report.wording import name_image
 
 PAGE = Path(__file__).parent / "page"
 MAX_ZOOM = 24
@@ -210,15 +210,22 @@ def _describe(result: Result, images: dict[str, ImageTiles], change: ChangeTiles
                 date: {
                     "bounds": image.bounds,
                     "max_zoom": image.max_zoom,
-                    "name": name_source(result.rasters[date]),
+                    "name": _name_image(result, date),
                 }
                 for date, image in images.items()
             },
         },
+        "cautions": result.summary.get("cautions", []),
         "valid_ha": result.summary["valid_ha"],
         "changed_ha": result.summary["changed_ha"],
         "changed_percent": result.summary["changed_percent"],
     }
+
+
+def _name_image(result: Result, date: str) -> str:
+    """Return the file of a date, where it lies now, and when it was taken."""
+    moved = {**result.run[date], "path": result.rasters[date]}
+    return name_image({**result.run, date: moved}, date)
 
 
 def _name_version(result: Result) -> str:

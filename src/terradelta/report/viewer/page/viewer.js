@@ -43,15 +43,30 @@ async function start() {
 function describe(session) {
   document.title = `${session.title} · terradelta`;
   byId("title").textContent = session.title;
+  warn(session.cautions);
   const { changed_ha: changed, valid_ha: valid, changed_percent: percent } = session;
-  byId("headline").textContent = `predicted: ${formatHectares(changed * 10_000)} of `
-    + `${formatHectares(valid * 10_000)} ha changed (${percent.toFixed(1)} %)`;
+  const all = `${formatHectares(valid * 10_000)} ha`;
+  byId("headline").textContent = changed === 0 ? `predicted: no change found in ${all}`
+    : `predicted: ${formatHectares(changed * 10_000)} of ${all} changed (${percent.toFixed(1)} %)`;
   byId("name-before").textContent = `before · ${session.layers.before.name}`;
   byId("name-after").textContent = `after · ${session.layers.after.name}`;
   if (session.basemap) {
     byId("basemap-layer").hidden = false;
     byId("basemap-name").textContent = new URL(session.basemap).host;
   }
+}
+
+/** Say what makes the map doubtful, above it. */
+function warn(cautions) {
+  byId("cautions").hidden = cautions.length === 0;
+  const reasons = cautions.length === 1 ? "1 reason" : `${cautions.length} reasons`;
+  byId("cautions-summary").textContent = `${reasons} to doubt this map: `
+    + cautions.map(({ name }) => name).join(", ");
+  byId("cautions-list").replaceChildren(...cautions.map(({ message, fix }) => {
+    const row = document.createElement("li");
+    row.textContent = `${message}. What helps: ${fix}.`;
+    return row;
+  }));
 }
 
 function connect(view) {
