@@ -22,19 +22,20 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images
+from terradelta.geo.origin import describe_origins
 from terradelta.geo.pair import PairWindow, RasterPair
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.scale import advise_scale
 from terradelta.geo.source import Bands
 from terradelta.geo.virtual import name_raster
 from terradelta.predict.engine import Predictor
-from terradelta.predict.job import Job, describe_grid, describe_plan
+from terradelta.predict.job import Job, describe_grid, describe_plan, require_space
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_memory
 from terradelta.predict.pace import Pace
 from terradelta.predict.stream import answer_blocks
 from terradelta.predict.tiling import BlockPlan, Tiling
 
-FORMAT = 1
+FORMAT = 2
 BLOCK_BYTES = 64 * 1024**2
 """What the pixels of a block may take; blocks are as large as this allows."""
 MAX_BLOCK_SIZE_PX = 3072
@@ -147,6 +148,7 @@ def answer_rasters(
             if missing:
                 work = Work(predictor, pair, job, missing, len(indices), started, options)
                 try:
+                    require_space(job, missing, is_whole=options.shard[1] == 1)
                     (answer or answer_here)(work)
                 except BaseException:
                     job.discard_if_empty()
@@ -241,6 +243,7 @@ def _describe_request(
         "versions": describe_versions(),
         "before": before,
         "after": after,
+        "origins": dict(zip(("before", "after"), map(describe_origins, paths), strict=True)),
         "parameters": {
             "tta": predictor.tta,
             "bands": None if options.bands is None else [str(band) for band in options.bands],

@@ -13,19 +13,21 @@ from pathlib import Path
 import rasterio
 
 from terradelta.data.layouts import match_folders
+from terradelta.destination import Inputs, claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
 from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.geo.origin import list_origins
 from terradelta.geo.source import Bands
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
-from terradelta.outputs import refuse_existing, stage_folder, write_json
+from terradelta.outputs import stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
 from terradelta.predict.engine import Predictor
 from terradelta.predict.engines import make_engine
 from terradelta.predict.folders import map_folder
-from terradelta.predict.job import Job
+from terradelta.predict.job import PARTIAL_ENDING, Job, check_partial
 from terradelta.predict.memory import (
     DEFAULT_MEMORY_BYTES,
     parse_memory,
@@ -68,6 +70,7 @@ def predict(
     worker_cpus: float | None = None,
     picture: bool = False,
     overwrite: bool = False,
+    discard_reviews: bool = False,
 ) -> Prediction:
     """Map what changed between two rasters, or between two folders of images.
 
@@ -113,7 +116,8 @@ def predict(
         workers: How many; by default as many as the cluster has room for. Each may take `memory`.
         worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into `picture.png`.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it that people made are kept beside it.
+        discard_reviews: With `overwrite`, drop those reviews.
 
     Returns:
         The folder and its summary.
@@ -123,7 +127,6 @@ def predict(
     """
     started = time.monotonic()
     is_folder = _is_folder_pair(before, after)
-    output = Path(output)
     options = RasterOptions(
         bands=bands,
         grid=grid,
@@ -139,8 +142,13 @@ def predict(
     )
     if is_folder:
         _refuse_raster_options(before, options, engine)
-    refuse_existing(output, overwrite)
     folders = [Path(folder) for folder in find_model_folders(model)]
+    output = claim_prediction(
+        output,
+        [*list_origins(before), *list_origins(after), *folders, *([aoi] if aoi else [])],
+        overwrite=overwrite,
+        discard_reviews=discard_reviews,
+    )
     models = [{"folder": str(folder), "sha256": hash_model(folder)} for folder in folders]
     with make_engine(
         engine, address, workers, worker_cpus, memory_bytes=options.memory_bytes
@@ -176,10 +184,10 @@ def predict(
         # Networks and their buffers would stand in memory beside the maps and the report.
         del predictor
         return_freed_memory()
-        return _finish(job, options.memory_bytes)
+        return _finish(job, options.memory_bytes, discard_reviews)
     assert isinstance(before, str | Path)
     assert isinstance(after, str | Path)
-    with stage_folder(output, overwrite=overwrite) as staged:
+    with stage_folder(output, overwrite=overwrite, discard_reviews=discard_reviews) as staged:
         pairs = match_folders(Path(before), Path(after))
         deadline = None if time_budget is None else started + time_budget
         pace = Pace(predictor.num_views, deadline)
@@ -209,20 +217,44 @@ def predict(
     return Prediction(output, summary)
 
 
-def merge(output: str | Path, *, overwrite: bool = False) -> Prediction:
+def merge(
+    output: str | Path, *, overwrite: bool = False, discard_reviews: bool = False
+) -> Prediction:
     """Make the prediction folder of a map whose shards are all answered.
 
     Args:
         output: The output that the shards were given; their blocks lie in `OUTPUT.partial`.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it that people made are kept beside it.
+        discard_reviews: With `overwrite`, drop those reviews.
 
     Raises:
         OutputError: If nothing is under way for this output or blocks are missing.
-        OutputExistsError: If the output exists and `overwrite` is False.
+        OutputExistsError: If the output exists and may not be replaced.
     """
-    output = Path(output)
-    refuse_existing(output, overwrite)
-    return _finish(Job.load(output))
+    output = claim_prediction(output, overwrite=overwrite, discard_reviews=discard_reviews)
+    job = Job.load(output)
+    origins = (file["path"] for date in job.request["origins"].values() for file in date)
+    claim_folder(output, origins, overwrite=overwrite)
+    return _finish(job, discard_reviews=discard_reviews)
+
+
+def claim_prediction(
+    output: str | Path,
+    inputs: Inputs = (),
+    *,
+    overwrite: bool = False,
+    discard_reviews: bool = False,
+) -> Path:
+    """Return where a prediction will be made; see `claim_folder`."""
+    folder = claim_folder(
+        output,
+        inputs,
+        overwrite=overwrite,
+        beside=[PARTIAL_ENDING],
+        discard_reviews=discard_reviews,
+    )
+    check_partial(folder, overwrite)
+    return folder
 
 
 def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCard]:
@@ -234,12 +266,14 @@ def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCar
     return [load_card(folder) for folder in find_model_folders(model)]
 
 
-def _finish(job: Job, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Prediction:
+def _finish(
+    job: Job, memory_bytes: int = DEFAULT_MEMORY_BYTES, discard_reviews: bool = False
+) -> Prediction:
     cache_bytes = plan_cache_bytes(memory_bytes)
     with job.lock("assembly"), rasterio.Env(GDAL_CACHEMAX=cache_bytes):
         summary = assemble(job)
-        finish(job)
-    return Prediction(job.output, summary)
+        kept = finish(job, discard_reviews)
+    return Prediction(job.output, summary, kept)
 
 
 def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
