@@ -116,7 +116,10 @@ def find_foreign(folder: Path, files: re.Pattern[str] | None = None) -> Path | N
 
 def is_made(folder: Path) -> bool:
     """Return whether terradelta made a folder, whatever was put into it since."""
-    return _read_manifest(folder) is not None or bool(_find_layouts(folder))
+    try:
+        return _read_manifest(folder) is not None or bool(_find_layouts(folder))
+    except OSError:
+        return False
 
 
 def clear_folder(

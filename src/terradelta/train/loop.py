@@ -100,26 +100,26 @@ def train(
     """
     # Fabric says how it runs on every start; the recipe and the log say it already.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    run = follow_link(output)
+    run = Path(output)
     device = choose_device(config.device)
     fabric = launch_fabric(device, choose_precision(device, config.precision))
     if fabric.is_global_zero:
-        _claim_run(config, run, resume, overwrite)
+        run = _claim_run(config, run, resume, overwrite)
     with _determinism(config.deterministic), keep_freed_memory():
         result = _train(config, run, fabric, resume)
     leave_processes()
     return result
 
 
-def _claim_run(config: TrainConfig, run: Path, resume: bool, overwrite: bool):
-    """Raise unless a run may be begun in a folder, or taken up there."""
+def _claim_run(config: TrainConfig, run: Path, resume: bool, overwrite: bool) -> Path:
+    """Return where a run may be begun or taken up; see `claim_folder`."""
     if resume and is_made(run):
         # These are replaced after each epoch.
         for name in ("best", "last"):
             claim_folder(run / name, overwrite=True)
-        return
+        return follow_link(run)
     data = [] if config.data is None else list_inputs(config.data)
-    claim_folder(run, [*data, *list_start_files(config)], overwrite=overwrite)
+    return claim_folder(run, [*data, *list_start_files(config)], overwrite=overwrite)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from terradelta.data.layouts import list_inputs
-from terradelta.destination import claim_folder, follow_link
+from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.outputs import clear_output, null_undefined
 from terradelta.ownership import is_made
@@ -86,7 +86,7 @@ def pseudo_label(
         TerradeltaError: As of `label_unchanged` and `train`.
     """
     rule = rule or VotingRule()
-    folder = follow_link(output)
+    folder = Path(output)
     for name, number in (("rounds", rounds), ("models_per_round", models_per_round)):
         if number < 1:
             raise ArgumentError(f"{name} is {number}", fix="give 1 or more")
@@ -96,7 +96,7 @@ def pseudo_label(
             f"{per_node * nodes} processes would write the same labels",
             fix="label in one process (terradelta pseudo-label without a recipe), then train",
         )
-    if not (resume and any(is_made(labels) for labels in folder.glob("round-*/labels"))):
+    if not (resume and is_made(folder / "round-1" / "labels")):
         inputs = [*models, *list_inputs(data), *list_start_files(recipe)]
         folder = claim_folder(folder, inputs, overwrite=overwrite)
         clear_output(folder)
