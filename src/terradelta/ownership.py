@@ -80,6 +80,8 @@ ASSEMBLED_FILES = re.compile(rf"{_PREDICTION}|{_MAP}\..*|changes\..*|cogs/r\d+_c
 """Of a prediction that is being assembled, GDAL's temporary files among them."""
 BLOCK_FILES = re.compile(r"\d{5,}/\d{8,}\.tif")
 """Of a store of blocks."""
+JOB_FILE = "job.json"
+"""What a prediction under way is to be."""
 JOB_FILES = re.compile(
     r"job\.json|(shard-\d+-of-\d+|assembly)\.lock"
     rf"|(blocks|sieved)/{BLOCK_FILES.pattern}|assembled/({ASSEMBLED_FILES.pattern})"
@@ -110,8 +112,8 @@ def find_foreign(folder: Path, files: re.Pattern[str] | None = None) -> Path | N
         files: Paths of the files that it may hold; by default what its own files say it is.
     """
     is_made = _recognise(folder, files)
-    foreign = (path for path in sorted(_list_files(folder)) if not is_made(path))
-    return next((folder / path for path in foreign), None)
+    first = min((path for path in _list_files(folder) if not is_made(path)), default=None)
+    return None if first is None else folder / first
 
 
 def is_made(folder: Path) -> bool:
@@ -137,7 +139,7 @@ def clear_folder(
     is_made = _recognise(folder, files)
     made = [path for path in _list_files(folder) if is_made(path) and not keep(path)]
     # The files that tell what it is go last: a removal that was killed can be taken up.
-    marks = {layout.mark for layout in _LAYOUTS} | {MANIFEST_FILE}
+    marks = {layout.mark for layout in _LAYOUTS} | {MANIFEST_FILE, JOB_FILE}
     for path in sorted(made, key=lambda path: path.rpartition("/")[2] in marks):
         (folder / path).unlink(missing_ok=True)
     _prune(folder)
@@ -158,11 +160,10 @@ def _recognise(folder: Path, files: re.Pattern[str] | None) -> Callable[[str], b
             if inner not in nested:
                 nested[inner] = _recognise(folder / inner, None)
             return nested[inner](path.removeprefix(inner))
+        if path in listed or any(layout.fullmatch(path) for layout in layouts):
+            return True
         side = _SIDE_FILE.fullmatch(path)
-        names = (path, side[1]) if side else (path,)
-        return any(
-            name in listed or any(layout.fullmatch(name) for layout in layouts) for name in names
-        )
+        return side is not None and is_made(side[1])
 
     return is_made
 

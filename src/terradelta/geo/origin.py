@@ -26,8 +26,10 @@ SAMPLED_BYTES = 64 * 1024**2
 MIN_SAMPLED_BYTES = 256 * 1024
 """Of each file."""
 READ_BYTES = 1024**2
-SAMPLES = 64
-"""How many parts of a file are read, the first and the last among them."""
+MAX_SAMPLES = 64
+"""How many parts of a file are read at most, the first and the last among them."""
+MIN_SAMPLE_BYTES = 16 * 1024
+"""Of each part: many small ones take longer, above all over a network."""
 _PREFIX = re.compile(r"/vsi[a-z]+/|[a-z]+://", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -59,13 +61,15 @@ def list_origins(source: RasterPaths) -> list[Path]:
 
 
 def _add_origins(name: str, found: dict[Path, None]):
+    if is_remote(name):
+        return
     path = _find_file(name)
     is_plain = path is not None and path == Path(name) and path.suffix.lower() != ".vrt"
     if path is not None:
         if path in found:
             return
         found[path] = None
-    if is_plain or is_remote(name):
+    if is_plain:
         return
     # A virtual raster, or a name only GDAL understands: it says which files are behind it. What
     # cannot be opened is refused where it is to be read.
@@ -152,7 +156,7 @@ def find_differences(
             logger.warning(
                 "%s was written anew; its size and %d samples of it are as they were",
                 path,
-                SAMPLES,
+                _count_samples(was["sampled_bytes"]),
             )
 
 
@@ -169,11 +173,15 @@ def _update(digest: hashlib._Hash, file: BinaryIO, length: int):
         length -= len(part)
 
 
+def _count_samples(budget_bytes: int) -> int:
+    return max(2, min(MAX_SAMPLES, budget_bytes // MIN_SAMPLE_BYTES))
+
+
 def _hash_samples(path: Path, size_bytes: int, budget_bytes: int) -> str:
     """Return the SHA-256 of parts of the first bytes of a file, of all of them if they are few."""
     digest = hashlib.sha256()
-    length = size_bytes if size_bytes <= budget_bytes else budget_bytes // SAMPLES
-    number = 1 if size_bytes <= budget_bytes else SAMPLES
+    number = 1 if size_bytes <= budget_bytes else _count_samples(budget_bytes)
+    length = min(size_bytes, budget_bytes) // number
     with path.open("rb") as file:
         for index in range(number):
             file.seek((size_bytes - length) * index // max(1, number - 1))

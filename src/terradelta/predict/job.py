@@ -25,11 +25,10 @@ from terradelta.errors import OutputError, OutputExistsError, TerradeltaError
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.origin import find_differences
 from terradelta.outputs import write_bytes
-from terradelta.ownership import JOB_FILES, clear_folder, find_foreign
+from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
 from terradelta.predict.store import BlockStore
 from terradelta.predict.tiling import BlockPlan, Tiling
 
-JOB_FILE = "job.json"
 NOT_COMPARED = ("path", "folder", "size_bytes", "origins")
 """Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
 truncated and has been fetched again; `find_differences` compares the content of the origins."""
