@@ -164,6 +164,12 @@ def test_no_input_is_replaced_or_written_into(prepared, work, capsys, verb, outp
     refuse(prepared, capsys, *FOLDER_VERBS[verb], output, "--overwrite")
 
 
+@pytest.mark.parametrize("output", ["docs", "drawn", "mixed", "drawn/run", "notes.txt", "."])
+def test_nothing_but_a_run_is_resumed(prepared, work, capsys, output):
+    refuse(prepared, capsys, "train", "drawn", "-o", output, "--resume")
+    refuse(prepared, capsys, "train", "drawn", "-o", output, "--resume", "--overwrite")
+
+
 def test_a_recipe_is_an_input(prepared, work, capsys):
     said = refuse(prepared, capsys, "train", "recipe.yaml", "-o", "recipe.yaml", "--overwrite")
     assert "recipe.yaml is recipe.yaml, an input" in said

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 MANIFEST_FILE = ".terradelta.json"
 """The list of the files of an output, in its folder."""
-_UNFINISHED = re.compile(r"\.terradelta-[0-9a-f]{8}(\..*)?")
+_UNFINISHED = re.compile(r"\.terradelta-[0-9a-z_]{8}(\..*)?")
 _SIDE_FILE = re.compile(r"(.+?)(\.aux\.xml|\.ovr|-wal|-shm|-journal)")
 """What GDAL, QGIS and SQLite put beside a file."""
 

@@ -113,13 +113,14 @@ def train(
 
 def _claim_run(config: TrainConfig, run: Path, resume: bool, overwrite: bool) -> Path:
     """Return where a run may be begun or taken up; see `claim_folder`."""
-    if resume and is_made(run):
+    if resume and is_made(run) and (run / "config.yaml").is_file():
         # These are replaced after each epoch.
         for name in ("best", "last"):
             claim_folder(run / name, overwrite=True)
         return follow_link(run)
     data = [] if config.data is None else list_inputs(config.data)
-    return claim_folder(run, [*data, *list_start_files(config)], overwrite=overwrite)
+    inputs = [*data, *list_start_files(config)]
+    return claim_folder(run, inputs, overwrite=overwrite and not resume)
 
 
 @dataclass(frozen=True)

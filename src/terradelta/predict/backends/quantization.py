@@ -170,7 +170,7 @@ def _quantize_graph(graph: openvino.Model, requests: Sequence[Request]) -> openv
 
 def _save(graph: openvino.Model, path: Path):
     """Write the graph beside its place first; the .xml comes last and makes it valid."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".int8-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".terradelta-") as folder:
         written = Path(folder) / path.name
         openvino.save_model(graph, written, compress_to_fp16=False)
         path.unlink(missing_ok=True)
