@@ -267,7 +267,7 @@ def test_areas_from_the_command_line(run, tmp_path):
     drawn = run("sample", "out", "-o", "points.gpkg", *design)
     assert drawn.returncode == 0, drawn.stderr
     assert "200 points, seed 5" in drawn.stdout
-    assert len(list((tmp_path / "points_chips").iterdir())) == 400
+    assert len(list((tmp_path / "points_chips").glob("*.png"))) == 400
     refused = run("assess", "points.gpkg")
     assert refused.returncode == 2
     assert "200 of 200 points have no answer (200 unlabelled)" in refused.stderr

@@ -7,16 +7,18 @@ import tempfile
 from pathlib import Path
 
 from terradelta.data.synthetic import write_geotiff_pair
-from terradelta.outputs import refuse_existing, write_json
+from terradelta.outputs import stage_file, write_json
 from terradelta.predict.prediction import Prediction
-from terradelta.predict.run import predict
+from terradelta.predict.run import claim_prediction, predict
 
 SEED = 2026
 SIZE_PX = 768
 GSD_M = 0.5
 
 
-def demo(output: str | Path, *, overwrite: bool = False) -> Prediction:
+def demo(
+    output: str | Path, *, overwrite: bool = False, discard_reviews: bool = False
+) -> Prediction:
     """Draw a georeferenced scene, map its changes with the embedded model and draw a picture.
 
     The scene (`scene/`, with its true maps) is kept in the prediction folder, so that the reader
@@ -24,13 +26,13 @@ def demo(output: str | Path, *, overwrite: bool = False) -> Prediction:
 
     Args:
         output: Folder to make; it appears whole or not at all.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it that people made are kept beside it.
+        discard_reviews: With `overwrite`, drop those reviews.
 
     Raises:
-        OutputExistsError: If the output exists and `overwrite` is False.
+        OutputExistsError: If the output exists and may not be replaced.
     """
-    output = Path(output)
-    refuse_existing(output, overwrite)
+    output = claim_prediction(output, overwrite=overwrite, discard_reviews=discard_reviews)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".demo-") as scratch:
         scene = Path(scratch) / "scene"
@@ -41,6 +43,7 @@ def demo(output: str | Path, *, overwrite: bool = False) -> Prediction:
             output,
             picture=True,
             overwrite=overwrite,
+            discard_reviews=discard_reviews,
         )
         scene.rename(output / "scene")
         _follow_scene(output)
@@ -53,4 +56,5 @@ def _follow_scene(output: Path):
     run = json.loads(path.read_text(encoding="utf-8"))
     for date in ("before", "after"):
         run[date]["path"] = str(output / "scene" / f"{date}.tif")
-    write_json(path, run)
+    with stage_file(path) as staged:
+        write_json(staged, run)

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError
 from terradelta.models.bundle import Model, hash_model, load_model
 from terradelta.models.deployment import fold_norms
 from terradelta.models.siamese import SiameseNetwork
-from terradelta.outputs import refuse_existing
 from terradelta.predict.engine import (
     DEFAULT_TILE_SIZE_PX,
     MIN_MARGINS_PER_TILE,
@@ -173,9 +173,11 @@ def export(
             f"{path} ends in {path.suffix!r}, and {to} is written as {target.suffixes[0]}",
             fix=f"name it {path.with_suffix(target.suffixes[0])}",
         )
-    files = [path.with_suffix(suffix) for suffix in target.suffixes]
-    for file in files:
-        refuse_existing(file, overwrite)
+    files = [
+        claim_file(path.with_suffix(suffix), [model], overwrite=overwrite)
+        for suffix in target.suffixes
+    ]
+    names = [path.with_suffix(suffix).name for suffix in target.suffixes]
     for package in target.packages:
         _require_package(package, to)
 
@@ -187,12 +189,13 @@ def export(
     graph = target.graph(loaded).eval()
     metadata = describe(loaded, graph, size) | {"weights_sha256": hash_model(model)}
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as staged:
-        target.write(graph, size, Path(staged) / path.name, metadata)
+    folder = files[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".terradelta-", dir=folder) as staged:
+        target.write(graph, size, Path(staged) / names[0], metadata)
         # The file that is opened comes last, so that it never lacks its weights.
-        for file in reversed(files):
-            (Path(staged) / file.name).replace(file)
+        for name, file in reversed(list(zip(names, files, strict=True))):
+            (Path(staged) / name).replace(file)
     return path
 
 

@@ -3,64 +3,105 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from terradelta.errors import OutputError, OutputExistsError
+from terradelta.destination import Inputs, claim_folder, follow_link
+from terradelta.errors import OutputError
+from terradelta.ownership import clear_folder, find_foreign, name_unfinished, write_manifest
+from terradelta.review_copies import keep_reviews
 
-
-def refuse_existing(path: Path, overwrite: bool):
-    """Raise if an output is there already and may not be replaced.
-
-    An empty folder is no output.
-
-    Raises:
-        OutputExistsError: If `path` exists, is not an empty folder, and `overwrite` is False.
-    """
-    is_empty_folder = path.is_dir() and not any(path.iterdir())
-    if path.exists() and not is_empty_folder and not overwrite:
-        raise OutputExistsError(
-            f"{path} exists already",
-            fix="choose another output, or replace it with --overwrite",
-        )
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def stage_folder(folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def stage_folder(
+    folder: str | Path,
+    inputs: Inputs = (),
+    *,
+    overwrite: bool = False,
+    discard_reviews: bool = False,
+    listed: bool = True,
+) -> Iterator[Path]:
     """Yield a folder beside `folder` that takes its place when the block ends well.
 
     When the block raises, what it wrote is removed and `folder` is as it was.
 
+    Args:
+        folder: The folder to make.
+        inputs: What is read to make it.
+        overwrite: Replace an output that is there.
+        discard_reviews: Drop reviews that people made of it.
+        listed: Whether its files are to be listed in it: names that are not known beforehand.
+
     Raises:
-        OutputExistsError: If `folder` holds something and `overwrite` is False.
+        OutputExistsError: If `folder` holds something that may not be replaced.
+        OutputError: If it cannot be made; see `claim_folder`.
     """
-    folder = Path(folder)
-    refuse_existing(folder, overwrite)
+    folder = claim_folder(folder, inputs, overwrite=overwrite, discard_reviews=discard_reviews)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staged = name_unfinished(folder.parent)
+    staged.mkdir()
+    staged.chmod(0o755)
     try:
-        staged.chmod(0o755)
         yield staged
-        replace_folder(folder, staged)
+        if listed:
+            write_manifest(staged)
+        replace_folder(folder, staged, discard_reviews=discard_reviews)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def replace_folder(folder: Path, staged: Path):
-    """Rename a staged folder into its place; what was there goes once the new one is in."""
-    if folder.exists():
-        replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        folder.rename(replaced / folder.name)
+def replace_folder(folder: Path, staged: Path, *, discard_reviews: bool = False) -> Path | None:
+    """Rename a staged folder into its place; what was there goes once the new one is in.
+
+    Of what was there only terradelta's own files are deleted.
+
+    Returns:
+        Where reviews that people made of the old one are kept; None if there were none.
+
+    Raises:
+        OutputError: If reviews cannot be kept.
+    """
+    if not folder.exists():
         staged.rename(folder)
-        shutil.rmtree(replaced)
-    else:
-        staged.rename(folder)
+        return None
+    kept = None if discard_reviews else set_reviews_aside(folder)
+    aside = name_unfinished(folder.parent)
+    folder.rename(aside)
+    staged.rename(folder)
+    clear_folder(aside)
+    if foreign := find_foreign(aside):
+        logger.warning("what was put into %s meanwhile is kept: %s", folder, foreign)
+    return kept
+
+
+def clear_output(folder: Path):
+    """Remove what terradelta made in an output; reviews that people made are kept beside it.
+
+    Raises:
+        OutputError: If reviews cannot be kept.
+    """
+    set_reviews_aside(folder)
+    clear_folder(folder)
+
+
+def set_reviews_aside(folder: Path) -> Path | None:
+    """Copy reviews to a file beside a prediction that is to be replaced, and say so.
+
+    Raises:
+        OutputError: If they cannot be kept.
+    """
+    kept = keep_reviews(folder)
+    if kept is not None:
+        logger.warning("the reviews of %s are kept, with their patches, in %s", folder, kept)
+    return kept
 
 
 def null_undefined(value: Any) -> Any:
@@ -83,16 +124,18 @@ def write_bytes(path: Path, content: bytes):
     Raises:
         OutputError: If it cannot be written.
     """
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    path = follow_link(path)
+    staged = name_unfinished(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("wb") as file:
+        with staged.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         staged.replace(path)
     except OSError as error:
-        staged.unlink(missing_ok=True)
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
         raise OutputError(
             f"{path} cannot be written: {error.strerror}",
             fix="make room or allow writing there, then run the same command again: it goes on "
@@ -102,9 +145,10 @@ def write_bytes(path: Path, content: bytes):
 
 @contextmanager
 def stage_file(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside `path`, of the same suffix, that replaces it when the block ends well."""
-    path = Path(path)
-    staged = path.with_name(f".{path.stem}.partial{path.suffix}")
+    """Yield a new path of the same suffix that replaces `path` when the block ends well."""
+    path = follow_link(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = name_unfinished(path.parent, path.suffix)
     try:
         yield staged
         staged.replace(path)

@@ -131,9 +131,16 @@ def test_an_existing_output_is_kept_unless_told(scene, model_folder, tmp_path):
     with pytest.raises(OutputExistsError, match="--overwrite"):
         td.predict(*arguments, model=model_folder)
     assert (out / "precious").read_text() == "mine"
+    with pytest.raises(OutputExistsError, match="precious"):
+        td.predict(*arguments, model=model_folder, overwrite=True)
+    assert (out / "precious").read_text() == "mine"
+    (out / "precious").unlink()
+    first = td.predict(*arguments, model=model_folder).folder / "run.json"
+    made = first.stat().st_ino
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        td.predict(*arguments, model=model_folder)
     td.predict(*arguments, model=model_folder, overwrite=True)
-    assert not (out / "precious").exists()
-    assert (out / "change.tif").exists()
+    assert first.stat().st_ino != made
 
 
 def test_a_failed_run_leaves_nothing_behind(scene, model_folder, tmp_path):

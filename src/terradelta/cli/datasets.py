@@ -35,10 +35,13 @@ def doctor(
     """
     from terradelta.data.class_file import read_class_file
     from terradelta.data.doctor import examine, repair
-    from terradelta.outputs import refuse_existing
+    from terradelta.data.layouts import list_inputs
+    from terradelta.destination import claim_folder
 
     if fix is not None:
-        refuse_existing(fix, overwrite)
+        claim_folder(
+            fix, [*list_inputs(data), *([classes] if classes else [])], overwrite=overwrite
+        )
     report = examine(data, classes=None if classes is None else read_class_file(classes))
     print(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_text())
     if fix is not None:
@@ -108,7 +111,10 @@ def compose(
     from terradelta.classes import SENSEEARTH
     from terradelta.data.class_file import read_class_file
     from terradelta.data.composite import compose_pairs
+    from terradelta.destination import claim_folder
 
+    if classes is not None:
+        claim_folder(output, [classes], overwrite=overwrite)
     table = SENSEEARTH if classes is None else read_class_file(classes)
     compose_pairs(
         images,

@@ -62,8 +62,11 @@ def train(
 
         print(infer_plan(config).to_yaml(), end="")
         return
+    from terradelta.destination import claim_folder
     from terradelta.train.loop import train as run_train
 
+    if is_recipe(source) and not resume:
+        claim_folder(output, [source], overwrite=overwrite)
     result = run_train(config, output, resume=resume, overwrite=overwrite)
     if result.rank == 0:
         print_run(result)
@@ -243,8 +246,11 @@ def pseudo_label(
         report = label_unchanged(voters, data, output, rule, device=device, overwrite=overwrite)
         print(json.dumps(report.to_dict())) if as_json else print_pseudo_labels(report.to_dict())
         return
+    from terradelta.destination import claim_folder
     from terradelta.train import rounds as training
 
+    if not resume:
+        claim_folder(output, [recipe], overwrite=overwrite)
     done = training.pseudo_label(
         voters,
         data,

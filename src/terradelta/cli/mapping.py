@@ -22,13 +22,14 @@ from terradelta.cli.application import (
     split_list,
 )
 from terradelta.errors import ArgumentError
-from terradelta.report.summary import print_prediction, print_summary
+from terradelta.report.summary import print_kept_reviews, print_prediction, print_summary
 from terradelta.train.config import Views
 
 if TYPE_CHECKING:
     from terradelta.predict.planning import WorkPlan
 
 Bands = Annotated[str | None, Parameter(name="--bands")]
+DiscardReviews = Annotated[bool, Parameter(negative=())]
 ValueRange = Annotated[str | None, Parameter(name="--value-range", allow_leading_hyphen=True)]
 AfterValueRange = Annotated[
     str | None, Parameter(name="--after-value-range", allow_leading_hyphen=True)
@@ -36,17 +37,23 @@ AfterValueRange = Annotated[
 
 
 @app.command
-def demo(*, output: Output = Path("demo"), overwrite: Overwrite = False):
+def demo(
+    *,
+    output: Output = Path("demo"),
+    overwrite: Overwrite = False,
+    discard_reviews: DiscardReviews = False,
+):
     """Draw a scene, run the embedded model on it and show what changed.
 
     Args:
         output: Folder to make.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it are kept in a file beside it.
+        discard_reviews: With --overwrite, drop those reviews.
     """
     from terradelta.demo import demo as run_demo
     from terradelta.report.terminal import print_map
 
-    result = run_demo(output, overwrite=overwrite)
+    result = run_demo(output, overwrite=overwrite, discard_reviews=discard_reviews)
     print_summary(result.summary)
     if sys.stdout.isatty():
         print_map(result.folder / "change.tif")
@@ -54,6 +61,7 @@ def demo(*, output: Output = Path("demo"), overwrite: Overwrite = False):
         f"\nmaps and polygons  {result.folder}\npicture            {result.folder / 'picture.png'}"
         f"\nreport             {result.folder / 'report.html'}"
     )
+    print_kept_reviews(result)
 
 
 @app.command
@@ -154,6 +162,7 @@ def predict(
     price_per_hour: str | None = None,
     as_json: Json = False,
     overwrite: Overwrite = False,
+    discard_reviews: DiscardReviews = False,
 ):
     """Map what changed between two rasters, or between two folders of images.
 
@@ -215,7 +224,8 @@ def predict(
         price_per_hour: With --plan, the price of an hour of this machine, 0.40, or of several kinds
             and how many times as fast they are: cpu:0.40,gpu@25:1.20.
         as_json: With --plan, print one JSON object.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it are kept in a file beside it.
+        discard_reviews: With --overwrite, drop those reviews.
     """
     if plan:
         from terradelta.predict.planning import plan_pair
@@ -289,6 +299,7 @@ def predict(
         picture=picture,
         strict=strict,
         overwrite=overwrite,
+        discard_reviews=discard_reviews,
     )
     if "blocks" in result.summary:
         done, blocks = result.summary["blocks_done"], result.summary["blocks"]
@@ -355,17 +366,21 @@ def merge(
     *,
     strict: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
+    discard_reviews: DiscardReviews = False,
 ):
     """Join the shards of a map into one prediction.
 
     Args:
         output: The output that the shards were given; their blocks lie in OUTPUT.partial.
         strict: Fail with exit code 2 where the map would carry a caution.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it are kept in a file beside it.
+        discard_reviews: With --overwrite, drop those reviews.
     """
     from terradelta.predict.run import merge as run_merge
 
-    print_prediction(run_merge(output, strict=strict, overwrite=overwrite))
+    print_prediction(
+        run_merge(output, strict=strict, overwrite=overwrite, discard_reviews=discard_reviews)
+    )
 
 
 @app.command

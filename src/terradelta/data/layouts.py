@@ -8,6 +8,7 @@ makes one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -119,6 +120,17 @@ def list_parts(root: str | Path, problems: Problems | None = None) -> dict[str, 
         return _read_folder(root, problems)
     what = "is not a CSV file" if root.exists() else "does not exist"
     raise DataError(f"{root} {what}", fix=_KNOWN_LAYOUTS)
+
+
+def list_inputs(root: str | Path) -> list[Path]:
+    """Return what a data set is read from: its folder, or the CSV and the files that it names."""
+    root = Path(root)
+    files: dict[Path, None] = {root: None}
+    # What cannot be read is refused where it is to be read.
+    with suppress(DataError):
+        parts = list_parts(root, []) if root.is_file() else {}
+        files |= {file: None for part in parts.values() for pair in part for file in pair.files}
+    return list(files)
 
 
 def list_class_folders(root: Path) -> list[Path]:

@@ -37,6 +37,12 @@ class PairFiles:
         return self.before_label is not None and self.before_label == self.after_label
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Images and labels."""
+        labels = (self.before_label, self.after_label, self.change_label)
+        return (self.before, self.after, *(label for label in labels if label is not None))
+
+    @property
     def is_labelled(self) -> bool:
         """Whether there is any label at all."""
         return any((self.before_label, self.after_label, self.change_label))

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from terradelta.classes import ClassTable
 from terradelta.data.dataset import ChangeDataset, PairSample
-from terradelta.data.layouts import Split
+from terradelta.data.layouts import Split, list_inputs
+from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.evaluate.boundaries import BoundaryCounts
 from terradelta.evaluate.calibration import (
@@ -36,7 +37,7 @@ from terradelta.evaluate.protocols import (
 from terradelta.evaluate.scoring import prepare
 from terradelta.models.bundle import load_card, replace_card
 from terradelta.models.card import ModelCard, Temperatures
-from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
+from terradelta.outputs import null_undefined, stage_folder, write_json
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import ImageProbabilities, find_probabilities
 from terradelta.predict.votes import choose_classes
@@ -221,11 +222,11 @@ def diagnose_model(
             fix="calibrate each model alone, then let them vote",
         )
     if output is not None:
-        refuse_existing(output, overwrite)
+        output = claim_folder(output, [*model, *list_inputs(data)], overwrite=overwrite)
     diagnosis = diagnose(*prepare(model, data, split, **runtime))
     done = []
     if output is not None:
-        with stage_folder(output, overwrite=overwrite) as staged:
+        with stage_folder(output, overwrite=overwrite, listed=False) as staged:
             diagnosis.write(staged)
         done.append(f"diagnosis in {output}")
     if calibrate:

@@ -42,7 +42,7 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
     if not isinstance(source, str | Path):
         paths = [str(path) for path in source]
         return _require_rasters(paths, "the list of rasters")
-    path, asset = _split_asset(str(source))
+    path, asset = split_asset(str(source))
     if path.lower().endswith(LIST_ENDINGS):
         lines = (line.strip() for line in _read_text(path).splitlines())
         listed = [line for line in lines if line and not line.startswith("#")]
@@ -67,7 +67,7 @@ def list_scalings(source: RasterPaths) -> list[list[list[tuple[float, float]]]] 
     """
     if not isinstance(source, str | Path):
         return None
-    path, asset = _split_asset(str(source))
+    path, asset = split_asset(str(source))
     if not path.lower().endswith(STAC_ENDINGS):
         return None
     return [
@@ -114,7 +114,7 @@ def list_dates(source: RasterPaths) -> list[str] | None:
     """
     if not isinstance(source, str | Path):
         return None
-    path, _ = _split_asset(str(source))
+    path, _ = split_asset(str(source))
     if not path.lower().endswith(STAC_ENDINGS):
         return None
     dates = []
@@ -184,7 +184,8 @@ def resolve_beside(path: str, listing: str | Path) -> str:
     )
 
 
-def _split_asset(source: str) -> tuple[str, str | None]:
+def split_asset(source: str) -> tuple[str, str | None]:
+    """Return the file of a source and the name of a STAC file's asset, None where none is named."""
     path, separator, asset = source.rpartition("#")
     if separator and path.lower().endswith(STAC_ENDINGS) and not is_file(source):
         return path, asset

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from terradelta.classes import SENSEEARTH, ClassTable
+from terradelta.destination import claim_folder
 from terradelta.errors import ModelError, TerradeltaError
 from terradelta.models.card import CARD_FILE, ModelCard
 from terradelta.models.published import convert_published, load_strictly, read_checkpoint
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
-from terradelta.outputs import null_undefined, refuse_existing, stage_file, stage_folder
+from terradelta.outputs import null_undefined, stage_file, stage_folder
 
 WEIGHTS_FILE = "model.safetensors"
 README_FILE = "README.md"
@@ -78,7 +79,7 @@ def save_model(
         .contiguous()
         for key, value in network.state_dict().items()
     }
-    with stage_folder(folder, overwrite=overwrite) as staged:
+    with stage_folder(folder, overwrite=overwrite, listed=False) as staged:
         save_file(tensors, staged / WEIGHTS_FILE)
         # safetensors writes for the owner only; a model is for whoever may read its folder.
         (staged / WEIGHTS_FILE).chmod(0o644)
@@ -185,7 +186,7 @@ def convert(
         OutputExistsError: If the output exists and `overwrite` is False.
     """
     checkpoint = Path(checkpoint)
-    refuse_existing(Path(output), overwrite)
+    output = claim_folder(output, [checkpoint], overwrite=overwrite)
     state = read_checkpoint(checkpoint)
     network = convert_published(state, model, encoder, lightweight=lightweight, polarity=polarity)
     num_classes = network.config["num_classes"]

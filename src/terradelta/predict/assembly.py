@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,6 +39,7 @@ from terradelta.geo.patches import Patch, PatchTracer
 from terradelta.geo.style import write_layer_style, write_quantity_style, write_raster_style
 from terradelta.geo.vector import PolygonWriter
 from terradelta.outputs import replace_folder, write_json
+from terradelta.ownership import BLOCK_FILES, clear_folder
 from terradelta.predict.confidence import UnsureChange, doubt_confidence
 from terradelta.predict.job import Job
 from terradelta.predict.maps import MAP_LAYERS, describe_maps, find_band
@@ -63,6 +63,9 @@ PARTS = {
 MAX_PIECES_AT_ONCE = 8
 """Each takes some 25 MB beside GDAL's cache."""
 
+MAX_NAMED = 10
+"""Damaged blocks in an error."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +87,7 @@ def assemble(job: Job, watch: Stopwatch) -> dict[str, Any]:
     _require_complete(job)
     staged = job.folder / "assembled"
     discard_unfinished(staged)
-    shutil.rmtree(job.folder / "sieved", ignore_errors=True)
+    clear_folder(job.folder / "sieved", BLOCK_FILES)
     staged.mkdir(exist_ok=True)
     assembly = _Assembly(job, staged)
     summary = redact_json(assembly.run())
@@ -102,18 +105,27 @@ def assemble(job: Job, watch: Stopwatch) -> dict[str, Any]:
     return summary
 
 
-def finish(job: Job):
-    """Put an assembled prediction in its place and remove what it was made of."""
-    replace_folder(job.output, job.folder / "assembled")
-    shutil.rmtree(job.folder)
+def finish(job: Job, discard_reviews: bool = False) -> Path | None:
+    """Put an assembled prediction in its place and remove what it was made of.
+
+    Returns:
+        Where reviews of the prediction that was there are kept; None if there were none.
+
+    Raises:
+        OutputError: If they cannot be kept.
+    """
+    kept = replace_folder(job.output, job.folder / "assembled", discard_reviews=discard_reviews)
+    job.discard()
+    return kept
 
 
 def _require_complete(job: Job):
     missing = job.missing(range(len(job.plan)))
     if missing:
+        damaged = "".join(f"; {path} is damaged" for path in job.store.damaged[:MAX_NAMED])
         raise OutputError(
             f"{job.folder} lacks {len(missing)} of {len(job.plan)} blocks, the first being number "
-            f"{missing[0] + 1}",
+            f"{missing[0] + 1}{damaged}",
             fix="run the shards that are not done, then merge again",
         )
 
@@ -205,7 +217,7 @@ class _Assembly:
     def _refuse_nothing(self):
         """Raise because no pixel is valid; what was done for it is of no use to a later run."""
         request = self._job.request
-        shutil.rmtree(self._job.folder)
+        self._job.discard()
         aoi = self._parameters["aoi"]
         raise RasterError(
             f"no pixel of {name_source(request['before']['path'])} and "
@@ -335,9 +347,10 @@ class _Assembly:
         parts |= {"reading": self._reading_seconds, "network": self._network_seconds}
         seconds = {name: parts[name] for name in PARTS if name in parts}
         area_ha = summary["valid_ha"]
+        request = {key: part for key, part in self._job.request.items() if key != "origins"}
         return {
             "cautions": summary["cautions"],
-            **self._job.request,
+            **request,
             "blocks": len(self._job.plan),
             "views_of_blocks": describe_runs(self._views),
             "seconds": {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,25 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from terradelta.classes import ClassTable
-from terradelta.errors import OutputError, OutputExistsError
+from terradelta.errors import OutputError, OutputExistsError, TerradeltaError
 from terradelta.geo.dates import Dates, read_dates
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.origin import find_differences
 from terradelta.outputs import write_bytes
+from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
 from terradelta.predict.store import BlockStore
 from terradelta.predict.tiling import BlockPlan, Tiling
 
-JOB_FILE = "job.json"
-NOT_COMPARED = ("path", "folder", "size_bytes", "dates", "findings")
+NOT_COMPARED = ("path", "folder", "size_bytes", "origins", "dates", "findings")
 """Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
-truncated and has been fetched again; and what no block depends on."""
+truncated and has been fetched again; and what no block depends on. `find_differences` compares the
+content of the origins."""
+BLOCK_BYTES_PER_PIXEL = 0.3
+"""Of a block's file: of drawn ground, which compresses better than most."""
+MAP_BYTES_PER_PIXEL = 0.2
+"""Of maps and polygons."""
+PARTIAL_ENDING = ".partial"
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +87,20 @@ class Job:
         """Read the job that is under way for an output.
 
         Raises:
-            OutputError: If there is none.
+            OutputError: If there is none, or its file is damaged.
         """
         path = partial_folder(output) / JOB_FILE
+        check_partial(output)
         if not path.is_file():
             raise OutputError(
                 f"{path} is not there: nothing is under way for {output}",
                 fix="run `terradelta predict ... --shard 1/N` first, with this output",
             )
-        return cls(output, json.loads(path.read_text(encoding="utf-8")))
+        request = _read_request(path)
+        try:
+            return cls(output, request)
+        except (KeyError, TypeError, ValueError, AttributeError, TerradeltaError) as error:
+            raise _refuse_damaged(path) from error
 
     def start(self, overwrite: bool):
         """Make the folder, or take up the one that is there.
@@ -96,22 +108,44 @@ class Job:
         Raises:
             OutputExistsError: If another request is under way for this output and `overwrite` is
                 False.
+            OutputError: If what is there cannot be taken up.
         """
         path = self.folder / JOB_FILE
+        check_partial(self.output, overwrite)
         if path.is_file():
-            begun = json.loads(path.read_text(encoding="utf-8"))
-            differing = _compare(begun, json.loads(json.dumps(self.request)))
+            differing = self._find_differences(path)
+            if differing and not overwrite:
+                raise OutputExistsError(
+                    f"{self.folder} holds an unfinished run that asked for something else: "
+                    + "; ".join(differing),
+                    fix="ask for the same to finish it, or drop it with --overwrite",
+                )
             if differing:
-                if not overwrite:
-                    raise OutputExistsError(
-                        f"{self.folder} holds an unfinished run that asked for something else: "
-                        + "; ".join(differing),
-                        fix="ask for the same to finish it, or drop it with --overwrite",
-                    )
-                shutil.rmtree(self.folder)
+                self.discard()
         # Also of a run that is taken up: its files may lie elsewhere now, or be signed anew.
         content = json.dumps(self.request, indent=2) + "\n"
         write_bytes(path, content.encode())
+
+    def _find_differences(self, path: Path) -> list[str]:
+        """Return a line per value in which the job that was begun differs from this one."""
+        try:
+            begun = _read_request(path)
+        except OutputError as error:
+            return [error.problem]
+        asked = json.loads(json.dumps(self.request))
+        differing = _compare(begun, asked)
+        if not differing:
+            for date in ("before", "after"):
+                differing += find_differences(begun["origins"][date], asked["origins"][date])
+        return differing
+
+    def discard(self):
+        """Remove the folder; files in it that terradelta did not make stay there."""
+        clear_folder(self.folder, JOB_FILES)
+        if self.folder.exists():
+            logger.warning(
+                "%s stays: it holds %s", self.folder, find_foreign(self.folder, JOB_FILES)
+            )
 
     @contextmanager
     def lock(self, part: str) -> Iterator[None]:
@@ -131,18 +165,88 @@ class Job:
             ) from error
 
     def missing(self, indices: range) -> list[int]:
-        """Return which of these blocks are not answered yet."""
+        """Return which of these blocks are not answered yet, or damaged."""
         return [index for index in indices if not self.store.has(index)]
 
     def discard_if_empty(self):
         """Remove the folder of a run that failed before its first block."""
         if not any(self.store.folder.rglob("*.tif")):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.discard()
+
+
+def require_space(job: Job, missing: Sequence[int], is_whole: bool):
+    """Raise if the disk plainly has no room for blocks, and for the maps that are made of them.
+
+    Args:
+        job: The job.
+        missing: The blocks that are to be written.
+        is_whole: Whether maps are to be made right after.
+
+    Raises:
+        OutputError: If so; both numbers are named.
+    """
+    windows = (job.plan[index].write for index in missing)
+    pixels = sum(int(window.width * window.height) for window in windows)
+    needed = pixels * (BLOCK_BYTES_PER_PIXEL + MAP_BYTES_PER_PIXEL * is_whole)
+    free = shutil.disk_usage(job.folder).free
+    if free < needed:
+        raise OutputError(
+            f"{job.folder.absolute().parent} has {free / 1024**2:,.0f} MB of free space, and the "
+            f"blocks and maps take about {needed / 1024**2:,.0f} MB",
+            fix="make room there, or choose an output on another disk",
+        )
 
 
 def partial_folder(output: Path) -> Path:
     """Return where an output is under way."""
-    return output.with_name(f"{output.name}.partial")
+    return output.with_name(output.name + PARTIAL_ENDING)
+
+
+def check_partial(output: Path, overwrite: bool = False):
+    """Raise unless what is under way for an output, if anything is, can be taken up.
+
+    Args:
+        output: The output, any link followed.
+        overwrite: Whether a damaged one may be dropped.
+
+    Raises:
+        OutputError: If it is no folder, holds foreign files, or its job.json is damaged.
+    """
+    folder = partial_folder(output)
+    path = folder / JOB_FILE
+    aside = "move it away: this folder is for what is not finished"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        what = "a link" if folder.is_symlink() else "a file"
+        raise OutputError(f"{folder} is {what} and no folder", fix=aside)
+    foreign = find_foreign(folder, JOB_FILES)
+    if foreign is not None:
+        raise OutputError(f"{foreign} is there, which terradelta did not make", fix=aside)
+    if path.is_file() and not overwrite:
+        _read_request(path)
+    elif not path.exists() and any(folder.glob("blocks/*/*")):
+        raise OutputError(
+            f"{folder} holds blocks and no {JOB_FILE}, which says of what map they are",
+            fix=f"bring {JOB_FILE} back, or delete the folder",
+        )
+
+
+def _read_request(path: Path) -> dict[str, Any]:
+    try:
+        request = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _refuse_damaged(path) from error
+    wanted = ("format", "grid", "plan", "classes", "parameters", "before", "after", "origins")
+    if not isinstance(request, dict) or not all(key in request for key in wanted):
+        raise _refuse_damaged(path)
+    return request
+
+
+def _refuse_damaged(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is damaged, or of another version of terradelta",
+        fix=f"drop the unfinished run with `terradelta predict ... --overwrite`, or delete "
+        f"{path.parent}",
+    )
 
 
 def describe_grid(grid: Grid) -> dict[str, Any]:

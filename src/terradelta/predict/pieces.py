@@ -7,7 +7,7 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +24,7 @@ from terradelta.geo.cog import BLOCK_SIZE_PX, MapFormat, write_cog, write_virtua
 from terradelta.geo.grid import Grid, cut_window, shift_window
 from terradelta.geo.stac import describe_asset, describe_item
 from terradelta.outputs import write_json
+from terradelta.ownership import ASSEMBLED_FILES, clear_folder
 from terradelta.predict.maps import MAP_LAYERS, find_band
 
 FOLDER = "cogs"
@@ -44,14 +45,8 @@ class Piece(NamedTuple):
 
 def discard_unfinished(folder: Path):
     """Remove what a killed assembly left in a folder, but the pieces that it had finished."""
-    for path in folder.iterdir() if folder.exists() else ():
-        if path.is_file():
-            path.unlink()
-        elif path.name != FOLDER:
-            shutil.rmtree(path)
-    for path in (folder / FOLDER).glob("*/*"):
-        if path.suffix != ".tif" or path.stem not in MAP_LAYERS:
-            path.unlink()
+    finished = re.compile(rf"{FOLDER}/[^/]+/({'|'.join(MAP_LAYERS)})\.tif")
+    clear_folder(folder, ASSEMBLED_FILES, keep=lambda path: bool(finished.fullmatch(path)))
 
 
 def check_piece_size(size_px: int | None) -> int | None:

@@ -28,6 +28,9 @@ class Prediction:
     summary: dict[str, Any]
     """The content of summary.json: areas, shares and transitions. Of a shard: `blocks`, how many
     the map has, and `blocks_done`, how many are answered by now."""
+    kept_reviews: Path | None = None
+    """Reviews of the prediction that this one replaced, with their patches; None if there were
+    none."""
 
     @property
     def cautions(self) -> tuple[Caution, ...]:

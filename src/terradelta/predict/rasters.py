@@ -27,6 +27,7 @@ from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images
 from terradelta.geo.normalization import LightMatch, fit_light
 from terradelta.geo.options import PairOptions
+from terradelta.geo.origin import describe_origins
 from terradelta.geo.pair import Images, PairWindow, RasterPair
 from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
 from terradelta.geo.registration import measure_shift
@@ -36,14 +37,14 @@ from terradelta.heap import return_freed_memory
 from terradelta.outputs import null_undefined
 from terradelta.predict.engine import Predictor
 from terradelta.predict.examination import look_over
-from terradelta.predict.job import Job, describe_grid, describe_plan
+from terradelta.predict.job import Job, describe_grid, describe_plan, require_space
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_cache_bytes, plan_memory
 from terradelta.predict.pace import Pace
 from terradelta.predict.stream import answer_blocks
 from terradelta.predict.tiling import BlockPlan, Tiling
 from terradelta.stopwatch import Stopwatch
 
-FORMAT = 1
+FORMAT = 2
 BLOCK_BYTES = 64 * 1024**2
 """What the pixels of a block may take; blocks are as large as this allows."""
 MAX_BLOCK_SIZE_PX = 3072
@@ -160,6 +161,7 @@ def answer_rasters(
             if missing:
                 work = Work(predictor, pair, job, missing, len(indices), watch, options, light)
                 try:
+                    require_space(job, missing, is_whole=options.shard[1] == 1)
                     watch.begin("answering")
                     (answer or answer_here)(work)
                     job.answered_now = frozenset(missing)
@@ -266,6 +268,7 @@ def _describe_request(
         "before": before,
         "after": after,
         "masks": [mask and mask.describe() for mask in pair.masks],
+        "origins": dict(zip(("before", "after"), map(describe_origins, paths), strict=True)),
         "parameters": {
             "tta": predictor.tta,
             **options.reading.to_dict(),

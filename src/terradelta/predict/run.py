@@ -13,6 +13,7 @@ import rasterio
 
 from terradelta.cautions import read_cautions, refuse_cautions
 from terradelta.data.layouts import match_folders
+from terradelta.destination import Inputs, claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import parse_area
 from terradelta.geo.bands import join_bands
@@ -21,17 +22,19 @@ from terradelta.geo.finding import list_cautions
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.normalization import KINDS
 from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
+from terradelta.geo.origin import list_origins
+from terradelta.geo.polygons import split_layer
 from terradelta.geo.ranges import require_range
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
-from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
+from terradelta.outputs import null_undefined, stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
 from terradelta.predict.confidence import doubt_confidence
 from terradelta.predict.engine import Predictor
 from terradelta.predict.engines import make_engine
 from terradelta.predict.folders import examine_folders, map_folder, require_values
-from terradelta.predict.job import Job
+from terradelta.predict.job import PARTIAL_ENDING, Job, check_partial
 from terradelta.predict.memory import (
     DEFAULT_MEMORY_BYTES,
     parse_memory,
@@ -83,6 +86,7 @@ def predict(
     picture: bool = False,
     strict: bool = False,
     overwrite: bool = False,
+    discard_reviews: bool = False,
 ) -> Prediction:
     """Map what changed between two rasters, or between two folders of images.
 
@@ -142,7 +146,8 @@ def predict(
         worker_cpus: Cores of a worker; by default up to 4.
         picture: Also draw before, after and the map into `picture.png`.
         strict: Raise where the map would carry a caution.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it that people made are kept beside it.
+        discard_reviews: With `overwrite`, drop those reviews.
 
     Returns:
         The folder and its summary.
@@ -154,7 +159,6 @@ def predict(
     watch.begin("planning")
     given_dates = read_flag("--before-date", before_date), read_flag("--after-date", after_date)
     is_folder = _is_folder_pair(before, after)
-    output = Path(output)
     require_range(value_range, "--value-range")
     require_range(after_value_range, "--after-value-range")
     if match_light != "none" and after_value_range is not None:
@@ -188,8 +192,13 @@ def predict(
     )
     if is_folder:
         _refuse_raster_options(before, options, engine)
-    refuse_existing(output, overwrite)
     folders = [Path(folder) for folder in find_model_folders(model)]
+    output = claim_prediction(
+        output,
+        [*_list_inputs(before, after, options.reading), *folders],
+        overwrite=overwrite,
+        discard_reviews=discard_reviews,
+    )
     models = [{"folder": str(folder), "sha256": hash_model(folder)} for folder in folders]
     with make_engine(
         engine, address, workers, worker_cpus, memory_bytes=options.memory_bytes
@@ -226,10 +235,10 @@ def predict(
         # Networks and their buffers would stand in memory beside the maps and the report.
         del predictor
         return_freed_memory()
-        return _finish(job, watch, options.memory_bytes, strict=strict)
+        return _finish(job, watch, options.memory_bytes, strict, discard_reviews)
     assert isinstance(before, str | Path)
     assert isinstance(after, str | Path)
-    with stage_folder(output, overwrite=overwrite) as staged:
+    with stage_folder(output, overwrite=overwrite, discard_reviews=discard_reviews) as staged:
         pairs = match_folders(Path(before), Path(after))
         folder_dates = find_folder_dates((before, after), given_dates)
         findings = list(examine_folders(pairs, predictor.needs, folder_dates))
@@ -285,23 +294,51 @@ def predict(
     return Prediction(output, summary)
 
 
-def merge(output: str | Path, *, strict: bool = False, overwrite: bool = False) -> Prediction:
+def merge(
+    output: str | Path,
+    *,
+    strict: bool = False,
+    overwrite: bool = False,
+    discard_reviews: bool = False,
+) -> Prediction:
     """Make the prediction folder of a map whose shards are all answered.
 
     Args:
         output: The output that the shards were given; their blocks lie in `OUTPUT.partial`.
         strict: Raise where the map would carry a caution; it stays in `OUTPUT.partial` then.
-        overwrite: Replace an existing output.
+        overwrite: Replace an existing output; reviews of it that people made are kept beside it.
+        discard_reviews: With `overwrite`, drop those reviews.
 
     Raises:
         CautionError: If the map would carry a caution and `strict` is True.
         OutputError: If nothing is under way for this output or blocks are missing.
-        OutputExistsError: If the output exists and `overwrite` is False.
+        OutputExistsError: If the output exists and may not be replaced.
     """
     watch = Stopwatch()
-    output = Path(output)
-    refuse_existing(output, overwrite)
-    return _finish(Job.load(output), watch, strict=strict)
+    output = claim_prediction(output, overwrite=overwrite, discard_reviews=discard_reviews)
+    job = Job.load(output)
+    origins = (file["path"] for date in job.request["origins"].values() for file in date)
+    claim_folder(output, origins, overwrite=overwrite)
+    return _finish(job, watch, strict=strict, discard_reviews=discard_reviews)
+
+
+def claim_prediction(
+    output: str | Path,
+    inputs: Inputs = (),
+    *,
+    overwrite: bool = False,
+    discard_reviews: bool = False,
+) -> Path:
+    """Return where a prediction will be made; see `claim_folder`."""
+    folder = claim_folder(
+        output,
+        inputs,
+        overwrite=overwrite,
+        beside=[PARTIAL_ENDING],
+        discard_reviews=discard_reviews,
+    )
+    check_partial(folder, overwrite)
+    return folder
 
 
 def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCard]:
@@ -314,7 +351,11 @@ def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCar
 
 
 def _finish(
-    job: Job, watch: Stopwatch, memory_bytes: int = DEFAULT_MEMORY_BYTES, *, strict: bool = False
+    job: Job,
+    watch: Stopwatch,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    strict: bool = False,
+    discard_reviews: bool = False,
 ) -> Prediction:
     cache_bytes = plan_cache_bytes(memory_bytes)
     with job.lock("assembly"), rasterio.Env(GDAL_CACHEMAX=cache_bytes):
@@ -324,8 +365,15 @@ def _finish(
             refuse_cautions(
                 cautions, f"or leave --strict out: {job.folder} keeps the map until then"
             )
-        finish(job)
-    return Prediction(job.output, summary)
+        kept = finish(job, discard_reviews)
+    return Prediction(job.output, summary, kept)
+
+
+def _list_inputs(before: RasterPaths, after: RasterPaths, reading: PairOptions) -> list[Path]:
+    """Return the files and folders that a prediction reads, models aside."""
+    area = [] if reading.aoi is None else [Path(split_layer(reading.aoi)[0])]
+    sources = [before, after, *filter(None, (reading.before.mask, reading.after.mask))]
+    return [*(origin for source in sources for origin in list_origins(source)), *area]
 
 
 def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:

@@ -8,11 +8,12 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
@@ -26,7 +27,11 @@ from terradelta.predict.engine import ClassMaps
 CLASS_NODATA = 255
 CONFIDENCE_NODATA = 255
 FILES_PER_FOLDER = 1000
+_SEAL = b"terradelta"
+"""Stands before the checksum of a block's file."""
 LAYERS = ("before", "after", "change", "confidence", "unchanged")
+
+logger = logging.getLogger(__name__)
 
 
 class BlockLayers(NamedTuple):
@@ -74,14 +79,33 @@ class BlockStore:
         self._grid = grid
         self._classes = classes
         self.change_dtype, self.change_nodata = transition_format(classes)
+        # As this process has written or read them.
+        self._sound: set[int] = set()
+        self._damaged: set[int] = set()
 
     def path(self, index: int) -> Path:
         """Return where the file of a block is or will be."""
         return self.folder / f"{index // FILES_PER_FOLDER:05d}" / f"{index:08d}.tif"
 
     def has(self, index: int) -> bool:
-        """Return whether a block is answered."""
-        return self.path(index).is_file()
+        """Return whether a block is answered; a damaged one is logged and does not count."""
+        if index in self._sound:
+            return self.path(index).is_file()
+        path = self.path(index)
+        if not path.is_file():
+            return False
+        if _is_sound(path.read_bytes()):
+            self._sound.add(index)
+            return True
+        if index not in self._damaged:
+            logger.warning("%s, a finished part of the map, is damaged", path)
+            self._damaged.add(index)
+        return False
+
+    @property
+    def damaged(self) -> list[Path]:
+        """Files of blocks that were found to be damaged, and not made anew since."""
+        return [self.path(index) for index in sorted(self._damaged)]
 
     def lay_out(self, maps: ClassMaps, valid_HW: np.ndarray) -> BlockLayers:
         """Return a block's layers in the data type of the transitions, nodata put in."""
@@ -140,7 +164,9 @@ class BlockStore:
             ) as dataset:
                 dataset.write(np.stack(layers))
                 dataset.update_tags(**facts._asdict())
-            return memory.read()
+            content = memory.read()
+        # Behind its end, where readers of TIFFs do not look.
+        return content + _SEAL + hashlib.sha256(content).digest()
 
     def keep(self, index: int, content: bytes):
         """Write the file of a block, whoever encoded it.
@@ -149,6 +175,8 @@ class BlockStore:
             OutputError: If it cannot be written.
         """
         write_bytes(self.path(index), content)
+        self._sound.add(index)
+        self._damaged.discard(index)
 
     def read(self, index: int) -> tuple[BlockLayers, BlockFacts]:
         """Return the layers of a block and how they were made.
@@ -158,21 +186,32 @@ class BlockStore:
         """
         path = self.path(index)
         try:
-            with allow_no_place(), rasterio.open(path) as dataset:
+            content = path.read_bytes()
+            if not _is_sound(content):
+                raise ValueError("its checksum is another")
+            with allow_no_place(), MemoryFile(content) as memory, memory.open() as dataset:
                 tags = dataset.tags()
                 facts = BlockFacts(
                     int(tags["views"]), float(tags["seconds"]), float(tags["network_seconds"])
                 )
                 return BlockLayers(*dataset.read()), facts
-        except RasterioError as error:
+        except (OSError, KeyError, ValueError, RasterioError) as error:
+            self._sound.discard(index)
             raise RasterError(
-                f"{path}, a finished part of the map, cannot be read: {error}",
-                fix="delete that file and run the same command again",
+                f"{path}, a finished part of the map, is damaged: {error}",
+                fix="run the same `terradelta predict` again: it makes that part anew",
             ) from error
 
     def elsewhere(self, folder: Path) -> BlockStore:
         """Return a store of the same map in another folder."""
         return BlockStore(folder, self._grid, self._classes)
+
+
+def _is_sound(content: bytes) -> bool:
+    """Return whether a block's file is as it was written, by the checksum at its end."""
+    end = len(content) - hashlib.sha256().digest_size
+    start = end - len(_SEAL)
+    return content[start:end] == _SEAL and hashlib.sha256(content[:start]).digest() == content[end:]
 
 
 def transition_format(classes: ClassTable) -> tuple[str, int]:

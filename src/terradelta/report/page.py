@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError
 from terradelta.geo.cog import find_map
-from terradelta.outputs import refuse_existing
 
 REPORT_FILE = "report.html"
 
@@ -45,7 +45,7 @@ def report(
     if find_map(folder, "change").is_file():
         from terradelta.report.prediction_page import write_prediction_page
 
-        refuse_existing(path, overwrite)
+        claim_file(path, [file for file in (areas, zones) if file], overwrite=overwrite)
         write_prediction_page(
             folder, *(None if file is None else Path(file) for file in (areas, zones))
         )
@@ -57,7 +57,7 @@ def report(
                 f"{folder} is a training run, of which there are no areas and no zones",
                 fix="leave --areas and --zones out, or give the folder of a prediction",
             )
-        refuse_existing(path, overwrite)
+        claim_file(path, overwrite=overwrite)
         write_training_page(folder)
     else:
         raise ArgumentError(

@@ -24,6 +24,13 @@ def print_prediction(prediction: Prediction):
     """Print what changed and where the maps are."""
     print_summary(prediction.summary)
     print(f"\nwritten to {prediction.folder}")
+    print_kept_reviews(prediction)
+
+
+def print_kept_reviews(prediction: Prediction):
+    """Print where reviews of a replaced prediction are kept, if there were any."""
+    if prediction.kept_reviews is not None:
+        print(f"earlier reviews are kept in {prediction.kept_reviews}")
 
 
 def print_summary(summary: dict[str, Any]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from terradelta.errors import ModelError
 from terradelta.outputs import stage_folder
+from terradelta.ownership import clear_folder
 
 
 @dataclass
@@ -65,7 +65,8 @@ def save_checkpoint(
     Nothing of the random generators: each epoch seeds its own.
     """
     folder = run / "checkpoints"
-    with stage_folder(folder / f"epoch-{progress.epoch:04d}", overwrite=True) as staged:
+    name = f"epoch-{progress.epoch:04d}"
+    with stage_folder(folder / name, overwrite=True, listed=False) as staged:
         tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
         tensors |= {
             f"optimizer.{index}.{key}": torch.as_tensor(value)
@@ -80,7 +81,7 @@ def save_checkpoint(
         )
         (staged / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n")
     for older in sorted(folder.glob("epoch-*"))[:-1]:
-        shutil.rmtree(older)
+        clear_folder(older)
 
 
 def read_state(run: Path) -> State:

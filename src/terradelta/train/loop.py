@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from terradelta.data.dataset import ChangeDataset
-from terradelta.data.layouts import find_pairs, list_named_splits
+from terradelta.data.layouts import find_pairs, list_inputs, list_named_splits
+from terradelta.destination import claim_folder, follow_link
 from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluate.protocols import PROTOCOLS
 from terradelta.evaluate.scoring import evaluate_dataset
@@ -34,13 +34,19 @@ from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import Scaling
 from terradelta.models.precision import choose_device, choose_precision
 from terradelta.models.siamese import SiameseNetwork
-from terradelta.outputs import refuse_existing
+from terradelta.outputs import clear_output
+from terradelta.ownership import is_made
 from terradelta.predict.engine import Predictor
 from terradelta.train.batches import load_data
 from terradelta.train.checkpoint import Progress, State, read_state, restore, save_checkpoint
 from terradelta.train.class_weights import choose_class_weights
 from terradelta.train.config import TrainConfig
-from terradelta.train.network import adopt_architecture, build_network, load_start
+from terradelta.train.network import (
+    adopt_architecture,
+    build_network,
+    list_start_files,
+    load_start,
+)
 from terradelta.train.optimization import (
     average_weights,
     build_optimizer,
@@ -97,12 +103,24 @@ def train(
     run = Path(output)
     device = choose_device(config.device)
     fabric = launch_fabric(device, choose_precision(device, config.precision))
-    if fabric.is_global_zero and not resume:
-        refuse_existing(run, overwrite)
+    if fabric.is_global_zero:
+        run = _claim_run(config, run, resume, overwrite)
     with _determinism(config.deterministic), keep_freed_memory():
         result = _train(config, run, fabric, resume)
     leave_processes()
     return result
+
+
+def _claim_run(config: TrainConfig, run: Path, resume: bool, overwrite: bool) -> Path:
+    """Return where a run may be begun or taken up; see `claim_folder`."""
+    if resume and is_made(run) and (run / "config.yaml").is_file():
+        # These are replaced after each epoch.
+        for name in ("best", "last"):
+            claim_folder(run / name, overwrite=True)
+        return follow_link(run)
+    data = [] if config.data is None else list_inputs(config.data)
+    inputs = [*data, *list_start_files(config)]
+    return claim_folder(run, inputs, overwrite=overwrite and not resume)
 
 
 @dataclass(frozen=True)
@@ -147,7 +165,7 @@ def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> Trai
     learner = _Learner(fabric, network, wrapped, optimizer, average, objective, card.scaling)
 
     if fabric.is_global_zero and not resume:
-        shutil.rmtree(run, ignore_errors=True)
+        clear_output(run)
     # Process 0 reads for all: the others may be on machines that do not see its folder.
     state = fabric.broadcast(read_state(run) if fabric.is_global_zero else State())
     progress = restore(state, network, optimizer, average)

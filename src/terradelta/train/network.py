@@ -21,6 +21,12 @@ _OF_THE_MODEL = ("encoder", "lightweight")
 _CLASSIFIER = "semantic_head.classifier."
 
 
+def list_start_files(config: TrainConfig) -> list[str]:
+    """Return the model folder and the file of weights that a recipe names to start from."""
+    named = (config.start_from, config.encoder_weights)
+    return [name for name in named if name is not None and name != _EMBEDDED]
+
+
 def load_start(config: TrainConfig) -> Model | None:
     """Return the model that a recipe goes on from, if it names one.
 

@@ -23,11 +23,12 @@ from terradelta.classes import ClassTable
 from terradelta.data.class_file import write_classes
 from terradelta.data.dataset import ChangeDataset, PairSample
 from terradelta.data.images import read_mask, write_change_mask, write_mask
-from terradelta.data.layouts import find_pairs, list_named_splits
+from terradelta.data.layouts import find_pairs, list_inputs, list_named_splits
 from terradelta.data.pairs import PairFiles, PairFolder
+from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.models.bundle import load_model
-from terradelta.outputs import null_undefined, refuse_existing, stage_folder, write_json
+from terradelta.outputs import null_undefined, stage_folder, write_json
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import count_pixels_per_size, find_probabilities
 from terradelta.train.config import Views
@@ -167,7 +168,7 @@ def label_unchanged(
         OutputExistsError: If the output is there and `overwrite` is False.
     """
     rule = rule or VotingRule()
-    refuse_existing(Path(output), overwrite)
+    output = claim_folder(output, [*models, *list_inputs(data)], overwrite=overwrite)
     parts = {split: find_pairs(data, split) for split in ("train", "val")}
     if "test" in list_named_splits(data):
         parts["test"] = find_pairs(data, "test")

@@ -7,16 +7,19 @@ SenseEarth 2020 contest (README names it).
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from terradelta.data.layouts import list_inputs
+from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
-from terradelta.outputs import null_undefined, refuse_existing
+from terradelta.outputs import clear_output, null_undefined
+from terradelta.ownership import is_made
 from terradelta.train.config import TrainConfig
 from terradelta.train.loop import TrainResult, train
+from terradelta.train.network import list_start_files
 from terradelta.train.processes import count_processes
 from terradelta.train.pseudo_labels import (
     DATA_FILE,
@@ -93,10 +96,10 @@ def pseudo_label(
             f"{per_node * nodes} processes would write the same labels",
             fix="label in one process (terradelta pseudo-label without a recipe), then train",
         )
-    if not resume:
-        refuse_existing(folder, overwrite)
-        for old in folder.glob("round-*"):
-            shutil.rmtree(old)
+    if not (resume and is_made(folder / "round-1" / "labels")):
+        inputs = [*models, *list_inputs(data), *list_start_files(recipe)]
+        folder = claim_folder(folder, inputs, overwrite=overwrite)
+        clear_output(folder)
     if recipe.class_weights is None and recipe.class_weight_rule == "reference":
         recipe = replace(recipe, class_weight_rule="equal")
     done = []

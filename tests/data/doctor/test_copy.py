@@ -60,8 +60,11 @@ def test_copies_are_whole_or_not_there_and_never_in_the_data_set(flat, tmp_path)
     report = examine(flat)
     (flat / "im2/00007.png").unlink()
     (flat / "label1/00003.png").write_bytes(b"")
+    with pytest.raises(OutputExistsError, match=r"mine\.txt"):
+        repair(flat, output, overwrite=True)
+    (output / "mine.txt").unlink()
+    repair(flat, output)
     repair(flat, output, overwrite=True)
-    assert not (output / "mine.txt").exists()
     assert names_in(output) == [f"{number:05d}" for number in (0, 1, 2, 4, 5, 6)]
     assert isinstance(report, DoctorReport)
 

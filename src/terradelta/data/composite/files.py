@@ -16,6 +16,7 @@ from terradelta.data.composite.options import Composition
 from terradelta.data.composite.scene import LabelledScene, check_scene, compose_pair
 from terradelta.data.images import read_image, read_mask, write_mask
 from terradelta.data.layouts import PairFiles, match_folders
+from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError, DataError
 from terradelta.outputs import stage_folder
 
@@ -67,6 +68,7 @@ def compose_pairs(
         raise ArgumentError(
             f"pairs of {size_px} px are smaller than a house", fix=f"use {_SMALLEST_PX} or more"
         )
+    output = claim_folder(output, [images, masks], overwrite=overwrite)
     sources = match_folders(Path(images), Path(masks))
     least_px = size_px + 2 * math.ceil(options.largest_shift_px / 2)
     read = lru_cache(_SCENES_HELD)(lambda number: _read_scene(sources[number], classes, least_px))

@@ -19,9 +19,10 @@ from terradelta.data.doctor.findings import DoctorReport
 from terradelta.data.doctor.masks import MaskForm, inspect_mask, read_any_mask
 from terradelta.data.doctor.references import name_file, name_pairs
 from terradelta.data.images import write_mask
-from terradelta.data.layouts import UNLISTED, PairFiles, list_parts
+from terradelta.data.layouts import UNLISTED, PairFiles, list_inputs, list_parts
+from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError, DataError, OutputError
-from terradelta.outputs import refuse_existing, stage_folder
+from terradelta.outputs import stage_folder
 
 CHANGES_FILE = "CHANGES.txt"
 
@@ -54,12 +55,12 @@ def repair(
         OutputExistsError: If the folder holds something and `overwrite` is False.
     """
     data, output = Path(data), Path(output)
-    refuse_existing(output, overwrite)
     root = (data if data.is_dir() else data.parent).resolve()
     if root == output.resolve() or root in output.resolve().parents:
         raise ArgumentError(
             f"the copy {output} would lie in the data set {data}", fix="write it somewhere else"
         )
+    output = claim_folder(output, list_inputs(data), overwrite=overwrite)
     report = report or examine(data)
     if report.root != data:
         raise ArgumentError(

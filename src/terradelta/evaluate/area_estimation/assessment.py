@@ -6,6 +6,7 @@ Legend of the array names: N points, T transitions, K classes.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from terradelta.classes import ClassTable
+from terradelta.destination import claim_file
 from terradelta.errors import DataError
 from terradelta.evaluate.area_estimation.census import (
     NODATA_CODE,
@@ -41,7 +43,7 @@ from terradelta.evaluate.area_estimation.labels import (
 from terradelta.evaluate.area_estimation.methods import write_methods
 from terradelta.evaluate.area_estimation.survey import Survey
 from terradelta.geo.cog import find_map
-from terradelta.outputs import null_undefined, refuse_existing, stage_file, write_json
+from terradelta.outputs import null_undefined, stage_file, write_json
 from terradelta.predict.transitions import M2_PER_HECTARE
 
 FORMAT = 1
@@ -105,7 +107,7 @@ def assess(
     survey, labels = read_labels(paths)
     folder = _find_folder(Path(paths[0]), survey, other_map if output is None else output)
     for name in FILES:
-        refuse_existing(folder / name, overwrite)
+        claim_file(folder / name, paths, overwrite=overwrite, is_own=_is_own)
     require_answers(labels, unresolved)
     kept_N = labels.reference_N != NO_ANSWER
     mapped_N, mapped_m2_T = survey.pixels.code_N, survey.mapped_area_m2_T
@@ -139,8 +141,16 @@ def _find_folder(path: Path, survey: Survey, asked: str | Path | None) -> Path:
                 f"{path} was drawn from {change_path}, which is not there or another map by now",
                 fix="say where to put the results: -o FOLDER",
             )
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file was written by an assessment: there is area_estimates.json with it."""
+    try:
+        content = json.loads((path.parent / FILES[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "methods"} <= content.keys()
 
 
 def _read_other(folder: Path, survey: Survey, kept_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from terradelta.destination import claim_file, claim_folder
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.evaluate.area_estimation.allocation import (
     MIN_POINTS,
@@ -29,11 +30,12 @@ from terradelta.evaluate.area_estimation.census import (
 )
 from terradelta.evaluate.area_estimation.design import SampleDesign
 from terradelta.evaluate.area_estimation.stratification import Stratification, stratify
-from terradelta.evaluate.area_estimation.survey import Survey, write_survey
+from terradelta.evaluate.area_estimation.survey import Survey, holds_survey, write_survey
 from terradelta.geo.chips import write_chips
 from terradelta.geo.cog import find_map
+from terradelta.geo.origin import list_origins
 from terradelta.geo.pair import RasterPair
-from terradelta.outputs import refuse_existing, stage_file, stage_folder
+from terradelta.outputs import stage_file, stage_folder
 
 
 def sample(
@@ -70,7 +72,13 @@ def sample(
     chips_folder = output.with_name(f"{output.stem}_chips")
     if output.suffix != ".gpkg":
         raise ArgumentError(f"{output} is no GeoPackage", fix="write the points to a .gpkg")
-    refuse_existing(output, overwrite)
+    inputs = [
+        folder,
+        *(source for date in (before, after) if date for source in list_origins(date)),
+    ]
+    output = claim_file(output, inputs, overwrite=overwrite, is_own=holds_survey)
+    if chip_size_px:
+        claim_folder(chips_folder, inputs, overwrite=overwrite)
     with ChangeMap(folder, design.buffer_px) as change_map:
         census = take_census(change_map)
         stratification = stratify(census, change_map.classes, design)
@@ -96,15 +104,15 @@ def sample(
             "version": version("terradelta"),
         },
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as exits:
         chips = None
         if chip_size_px:
-            staged_chips = exits.enter_context(stage_folder(chips_folder, overwrite=overwrite))
+            staged_chips = exits.enter_context(
+                stage_folder(chips_folder, inputs, overwrite=overwrite)
+            )
             with _open_pair(folder, before, after) as pair:
                 chips = _draw_chips(pair, survey, staged_chips, chips_folder.name, chip_size_px)
         staged = exits.enter_context(stage_file(output))
-        staged.unlink(missing_ok=True)
         write_survey(staged, survey, chips)
     return survey
 

@@ -164,6 +164,15 @@ def read_survey(path: Path) -> Survey:
     )
 
 
+def holds_survey(path: Path) -> bool:
+    """Return whether a file is one of points, labelled or not."""
+    try:
+        layers = {name for name, _ in pyogrio.list_layers(path)}
+    except DataSourceError:
+        return False
+    return set(TABLES) <= layers
+
+
 def read_table(path: Path, layer: str) -> pandas.DataFrame:
     """Return a layer of a file of points; geometry, where there is one, as `geometry`.
 

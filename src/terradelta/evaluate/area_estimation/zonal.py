@@ -16,9 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from terradelta.classes import ClassTable
+from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.evaluate.area_estimation.census import ChangeMap
 from terradelta.geo.area import measure_pixels
+from terradelta.geo.cog import find_map
 from terradelta.geo.coverage import Coverage
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.vector import write_tables
@@ -69,8 +71,16 @@ def stats(
         RasterError: If the map or the polygons cannot be read, or none lies on the map.
         OutputExistsError: If the output exists and `overwrite` is False.
     """
-    output = Path(folder) / "zones" if output is None else Path(output)
-    with ChangeMap(folder) as change_map, stage_folder(output, overwrite=overwrite) as staged:
+    folder = Path(folder)
+    output = folder / "zones" if output is None else Path(output)
+    # Nowhere else in a prediction, which holds what is known to be its own only.
+    is_inside = output.absolute() == (folder / "zones").absolute()
+    inputs = [find_map(folder, "change") if is_inside else folder, zones]
+    output = claim_folder(output, inputs, overwrite=overwrite)
+    with (
+        ChangeMap(folder) as change_map,
+        stage_folder(output, inputs, overwrite=overwrite, listed=False) as staged,
+    ):
         polygons = read_polygons(zones, change_map.grid, "--zones")
         names = _name_zones(polygons, zones, name)
         sums_m2_ZC = _add_up(change_map, polygons.geometry)

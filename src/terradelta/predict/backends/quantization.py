@@ -19,11 +19,11 @@ import torch
 from tqdm import tqdm
 
 from terradelta.data.images import read_image
-from terradelta.data.layouts import PairFolder, Split, find_pairs
+from terradelta.data.layouts import PairFolder, Split, find_pairs, list_inputs
+from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError, DataError
 from terradelta.models.bundle import INT8_FILE, hash_model, load_model
 from terradelta.models.deployment import Deployment
-from terradelta.outputs import refuse_existing
 from terradelta.predict.backends.interface import Request
 from terradelta.predict.backends.openvino_backend import WEIGHTS_KEY, convert, set_shapes
 from terradelta.predict.engine import Predictor, choose_pool_window
@@ -76,7 +76,8 @@ def quantize(
             f"{pairs} pairs were asked for", fix="calibrate on 1 or more, such as 24"
         )
     path = Path(model) / INT8_FILE
-    refuse_existing(path, overwrite)
+    for file in (path, path.with_suffix(".bin")):
+        claim_file(file, list_inputs(data), overwrite=overwrite)
     found = load_model(model)
     window_px = choose_pool_window(found)
     deployment = Deployment(found, window_px)
@@ -169,7 +170,7 @@ def _quantize_graph(graph: openvino.Model, requests: Sequence[Request]) -> openv
 
 def _save(graph: openvino.Model, path: Path):
     """Write the graph beside its place first; the .xml comes last and makes it valid."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".int8-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".terradelta-") as folder:
         written = Path(folder) / path.name
         openvino.save_model(graph, written, compress_to_fp16=False)
         path.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ import numpy as np
 from terradelta.errors import ClusterError, TerradeltaError
 from terradelta.geo.normalization import LightMatch
 from terradelta.geo.options import PairOptions
+from terradelta.geo.origin import describe_origins, find_differences
 from terradelta.geo.pair import RasterPair
 from terradelta.models.bundle import Model, load_model
 from terradelta.predict.engine import Predictor
@@ -102,6 +103,7 @@ class Worker:
             paths = request["before"]["path"], request["after"]["path"]
             for date, found in zip(("before", "after"), describe_inputs(pair, paths), strict=True):
                 _require_same(f"{date} image", request[date], found)
+                _require_content(date, request)
             self._predictor = _load_predictor(request, models)
             memory = plan_memory(
                 self._errand.memory_bytes, self._predictor, self._job.plan[0], pair.bytes_per_pixel
@@ -190,6 +192,17 @@ def _require_same(what: str, wanted: dict[str, Any], found: dict[str, Any]):
                 fix="install the same packages everywhere, and let every machine see the same "
                 "files under the same names, for example in object storage",
             )
+
+
+def _require_content(date: str, request: dict[str, Any]):
+    """Raise if this machine sees other files under the names of those of the driver."""
+    now = describe_origins(request[date]["path"])
+    for difference in find_differences(request["origins"][date], now):
+        raise ClusterError(
+            f"the {date} image differs from the driver's: {difference}",
+            fix="let every machine see the same files under the same names, for example in object "
+            "storage",
+        )
 
 
 @contextmanager

@@ -9,15 +9,18 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from terradelta.classes import ClassTable
+from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError
 from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.style import write_layer_style
 from terradelta.geo.vector import CHUNK_ROWS, LAYER, PolygonWriter
-from terradelta.outputs import refuse_existing, stage_file
+from terradelta.outputs import stage_file
 from terradelta.report.viewer.polygons import provide_geopackage
-from terradelta.report.viewer.reviews import Review, ReviewStore
+from terradelta.report.viewer.reviews import TABLE, Review, ReviewStore
+from terradelta.review_copies import GEOPACKAGE
 
 
 def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = False) -> int:
@@ -44,17 +47,16 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
         raise ArgumentError(
             f"{path} does not end in .gpkg", fix="the checked map is written as a GeoPackage"
         )
-    refuse_existing(path, overwrite)
-    classes = read_classes(find_map(folder, "before_class"))
-    source = provide_geopackage(folder, classes)
-    if path.resolve() == source.resolve():
+    if path.resolve() == (folder / GEOPACKAGE).resolve():
         raise ArgumentError(
             f"{path} holds the reviews themselves", fix="choose another file for the checked map"
         )
+    path = claim_file(path, [folder], overwrite=overwrite, is_own=_is_checked)
+    classes = read_classes(find_map(folder, "before_class"))
+    source = provide_geopackage(folder, classes)
     reviews = ReviewStore(source).read()
     transitions: set[int] = set()
     with stage_file(path) as staged:
-        staged.unlink(missing_ok=True)
         with PolygonWriter(staged, None) as writer:
             for frame in _read_chunks(source):
                 checked = _check(frame, reviews, classes)
@@ -62,6 +64,16 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
                 writer.write(checked)
         write_layer_style(staged, classes, transitions)
     return writer.count
+
+
+def _is_checked(path: Path) -> bool:
+    """Return whether a file holds checked patches, and no reviews of its own."""
+    try:
+        layers = {name for name, _ in pyogrio.list_layers(path)}
+        fields = set(pyogrio.read_info(path, layer=LAYER)["fields"])
+    except (DataSourceError, DataLayerError):
+        return False
+    return TABLE not in layers and {"transition", "status", "note"} <= fields
 
 
 def _read_chunks(path: Path) -> Iterator[geopandas.GeoDataFrame]:

@@ -13,8 +13,8 @@ from terradelta.errors import ArgumentError, DataError
 from terradelta.geo.style import write_layer_style
 from terradelta.geo.vector import CHUNK_ROWS, PolygonWriter
 from terradelta.outputs import stage_file
+from terradelta.review_copies import GEOPACKAGE
 
-GEOPACKAGE = "changes.gpkg"
 GEOPARQUET = "changes.parquet"
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,6 @@ def provide_geopackage(folder: Path, classes: ClassTable) -> Path:
         )
     logger.info("copying %s into %s, which can keep reviews", source, path)
     with stage_file(path) as staged:
-        staged.unlink(missing_ok=True)
         _copy_parquet(source, staged, classes)
     return path
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from terradelta.errors import OutputError
 from terradelta.geo.vector import FIXED_DATE
+from terradelta.review_copies import REVIEWS_TABLE
 
 STATUSES = ("unreviewed", "accepted", "rejected", "relabelled")
 """What a patch can be; "unreviewed" with a note is a patch somebody was not sure about."""
-TABLE = "reviews"
+TABLE = REVIEWS_TABLE
 BUSY_SECONDS = 5.0
 """How long to wait for another program that is writing."""
 
