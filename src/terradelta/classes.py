@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from terradelta.errors import ArgumentError
+from terradelta.fields import Within, read_fields
 
-Colour = tuple[int, int, int]
+Channel = Annotated[int, Within(least=0, most=255)]
+Colour = tuple[Channel, Channel, Channel]
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,13 @@ class ClassTable:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> ClassTable:
-        """Build a table from what `to_dict` returned."""
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in fields["colours"])
-        return cls(names=tuple(fields["names"]), colours=colours)
+        """Build a table from what `to_dict` returned.
+
+        Raises:
+            FieldError: If a key is missing or holds something else.
+            ArgumentError: As the class itself does.
+        """
+        return read_fields(cls, fields)
 
 
 SENSEEARTH = ClassTable(

@@ -235,7 +235,7 @@ def test_a_review_that_somebody_spoilt_in_another_program_is_named(client, folde
     review(client, int(layer.index[0]), status="relabelled", from_id=4, to_id=1)
     with closing(sqlite3.connect(folder / "changes.gpkg")) as connection, connection:
         connection.execute("UPDATE reviews SET reviewed_to = 'lava'")
-    with pytest.raises(DataError, match="tree → lava"):
+    with pytest.raises(DataError, match="'tree' → 'lava'"):
         connect(folder)
 
 

@@ -23,11 +23,14 @@ from rasterio.windows import Window
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, OutputExistsError
 from terradelta.geo.grid import Grid, cut_window
+from terradelta.inputs import ContentError, read_json, read_object, read_record
 from terradelta.outputs import write_bytes
 from terradelta.predict.store import BlockStore
 from terradelta.predict.tiling import BlockPlan, Tiling
+from terradelta.prediction.records import Request
 
 JOB_FILE = "job.json"
+DROP_IT = "run the same `terradelta predict` with --overwrite, which drops what is under way"
 NOT_COMPARED = ("path", "folder", "size_bytes")
 """Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
 truncated and has been fetched again."""
@@ -66,7 +69,7 @@ class Job:
         """Read the job that is under way for an output.
 
         Raises:
-            OutputError: If there is none.
+            OutputError: If there is none, or it is damaged.
         """
         path = partial_folder(output) / JOB_FILE
         if not path.is_file():
@@ -74,7 +77,8 @@ class Job:
                 f"{path} is not there: nothing is under way for {output}",
                 fix="run `terradelta predict ... --shard 1/N` first, with this output",
             )
-        return cls(output, json.loads(path.read_text(encoding="utf-8")))
+        read_record(path, Request, OutputError, DROP_IT)
+        return cls(output, read_object(path, OutputError, DROP_IT))
 
     def start(self, overwrite: bool):
         """Make the folder, or take up the one that is there.
@@ -82,10 +86,11 @@ class Job:
         Raises:
             OutputExistsError: If another request is under way for this output and `overwrite` is
                 False.
+            OutputError: If what was asked for before cannot be read and `overwrite` is False.
         """
         path = self.folder / JOB_FILE
         if path.is_file():
-            begun = json.loads(path.read_text(encoding="utf-8"))
+            begun = self._read_begun(path, overwrite)
             differing = _compare(begun, json.loads(json.dumps(self.request)))
             if differing:
                 if not overwrite:
@@ -98,6 +103,20 @@ class Job:
         # Also of a run that is taken up: its files may lie elsewhere now, or be signed anew.
         content = json.dumps(self.request, indent=2) + "\n"
         write_bytes(path, content.encode())
+
+    @staticmethod
+    def _read_begun(path: Path, overwrite: bool) -> Any:
+        """Return what was asked for before; of a damaged file nothing that matters with overwrite.
+
+        Raises:
+            OutputError: If it cannot be read and may not be dropped.
+        """
+        try:
+            return read_json(path)
+        except ContentError as error:
+            if overwrite:
+                return None
+            raise OutputError(f"{path} cannot be read: {error}", DROP_IT) from error
 
     @contextmanager
     def lock(self, part: str) -> Iterator[None]:

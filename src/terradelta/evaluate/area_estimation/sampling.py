@@ -5,7 +5,6 @@ Legend of the array names: N points.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from functools import partial
@@ -34,6 +33,8 @@ from terradelta.geo.chips import write_chips
 from terradelta.geo.cog import find_map
 from terradelta.geo.pair import RasterPair
 from terradelta.outputs import refuse_existing, stage_file, stage_folder
+from terradelta.prediction.folder import PredictionFolder
+from terradelta.prediction.records import PairRun
 
 
 def sample(
@@ -63,6 +64,7 @@ def sample(
     Raises:
         ArgumentError: If the points do not suffice for the strata, or the output is no `.gpkg`.
         RasterError: If the map or the two rasters cannot be read.
+        OutputError: If run.json cannot be read.
         OutputExistsError: If the output exists and `overwrite` is False.
     """
     folder, output = Path(folder), Path(output)
@@ -126,15 +128,8 @@ def allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray
 
 
 def _open_pair(folder: Path, before: str | Path | None, after: str | Path | None) -> RasterPair:
-    path = folder / "run.json"
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        return RasterPair.reopen(run, before, after)
-    except (OSError, ValueError, KeyError) as error:
-        raise RasterError(
-            f"{path} does not tell which two rasters were mapped: {error}",
-            fix="give a folder that `terradelta predict` has made, or --chip-size 0",
-        ) from error
+        return RasterPair.reopen(PredictionFolder(folder).read_run(PairRun), before, after)
     except RasterError as error:
         raise RasterError(
             error.problem,
