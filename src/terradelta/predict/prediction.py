@@ -98,5 +98,8 @@ def open_prediction(folder: str | Path) -> Prediction:
 
     Raises:
         OutputError: If it holds no summary.json, or a damaged one.
+        RasterError: If it has a map of changes without its classes.
     """
-    return Prediction(Path(folder), PredictionFolder(Path(folder)).read_summary())
+    files = PredictionFolder(Path(folder))
+    classes = files.read_classes() if files.has_map else None
+    return Prediction(files.path, files.read_summary(classes))

@@ -18,11 +18,11 @@ import shapely
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, OutputError
 from terradelta.geo.vector import LAYER
+from terradelta.tables import Numbers, TableError, check_table
 
 GEOPACKAGE = "changes.gpkg"
 GEOPARQUET = "changes.parquet"
 COLUMNS = ["transition", "pixels", "area_m2", "confidence"]
-MOST_PIXELS = 2**62
 LARGEST_AREA_M2 = 1e16
 FIX = "run the same `terradelta predict` again, or restore the file from a copy"
 
@@ -151,30 +151,19 @@ def check_patches(path: Path, table: pandas.DataFrame, classes: ClassTable, *, h
     Raises:
         OutputError: Naming file, column, patch and value.
     """
-    ranges = {
-        "transition": (1, classes.num_transitions - 1),
-        "pixels": (1, MOST_PIXELS),
-        "area_m2": (0, LARGEST_AREA_M2),
-        "confidence": (0, 1),
+    columns: dict[str, Numbers | str] = {
+        "transition": Numbers(1, classes.num_transitions - 1, is_whole=True),
+        "pixels": Numbers(1, is_whole=True),
+        "confidence": Numbers(0, 1),
     }
-    for column, (least, most) in ranges.items():
-        if column not in table.columns:
-            raise OutputError(f"{path} has no column {column!r} in its layer {LAYER!r}", FIX)
-        values = np.asarray(pandas.to_numeric(table[column], errors="coerce"), dtype=np.float64)
-        is_whole = column in ("transition", "pixels")
-        is_right_N = (values >= least) & (values <= most)
-        if is_whole:
-            is_right_N &= values == np.floor(values)
-        elif column == "area_m2" and not has_area:
-            is_right_N[:] = True
-        if not is_right_N.all():
-            row = int(np.argmin(is_right_N))
-            raise OutputError(
-                f"{path}: {column} of patch {table.index[row]} is {table[column].iloc[row]!r}, "
-                f"and it must be from {least:g} to {most:g}",
-                FIX,
-            )
-        table[column] = values.astype(np.int64 if is_whole else np.float64)
+    if has_area:
+        columns["area_m2"] = Numbers(0, LARGEST_AREA_M2)
+    try:
+        check_table(table, columns)
+        if has_area and len(table) and not np.asarray(table["area_m2"]).any():
+            raise TableError("area_m2 is 0 of every patch")
+    except TableError as error:
+        raise OutputError(f"{path}: in the layer {LAYER!r}, {error}", FIX) from error
 
 
 def require_pyarrow(path: Path):

@@ -34,6 +34,11 @@ class PredictionFolder:
 
     path: Path
 
+    @property
+    def has_map(self) -> bool:
+        """Whether there is a map of changes: of a folder of images there is none."""
+        return find_map(self.path, "change").is_file()
+
     def read_classes(self) -> ClassTable:
         """Return the classes of the maps.
 

@@ -140,7 +140,8 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
     table = read_patch_table(find_changes(subject.folder), subject.classes, has_area=unit.has_area)
     return {
         "names": [name_source(subject.run[date]["path"]) for date in ("before", "after")],
-        "summary": summary,
+        # Summaries of earlier versions do not count the patches.
+        "summary": {**summary, "patches": len(table)},
         "unit": unit,
         "headline": write_headline(summary),
         "compared": unit.say(sum_compared(summary)),

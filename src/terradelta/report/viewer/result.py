@@ -13,7 +13,6 @@ from rasterio.io import DatasetReader
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError, RasterError
-from terradelta.geo.cog import find_map
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images, open_images
@@ -66,7 +65,7 @@ class Result:
         """
         folder = Path(folder)
         files = PredictionFolder(folder)
-        if (folder / SUMMARY_FILE).is_file() and not find_map(folder, "change").is_file():
+        if (folder / SUMMARY_FILE).is_file() and not files.has_map:
             raise DataError(
                 f"{folder} holds no map of changes: its images have no place on a map",
                 fix="look at the pictures in its before/, after/ and change/",
