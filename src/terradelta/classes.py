@@ -10,6 +10,8 @@ from terradelta.errors import ArgumentError
 from terradelta.fields import Within, read_fields
 
 Channel = Annotated[int, Within(least=0, most=255)]
+MAX_CLASSES = 254
+"""With unchanged and nodata they fit a byte."""
 Colour = tuple[Channel, Channel, Channel]
 
 
@@ -32,7 +34,7 @@ class ClassTable:
                 f"the class table has {len(self.names)} names but {len(self.colours)} colours",
                 fix="give one colour per class, id 0 included",
             )
-        if not 2 <= len(self.names) <= 255:
+        if not 2 <= len(self.names) <= MAX_CLASSES + 1:
             raise ArgumentError(
                 f"the class table has {len(self.names)} ids, and only 2 to 255 can be stored",
                 fix="give id 0 and 1 to 254 land-cover classes",

@@ -133,6 +133,19 @@ def read_fields(cls: type[Record], content: Any, place: str = "") -> Record:
     return cls(**values)
 
 
+def refuse_unknown(cls: type, content: Any, place: str = ""):
+    """Raise if content has a key that a dataclass does not know.
+
+    Raises:
+        FieldError: Naming it.
+    """
+    known = {one.metadata.get("key", one.name) for one in fields(cls)}
+    for key in content if isinstance(content, Mapping) else ():
+        if key not in known:
+            inner = f"{place}.{show(key)}" if place else show(key)
+            raise FieldError(inner, content[key], "left out, as there is no such field")
+
+
 def fill_defaults(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return content with the plain defaults of a dataclass where its keys are absent."""
     filled = dict(content)

@@ -6,10 +6,12 @@ Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 from itertools import groupby
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
+from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
 from terradelta.geo.pair import PairWindow
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
@@ -31,6 +34,7 @@ from terradelta.predict.votes import ClassMaps, Probabilities, Vote, average, de
 logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_SIZE_PX = 1024
+TILE_SIZE = Within(least=1, most=65_536)
 MIN_MARGINS_PER_TILE = 5
 """A tile of fewer margins would throw away more than two thirds of its answer."""
 DEFAULT_POOL_WINDOW_PX = 512
@@ -64,6 +68,7 @@ class Predictor:
         ModelError: If the models do not fit each other.
     """
 
+    @checks_ranges
     def __init__(
         self,
         models: Sequence[Model],
@@ -73,13 +78,18 @@ class Predictor:
         backend: str = "auto",
         precision: str = "auto",
         value_range: tuple[float, float] | None = None,
-        tile_size_px: int | None = None,
-        batch_size: int | None = None,
+        tile_size_px: Annotated[int, TILE_SIZE] | None = None,
+        batch_size: Annotated[int, POSITIVE_COUNT] | None = None,
         choose: Callable[..., Choice] = choose_backend,
     ):
         if tta not in VIEW_SETS:
             raise ArgumentError(
                 f"test-time views {tta!r} are not known", fix=f"use one of {', '.join(VIEW_SETS)}"
+            )
+        if value_range is not None and not all(map(math.isfinite, value_range)):
+            raise ArgumentError(
+                f"the value range runs from {value_range[0]:g} to {value_range[1]:g}",
+                fix="give two finite numbers: --value-range 0,3000",
             )
         if value_range is not None and not value_range[0] < value_range[1]:
             raise ArgumentError(

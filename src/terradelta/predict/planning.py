@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import geopandas
 import numpy as np
@@ -25,6 +25,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.fields import POSITIVE_COUNT, checks_ranges
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.footprints import draw_footprints
 from terradelta.geo.grid import Grid, cut_window
@@ -34,7 +35,7 @@ from terradelta.geo.pair import RasterPair, parse_grid
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.source import Bands
 from terradelta.models.bundle import load_model
-from terradelta.predict.engine import Predictor
+from terradelta.predict.engine import TILE_SIZE, Predictor
 from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
 from terradelta.predict.run import find_model_folders
 from terradelta.predict.tiling import BlockPlan, Cut, Tile
@@ -154,6 +155,7 @@ class WorkPlan:
         return "\n".join(lines)
 
 
+@checks_ranges
 def plan_pair(
     before: RasterPaths,
     after: RasterPaths,
@@ -162,6 +164,7 @@ def plan_pair(
     bands: Bands | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
+    tile_size: Annotated[int, TILE_SIZE] | None = None,
     prices: str | None = None,
     **settings: Any,
 ) -> WorkPlan:
@@ -174,16 +177,17 @@ def plan_pair(
         bands: As of `predict`.
         grid: As of `predict`.
         aoi: As of `predict`.
+        tile_size: As of `predict`.
         prices: What workers cost an hour; see `parse_workers`.
-        settings: The rest of what `predict` tells a `Predictor`: tta, value_range, tile_size,
-            device, backend and precision.
+        settings: The rest of what `predict` tells a `Predictor`: tta, value_range, device, backend
+            and precision.
 
     Raises:
         TerradeltaError: If an input cannot be used.
     """
     options = RasterOptions(bands=bands, grid=grid, aoi=aoi)
     kinds = parse_workers(prices)
-    predictor = _make_predictor(model, settings)
+    predictor = _make_predictor(model, tile_size, settings)
     with open_pair(predictor, before, after, options) as (pair, _):
         predictor.start(pair.grid.width * pair.grid.height)
         blocks = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
@@ -198,12 +202,14 @@ def plan_pair(
     return WorkPlan(pair.grid, extent, pace, kinds)
 
 
+@checks_ranges
 def plan_area(
     area: str | Path,
     *,
     grid: str,
     model: str | Path | Sequence[str | Path] | None = None,
-    bytes_per_pixel: int | None = None,
+    bytes_per_pixel: Annotated[int, POSITIVE_COUNT] | None = None,
+    tile_size: Annotated[int, TILE_SIZE] | None = None,
     prices: str | None = None,
     **settings: Any,
 ) -> WorkPlan:
@@ -214,6 +220,7 @@ def plan_area(
         grid: CRS and side of the map's pixels: "EPSG:6933@10".
         model: As of `predict`.
         bytes_per_pixel: Of both dates together; by default a byte a band.
+        tile_size: As of `predict`.
         prices: What workers cost an hour; see `parse_workers`.
         settings: As of `plan_pair`.
 
@@ -235,7 +242,7 @@ def plan_area(
             f"{crs} cannot show all of {area}", fix="use an equal-area one: --grid EPSG:6933@10"
         )
     map_grid = Grid.spanning(crs, pixel_size, bounds)
-    predictor = _make_predictor(model, settings)
+    predictor = _make_predictor(model, tile_size, settings)
     predictor.start(map_grid.width * map_grid.height)
     read_bytes = bytes_per_pixel or 2 * len(predictor.bands)
     whole = cut_window(0, 0, map_grid.width, map_grid.height)
@@ -257,7 +264,8 @@ def parse_workers(text: str | None) -> tuple[WorkerKind, ...]:
         return (WorkerKind("like this machine", 1.0, None),)
     kinds = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(?:([^:@]+?)(?:@(\d+(?:\.\d+)?))?:)?(\d+(?:\.\d+)?)\s*", part)
+        number = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+        match = re.fullmatch(rf"\s*(?:([^:@]+?)(?:@({number}))?:)?({number})\s*", part)
         if match is None or (match[2] and float(match[2]) == 0):
             raise ArgumentError(
                 f"{part!r} is no price of a worker",
@@ -414,10 +422,12 @@ def _measure_rows(grid: Grid, group: Sequence[Cut], widths: np.ndarray) -> float
 
 
 def _make_predictor(
-    model: str | Path | Sequence[str | Path] | None, settings: dict[str, Any]
+    model: str | Path | Sequence[str | Path] | None,
+    tile_size: int | None,
+    settings: dict[str, Any],
 ) -> Predictor:
-    settings = {"tile_size_px" if key == "tile_size" else key: settings[key] for key in settings}
-    return Predictor([load_model(folder) for folder in find_model_folders(model)], **settings)
+    models = [load_model(folder) for folder in find_model_folders(model)]
+    return Predictor(models, tile_size_px=tile_size, **settings)
 
 
 def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile]) -> TilePace:

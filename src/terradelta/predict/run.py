@@ -9,20 +9,25 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import Annotated
 
 import rasterio
+from rasterio.errors import RasterioError
 
+from terradelta.data.images import IMAGE_SUFFIXES
 from terradelta.data.layouts import match_folders
 from terradelta.errors import ArgumentError
+from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
 from terradelta.geo.area import parse_area
-from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.geo.grid import allow_no_place
+from terradelta.geo.listing import RasterPaths, name_source, require_paths
 from terradelta.geo.source import Bands
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
 from terradelta.outputs import refuse_existing, stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
-from terradelta.predict.engine import Predictor
+from terradelta.predict.engine import TILE_SIZE, Predictor
 from terradelta.predict.engines import make_engine
 from terradelta.predict.folders import map_folder
 from terradelta.predict.job import Job
@@ -39,6 +44,7 @@ from terradelta.predict.rasters import RasterOptions, answer_rasters
 DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "default"))
 
 
+@checks_ranges
 def predict(
     before: RasterPaths,
     after: RasterPaths,
@@ -46,7 +52,7 @@ def predict(
     *,
     model: str | Path | Sequence[str | Path] | None = None,
     tta: str = "none",
-    time_budget: float | None = None,
+    time_budget: Annotated[float, Within(above=0)] | None = None,
     bands: Bands | None = None,
     value_range: tuple[float, float] | None = None,
     grid: str | float = "before",
@@ -57,15 +63,15 @@ def predict(
     cog_size: int | None = None,
     layout: str = "terradelta",
     memory: str | int = DEFAULT_MEMORY_BYTES,
-    tile_size: int | None = None,
+    tile_size: Annotated[int, TILE_SIZE] | None = None,
     device: str = "auto",
     backend: str = "auto",
     precision: str = "auto",
     shard: str = "1/1",
     engine: str = "local",
     address: str | None = None,
-    workers: int | None = None,
-    worker_cpus: float | None = None,
+    workers: Annotated[int, POSITIVE_COUNT] | None = None,
+    worker_cpus: Annotated[float, Within(above=0)] | None = None,
     picture: bool = False,
     overwrite: bool = False,
 ) -> Prediction:
@@ -122,6 +128,8 @@ def predict(
         TerradeltaError: If an input cannot be used or the output exists; the message has the fix.
     """
     started = time.monotonic()
+    for name, source in (("before", before), ("after", after)):
+        require_paths(source, name)
     is_folder = _is_folder_pair(before, after)
     output = Path(output)
     options = RasterOptions(
@@ -244,7 +252,8 @@ def _finish(job: Job, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Prediction:
 
 def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
     before_is_folder, after_is_folder = (
-        isinstance(source, str | Path) and Path(source).is_dir() for source in (before, after)
+        isinstance(source, str | Path) and _is_image_folder(Path(source))
+        for source in (before, after)
     )
     if before_is_folder != after_is_folder:
         raise ArgumentError(
@@ -253,6 +262,20 @@ def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
             fix="give two rasters or two folders",
         )
     return before_is_folder
+
+
+def _is_image_folder(path: Path) -> bool:
+    """Return whether a path is a folder, and no raster that is stored as one, such as a Zarr."""
+    if not path.is_dir():
+        return False
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
+        return True
+    try:
+        with allow_no_place():
+            rasterio.open(path).close()
+    except RasterioError:
+        return True
+    return False
 
 
 def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: str):
@@ -278,7 +301,7 @@ def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: 
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise ArgumentError(

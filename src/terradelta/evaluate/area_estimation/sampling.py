@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from terradelta.evaluate.area_estimation.census import (
 from terradelta.evaluate.area_estimation.design import SampleDesign
 from terradelta.evaluate.area_estimation.stratification import Stratification, stratify
 from terradelta.evaluate.area_estimation.survey import Survey, write_survey
+from terradelta.fields import Within, checks_ranges
 from terradelta.geo.chips import write_chips
 from terradelta.geo.cog import find_map
 from terradelta.geo.pair import RasterPair
@@ -36,13 +38,16 @@ from terradelta.outputs import refuse_existing, stage_file, stage_folder
 from terradelta.prediction.folder import PredictionFolder
 from terradelta.prediction.records import PairRun
 
+MAX_CHIP_SIZE_PX = 4096
 
+
+@checks_ranges
 def sample(
     folder: str | Path,
     output: str | Path,
     design: SampleDesign | None = None,
     *,
-    chip_size_px: int = 48,
+    chip_size_px: Annotated[int, Within(least=0, most=MAX_CHIP_SIZE_PX)] = 48,
     before: str | Path | None = None,
     after: str | Path | None = None,
     overwrite: bool = False,

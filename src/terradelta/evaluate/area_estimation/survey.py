@@ -225,9 +225,10 @@ def _check_tables(tables: dict[str, pandas.DataFrame], facts: SurveyFacts, grid:
             raise ValueError(f"in the table {name!r}, {error}") from error
     tables["design"] = design = design.sort_values("point")
     for name, key in (("design", "point"), ("strata", "stratum"), ("mapped", "transition")):
-        if tables[name][key].nunique() < len(tables[name]):
+        if len(np.unique(np.asarray(tables[name][key]))) < len(tables[name]):
             raise ValueError(f"in the table {name!r}, a {key} is there twice")
-    if design.empty or not np.asarray(tables["strata"]["area_m2"]).sum() > 0:
+    ground_m2 = float(np.asarray(tables["strata"]["area_m2"], dtype=np.float64).sum())
+    if len(design) == 0 or ground_m2 <= 0:
         raise ValueError("its tables 'design' and 'strata' hold no point or no ground")
     tables["strata"] = tables["strata"].sort_values("stratum")
 

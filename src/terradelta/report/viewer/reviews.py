@@ -110,7 +110,8 @@ class ReviewStore:
         try:
             with closing(sqlite3.connect(self._path, timeout=BUSY_SECONDS)) as connection:
                 yield connection
-        except sqlite3.Error as error:
+        # Damaged names are no text even in what sqlite3 says of them.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise OutputError(
                 f"reviews cannot be kept in {self._path}: {error}",
                 fix="allow writing there, close other programs that are editing it, and save again",

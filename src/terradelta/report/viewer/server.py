@@ -10,9 +10,11 @@ import threading
 import warnings
 import webbrowser
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from terradelta.errors import ArgumentError
+from terradelta.fields import Within, checks_ranges
 
 PORT = 8765
 """Taken if it is free, so that an open page finds the server when it is started again."""
@@ -21,10 +23,11 @@ ADDRESS = "127.0.0.1"
 logger = logging.getLogger(__name__)
 
 
+@checks_ranges
 def view(
     folder: str | Path,
     *,
-    port: int | None = None,
+    port: Annotated[int, Within(least=0, most=65_535)] | None = None,
     browser: bool = True,
     before: str | Path | None = None,
     after: str | Path | None = None,
