@@ -78,10 +78,11 @@ def test_a_classifier_of_1e8_classes_in_some_kilobytes_is_refused(tmp_path):
     network = create_model("fcn", "resnet18_slim", 6)
     names = list_published_keys(network)
     state = {names[key]: value for key, value in network.state_dict().items()}
-    for key in ("head.4.weight", "head.4.bias"):
+    weight, bias = (names[f"semantic_head.classifier.{part}"] for part in ("weight", "bias"))
+    for key in (weight, bias):
         state[key] = state[key][:1].expand(10**8, *state[key].shape[1:])
     torch.save(state, tmp_path / "wide.pth")
-    with pytest.raises(ModelError, match=r"head\.4\.weight"):
+    with pytest.raises(ModelError, match="of which the file holds"):
         td.convert(
             tmp_path / "wide.pth",
             tmp_path / "model",
@@ -89,8 +90,8 @@ def test_a_classifier_of_1e8_classes_in_some_kilobytes_is_refused(tmp_path):
             encoder="resnet18_slim",
             polarity="changed",
         )
-    state["head.4.weight"] = torch.zeros(300, state["head.4.weight"].shape[1], 1, 1)
-    state["head.4.bias"] = torch.zeros(300)
+    state[weight] = torch.zeros(300, state[weight].shape[1], 1, 1)
+    state[bias] = torch.zeros(300)
     torch.save(state, tmp_path / "many.pth")
     with pytest.raises(ModelError, match=r"\[300, .* with 1 to 254 classes"):
         td.convert(
@@ -107,9 +108,10 @@ def test_a_converted_checkpoint_holds_numbers(tmp_path):
     network = create_model("fcn", "resnet18_slim", 6)
     names = list_published_keys(network)
     state = {names[key]: value for key, value in network.state_dict().items()}
-    state["head.4.bias"] = state["head.4.bias"] * float("nan")
+    bias = names["semantic_head.classifier.bias"]
+    state[bias] = state[bias] * float("nan")
     torch.save(state, tmp_path / "weights.pth")
-    with pytest.raises(ModelError, match=r"head\.4\.bias \(6 of 6 are NaN or infinite\)"):
+    with pytest.raises(ModelError, match=r"bias \(6 of 6 are NaN or infinite\)"):
         td.convert(
             tmp_path / "weights.pth",
             tmp_path / "model",

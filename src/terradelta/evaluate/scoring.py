@@ -17,7 +17,7 @@ from tqdm import tqdm
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import read_classes
 from terradelta.data.images import read_mask
-from terradelta.data.layouts import find_masks
+from terradelta.data.layouts import Split, find_masks
 from terradelta.errors import ArgumentError, DataError
 from terradelta.evaluate.bootstrap import (
     DEFAULT_REPLICATES,
@@ -32,7 +32,6 @@ from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 
 if TYPE_CHECKING:
     from terradelta.data.dataset import ChangeDataset, PairSample
-    from terradelta.data.layouts import Split
     from terradelta.predict.engine import Predictor
 
 
