@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from terradelta.errors import ArgumentError
+from terradelta.fields import Within, read_fields
 
-Colour = tuple[int, int, int]
+Channel = Annotated[int, Within(least=0, most=255)]
+MAX_CLASSES = 254
+"""With unchanged and nodata they fit a byte."""
+Colour = tuple[Channel, Channel, Channel]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class ClassTable:
                 f"the class table has {len(self.names)} names but {len(self.colours)} colours",
                 fix="give one colour per class, id 0 included",
             )
-        if not 2 <= len(self.names) <= 255:
+        if not 2 <= len(self.names) <= MAX_CLASSES + 1:
             raise ArgumentError(
                 f"the class table has {len(self.names)} ids, and only 2 to 255 can be stored",
                 fix="give id 0 and 1 to 254 land-cover classes",
@@ -90,9 +94,13 @@ class ClassTable:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> ClassTable:
-        """Build a table from what `to_dict` returned."""
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in fields["colours"])
-        return cls(names=tuple(fields["names"]), colours=colours)
+        """Build a table from what `to_dict` returned.
+
+        Raises:
+            FieldError: If a key is missing or holds something else.
+            ArgumentError: As the class itself does.
+        """
+        return read_fields(cls, fields)
 
 
 SENSEEARTH = ClassTable(

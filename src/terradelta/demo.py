@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.outputs import stage_file, write_json
 from terradelta.predict.prediction import Prediction
 from terradelta.predict.run import claim_prediction, predict
+from terradelta.prediction.folder import RUN_FILE, PredictionFolder
 
 SEED = 2026
 SIZE_PX = 768
@@ -52,8 +52,8 @@ def demo(
 
 def _follow_scene(output: Path):
     """Say in run.json where the scene lies by now, so that the report can be made again."""
-    path = output / "run.json"
-    run = json.loads(path.read_text(encoding="utf-8"))
+    path = output / RUN_FILE
+    run = PredictionFolder(output).read_run()
     for date in ("before", "after"):
         run[date]["path"] = str(output / "scene" / f"{date}.tif")
     with stage_file(path) as staged:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import struct
+import zlib
+from functools import partial
+
 import numpy as np
 import pytest
 import rasterio
@@ -342,6 +346,68 @@ def test_masks_of_other_kinds_are_refused(tmp_path):
         with pytest.raises(DataError, match=problem) as caught:
             read_mask(path, SENSEEARTH)
         assert path.name in str(caught.value)
+
+
+def write_png_header(path, side_px, bit_depth):
+    """Write a PNG whose header says how large it is, with pixels for a few rows only."""
+    header = struct.pack(">IIBBBBB", side_px, side_px, bit_depth, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 100_000)
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, content in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
+            checksum = zlib.crc32(name + content)
+            file.write(struct.pack(">I", len(content)) + name + content)
+            file.write(struct.pack(">I", checksum))
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_a_header_that_promises_more_than_its_file_is_refused(tmp_path, bit_depth):
+    path = tmp_path / "bomb.png"
+    write_png_header(path, 12_000, bit_depth)
+    assert path.stat().st_size < 1000
+    for read in (read_image, read_change_mask, partial(read_mask, classes=SENSEEARTH)):
+        with pytest.raises(DataError, match=r"bomb\.png has \d+ bytes.* 12000 x 12000 pixels"):
+            read(path)
+
+
+def test_an_empty_tiff_of_gigabytes_is_refused_and_a_mask_of_one_value_read(tmp_path):
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "tiled": True}
+    options = {"sparse_ok": True, "width": 30_000, "height": 30_000, "blockxsize": 4096}
+    options |= {"blockysize": 4096}
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        rasterio.open(tmp_path / "empty.tif", "w", **profile, **options).close()
+    assert (tmp_path / "empty.tif").stat().st_size < 10_000
+    with pytest.raises(DataError, match=r"empty\.tif has .* its header says 30000 x 30000"):
+        read_image(tmp_path / "empty.tif")
+    Image.fromarray(np.zeros((9000, 9000), np.uint8)).save(tmp_path / "one.png")
+    assert not read_mask(tmp_path / "one.png", SENSEEARTH).any()
+
+
+@pytest.mark.parametrize(
+    ("stray", "count", "is_read"),
+    [
+        (254, 35, True),
+        (3, 35, True),
+        (207, 65, True),
+        (207, 66, False),  # 0.1 % of 256 x 256 is 65 pixels
+        (206, 35, False),  # far from both
+        (128, 1, False),
+        (1, 1, False),  # means changed in masks of 0 and 1
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stray_pixels_of_a_change_mask(tmp_path, random, stray, count, is_read, channels):
+    """Mask 9 of a released data set holds 35 pixels of 254 among 0 and 255."""
+    mask_HW = 255 * random.integers(0, 2, (256, 256), dtype=np.uint8)
+    mask_HW.reshape(-1)[random.choice(mask_HW.size, count, replace=False)] = stray
+    path = tmp_path / "mask.png"
+    Image.fromarray(mask_HW if channels == 1 else np.stack([mask_HW] * 3, axis=-1)).save(path)
+    if is_read:
+        assert (read_change_mask(path) == (mask_HW >= 128)).all()
+    else:
+        with pytest.raises(DataError, match=r"mask\.png holds the values") as caught:
+            read_change_mask(path)
+        assert "terradelta doctor DATA" in caught.value.fix
 
 
 @pytest.mark.parametrize("high", [1, 255])

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from terradelta.classes import BINARY, ClassTable
 from terradelta.errors import DataError, ModelError, OutputExistsError
@@ -198,7 +199,41 @@ def edit(folder, **fields):
         ),
         (
             lambda folder: edit(folder, architecture={"num_classes": 2, "in_channels": 4}),
-            "cannot be built",
+            "architecture.name is missing",
+        ),
+        (lambda folder: edit(folder, tile_size_px=-5), "tile size is -5 px"),
+        (lambda folder: edit(folder, tile_size_px=0), "tile size is 0 px"),
+        (lambda folder: edit(folder, tile_size_px=512.5), "tile_size_px is 512.5"),
+        (lambda folder: edit(folder, resolution_m=[0.5, 0.1]), "resolution is (0.5, 0.1) m"),
+        (lambda folder: edit(folder, resolution_m=[float("nan"), 1]), "resolution_m[0] is nan"),
+        (lambda folder: edit(folder, change_threshold=None), "change_threshold is None"),
+        (lambda folder: edit(folder, temperatures={"change": float("inf")}), "change is inf"),
+        (lambda folder: edit(folder, temperatures={"change": 0}), "temperature of change is 0"),
+        (lambda folder: edit(folder, bands=[3, 4, 5, 6]), "bands[0] is 3"),
+        (lambda folder: edit(folder, classes={"names": [[]], "colours": [[]]}), "names[0] is []"),
+        (
+            lambda folder: edit(folder, classes={"names": ["a", 1], "colours": [[0, 0, 0]] * 2}),
+            "classes.names[1] is 1",
+        ),
+        (
+            lambda folder: edit(
+                folder, scaling={"divisor": float("nan"), "mean": [0] * 4, "std": [1] * 4}
+            ),
+            "scaling.divisor is nan",
+        ),
+        (
+            lambda folder: edit(
+                folder, scaling={"divisor": 1, "mean": [0, 0, 0, 1e400], "std": [1] * 4}
+            ),
+            "scaling.mean[3] is inf",
+        ),
+        (
+            lambda folder: edit(folder, architecture={"name": "fcn", "encoder_weights": "/etc"}),
+            "architecture.'encoder_weights' is '/etc', and it must be left out",
+        ),
+        (
+            lambda folder: edit(folder, architecture={"name": "fcn", "num_classes": 10**9}),
+            "architecture.num_classes is 1000000000",
         ),
     ],
 )
@@ -210,6 +245,39 @@ def test_damaged_folders_are_told(tmp_path, model, damage, words):
         load_model(folder)
     assert words in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        ("change_head.classifier.weight", lambda part: part * float("nan"), "are NaN or infinite"),
+        ("semantic_head.classifier.bias", lambda part: part + float("inf"), "are NaN or infinite"),
+        ("encoder.bn1.running_var", lambda part: part - 1e9, "a variance below 0"),
+        ("encoder.conv_stem.weight", lambda part: part.double() * 1e300, "are NaN or infinite"),
+        ("encoder.conv_stem.weight", lambda part: (100 * part).to(torch.int8), "torch.int8 where"),
+    ],
+)
+def test_weights_that_no_network_can_use_are_refused(tmp_path, model, key, change, words):
+    folder = tmp_path / "model"
+    save_model(model, folder)
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, key: change(state[key])}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(folder)
+    assert key in caught.value.problem
+
+
+def test_a_model_that_would_answer_nothing_is_not_saved(tmp_path, model):
+    large = copy.deepcopy(model.network)
+    with torch.no_grad():
+        large.change_head.classifier.bias.fill_(1e5)
+    save_model((large, model.card), tmp_path / "single")
+    with pytest.raises(ModelError, match=r"change_head\.classifier\.bias.*float16"):
+        save_model((large, model.card), tmp_path / "half", dtype=torch.float16)
+    with torch.no_grad():
+        large.change_head.classifier.bias.fill_(float("nan"))
+    with pytest.raises(ModelError, match="NaN"):
+        save_model((large, model.card), tmp_path / "broken")
 
 
 def test_a_card_of_another_network_is_not_saved(tmp_path, model):

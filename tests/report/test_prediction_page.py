@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import geopandas
@@ -265,14 +266,14 @@ def test_many_classes_are_summed_not_dropped(mapper, read_page, monkeypatch):
     assert path.stat().st_size < MAX_BYTES
 
 
-def test_what_is_no_prediction_of_rasters_is_refused(tmp_path):
+def test_what_is_no_prediction_of_rasters_is_refused(prediction, tmp_path):
     with pytest.raises(ArgumentError, match="no prediction of two rasters"):
         td.report(tmp_path)
     (tmp_path / "change.tif").touch()
-    with pytest.raises(OutputError, match=r"summary\.json cannot be read"):
+    with pytest.raises(OutputError, match=r"run\.json cannot be read"):
         td.report(tmp_path)
     for name in ("summary.json", "run.json"):
-        (tmp_path / name).write_text("{}")
+        shutil.copy(prediction.folder / name, tmp_path)
     with pytest.raises(OutputError, match=r"change\.tif cannot be read"):
         td.report(tmp_path)
 

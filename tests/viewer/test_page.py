@@ -27,8 +27,11 @@ PATIENCE_MS = 120_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
+TOKEN = "a_token"
+
+
 @contextmanager
-def serve(folder, port=0, token="a token"):
+def serve(folder, port=0, token=TOKEN):
     """Serve a prediction from a thread and yield the port."""
     app = create_application(Result.load(folder), token)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
@@ -60,8 +63,11 @@ def port(folder):
 
 
 @contextmanager
-def open_page(browser, port, **options):
-    """Open the page; what it asks for elsewhere, or complains of, fails the test."""
+def open_page(browser, port, token=TOKEN, **options):
+    """Open the page as `view` does, or without the token.
+
+    What it asks for elsewhere, or complains of, fails the test.
+    """
     page = browser.new_page(viewport={"width": 1080, "height": 640}, **options)
     page.set_default_timeout(PATIENCE_MS)
     complaints = []
@@ -74,7 +80,7 @@ def open_page(browser, port, **options):
             or complaints.append(f"asked for {request.url}")
         ),
     )
-    page.goto(f"http://127.0.0.1:{port}/")
+    page.goto(f"http://127.0.0.1:{port}/" + (f"#token={token}" if token else ""))
     page.wait_for_selector("body[data-ready=true]")
     yield page
     page.close()
@@ -210,7 +216,9 @@ def test_a_click_and_the_keys_review_and_a_reload_and_a_new_server_keep_it(
     order = frame["area_m2"].sort_values(ascending=False, kind="stable").index.tolist()
     names = [f"{frame.loc[fid, 'from']} → {frame.loc[fid, 'to']}" for fid in order]
 
-    with serve(folder, token="first") as port, open_page(browser, port) as page:
+    with serve(folder, token="first") as port, open_page(browser, port, "first") as page:
+        assert page.url == f"http://127.0.0.1:{port}/", "the token is out of the address"
+        assert page.evaluate("history.length") <= 2
         page.keyboard.press("n")
         expect(page.locator("#patch-label")).to_have_text(names[0])
         page.keyboard.press("a")
@@ -262,20 +270,44 @@ def test_a_click_and_the_keys_review_and_a_reload_and_a_new_server_keep_it(
 
 @pytest.mark.slow
 def test_a_page_outlives_its_server(browser, folder):
-    """A review made while the server is away is sent to the next one, which has another token."""
+    """A review made while the server is away is kept until its next page is opened, and sent."""
+    context = browser.new_context()
     with serve(folder, token="first") as port:
-        page = browser.new_page()
+        page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"http://127.0.0.1:{port}/")
+        page.goto(f"http://127.0.0.1:{port}/#token=first")
         page.wait_for_selector("body[data-ready=true]")
         page.keyboard.press("n")
         page.uncheck("#advance")
     page.keyboard.press("r")
     expect(page.locator("#saved")).to_contain_text("1 unsaved")
     with serve(folder, port, token="second"):
+        expect(page.locator("#saved")).to_contain_text("1 unsaved. Read only")
+        other = context.new_page()
+        other.goto(f"http://127.0.0.1:{port}/#token=second")
         expect(page.locator("#saved")).to_have_text("rejected: saved")
         expect(page.locator("#patch-status")).to_have_text("rejected")
-        page.close()
+        context.close()
+
+
+def test_without_the_token_the_page_only_looks(browser, port, folder):
+    was = (folder / "changes.gpkg").read_bytes()
+    with open_page(browser, port, token=None) as page:
+        expect(page.locator("#read-only")).to_contain_text("open the address that")
+        page.keyboard.press("n")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^1 of"))
+        for button in ("accept", "reject", "undo", "relabel-button", "note"):
+            expect(page.locator(f"#{button}")).to_be_disabled()
+        page.keyboard.press("a")
+        page.keyboard.press("n")
+        expect(page.locator("#patch-rank")).to_have_text(re.compile("^2 of"))
+        assert (folder / "changes.gpkg").read_bytes() == was
+        # The address that `view` has printed, typed into the tab that is open.
+        page.evaluate(f"location.hash = 'token={TOKEN}'")
+        expect(page.locator("#accept")).to_be_enabled()
+        page.keyboard.press("a")
+        expect(page.locator("#saved")).to_have_text("accepted: saved")
+        expect(page.locator("#read-only")).to_be_hidden()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 from rio_tiler.reader import part
 
-from terradelta.errors import DataError, RasterError
+from terradelta.errors import DataError, OutputError, RasterError
 from terradelta.geo.cog import read_classes
 from terradelta.report.viewer import reduction
 from terradelta.report.viewer.result import Result
@@ -301,7 +301,7 @@ def test_while_the_copy_is_made_far_tiles_are_empty_and_near_ones_drawn(folder, 
 
 
 def test_what_cannot_be_shown_says_what_to_do(folder, tmp_path):
-    with pytest.raises(DataError, match="is no prediction"):
+    with pytest.raises(OutputError, match=r"run\.json cannot be read"):
         Result.load(tmp_path / "nothing")
     run = json.loads((folder / "run.json").read_text())
     edit_run(folder, before={**run["before"], "path": str(tmp_path / "moved.tif")})

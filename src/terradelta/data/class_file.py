@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, DataError
+from terradelta.inputs import read_json
 from terradelta.outputs import write_json
 
 CLASSES_FILE = "classes.json"
@@ -42,9 +42,9 @@ def read_class_file(path: Path) -> ClassTable:
         DataError: If the file is missing or holds none.
     """
     try:
-        return ClassTable.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, KeyError, TypeError, ArgumentError) as error:
+        return ClassTable.from_dict(read_json(path))
+    except (ValueError, ArgumentError) as error:
         raise DataError(
-            f"{path} holds no class table: {error!r}",
+            f"{path} holds no class table: {getattr(error, 'problem', error)}",
             fix='write {"names": [...], "colours": [[r, g, b], ...]}, id 0 first',
         ) from error

@@ -38,8 +38,19 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+CHANGE_THRESHOLD = 128
+MAX_STRAY_SHARE = 0.001
+"""Of a mask's pixels, that may hold values beside those it is made of."""
+MAX_STRAY_DISTANCE = 48
+"""From 0 or 255, of a value that is taken for it."""
 _MOST_SHOWN = 8
 _MOST_MEMORY_BYTES = 4 * 2**30
+_MOST_PNG_RATIO = 8300
+"""Deflate makes 1,032 bytes of one at most, each of up to eight pixels."""
+_MOST_RATIO = 20_000
+"""Of other formats, which make even more of a mask of one value."""
+_SPARED_BYTES = 64 * 2**20
+"""Less than this is taken whatever the ratio."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,8 @@ def read_change_mask(path: str | Path) -> np.ndarray:
     """Read a change mask as (H, W) uint8, 1 = changed, from values 0/1 or 0/255.
 
     Three channels are accepted if they are identical. A palette of nothing but black and white
-    is taken as it looks (white = changed); with any other palette the indices count.
+    is taken as it looks (white = changed); with any other palette the indices count. Among 0 and
+    255, a few pixels of values beside them are taken for the nearer one; see `find_strays`.
 
     Raises:
         DataError: If the file cannot be read or holds other values.
@@ -139,8 +151,12 @@ def read_change_mask(path: str | Path) -> np.ndarray:
             " (land-cover masks belong in two label folders, one for each date)",
         )
     values = _distinct(bands_CHW[0])
-    if not (set(values) <= {0, 1} or set(values) <= {0, 255}):
-        fix = "save changed as 255 and unchanged as 0"
+    if set(values) <= {0, 1}:
+        return bands_CHW[0].astype(np.uint8)
+    if pixels.is_jpeg or find_strays(bands_CHW[0]) is None:
+        fix = (
+            "save changed as 255 and unchanged as 0; `terradelta doctor DATA` names each such file"
+        )
         if pixels.is_jpeg:
             fix = f"JPEG compression blurs masks: cut it at 128, {fix}, and save it as PNG"
         raise DataError(
@@ -148,7 +164,26 @@ def read_change_mask(path: str | Path) -> np.ndarray:
             " or 0 and 255",
             fix=fix,
         )
-    return (bands_CHW[0] != 0).astype(np.uint8)
+    return (bands_CHW[0] >= CHANGE_THRESHOLD).astype(np.uint8)
+
+
+def find_strays(band_HW: np.ndarray) -> np.ndarray | None:
+    """Return where a mask of 0 and 255 holds something beside them, (H, W) bool.
+
+    Editors and resampling leave a few pixels of 254, or of 3, in masks that are right otherwise.
+
+    Returns:
+        None if that is no such mask: another data type, 1 among its values, which means changed
+        elsewhere, values far from both, or more than a few.
+    """
+    if band_HW.dtype != np.uint8:
+        return None
+    stray_HW = (band_HW != 0) & (band_HW != 255)
+    strays = band_HW[stray_HW]
+    is_far = np.minimum(strays, 255 - strays) > MAX_STRAY_DISTANCE
+    if strays.size > MAX_STRAY_SHARE * band_HW.size or is_far.any() or (strays == 1).any():
+        return None
+    return stray_HW
 
 
 def write_mask(path: str | Path, ids_HW: np.ndarray, classes: ClassTable) -> None:
@@ -242,6 +277,7 @@ def _read_with_pillow(path: Path) -> Pixels:
         image = Image.open(path)
     with image:
         is_jpeg = image.format == "JPEG"
+        _check_memory(path, image.height, image.width, len(image.getbands()), image.format)
         image.load()
         if image.mode == "P":
             colours = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -263,7 +299,8 @@ def _read_with_rasterio(path: Path) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as dataset:
-            _check_memory(path, dataset)
+            pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+            _check_memory(path, dataset.height, dataset.width, pixel_bytes, dataset.driver)
             bands_CHW = dataset.read()
             meanings = dataset.colorinterp
             palette = None
@@ -280,15 +317,24 @@ def _read_with_rasterio(path: Path) -> Pixels:
     return Pixels(np.stack(kept) if len(kept) < len(bands_CHW) else bands_CHW, palette, False)
 
 
-def _check_memory(path: Path, dataset: rasterio.DatasetReader) -> None:
-    """Refuse what could not be held at once; damaged headers ask for terabytes."""
-    pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
-    memory_bytes = dataset.width * dataset.height * pixel_bytes
+def _check_memory(path: Path, height: int, width: int, pixel_bytes: int, kind: str | None) -> None:
+    """Refuse what could not be held at once, or what no file of that size holds.
+
+    Damaged headers ask for terabytes.
+    """
+    memory_bytes = width * height * pixel_bytes
     if memory_bytes > _MOST_MEMORY_BYTES:
         raise DataError(
-            f"{path} is {dataset.height} x {dataset.width} pixels, {memory_bytes / 2**30:.1f} GiB,"
+            f"{path} is {height} x {width} pixels, {memory_bytes / 2**30:.1f} GiB,"
             f" and images of a data set are at most {_MOST_MEMORY_BYTES // 2**30} GiB",
             fix="cut it into tiles; if it should be small, its header is damaged: fetch it again",
+        )
+    ratio = _MOST_PNG_RATIO if kind == "PNG" else _MOST_RATIO
+    if memory_bytes > ratio * _size(path) + _SPARED_BYTES:
+        raise DataError(
+            f"{path} has {_size(path):,} bytes, and its header says {height} x {width} pixels,"
+            f" {memory_bytes:,} bytes",
+            fix="the file is truncated, empty or damaged: fetch or make it again",
         )
 
 
@@ -377,7 +423,10 @@ def _check_ids(path: Path, values: Sequence, classes: ClassTable) -> None:
     allowed = set(range(classes.num_classes + 1))
     if set(values) <= allowed:
         return
-    fix = "give the class table of this data set, or renumber the mask"
+    fix = (
+        "give the class table of this data set, or renumber the mask; `terradelta doctor DATA "
+        "--fix COPY` writes a copy in which 255 and a few stray pixels are not labelled"
+    )
     if set(values) <= {0, 255}:
         fix = (
             "this looks like a 0/255 change mask: put it into a folder named label beside the"

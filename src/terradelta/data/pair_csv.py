@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from terradelta.data.pairs import UNLISTED, PairFiles, Problems, read_text, report_problem
 from terradelta.data.spellings import SPLIT_NAMES
 from terradelta.errors import DataError
+from terradelta.fields import show
+
+MAX_NAME_BYTES = 200
+"""File systems take 255, and results have an ending."""
 
 
 def read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]]:
@@ -22,7 +27,10 @@ def read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]
         DataError: If it is not such a CSV.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    columns = [column.strip().lower() for column in reader.fieldnames or []]
+    try:
+        columns = [column.strip().lower() for column in reader.fieldnames or []]
+    except csv.Error as error:
+        raise _refuse(path, 1, error) from error
     reader.fieldnames = columns
     if not {"before", "after"} <= set(columns):
         raise DataError(
@@ -33,7 +41,7 @@ def read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]
     parts: dict[str, list[PairFiles]] = {}
     # Change masks alone are a set of one class; beside land cover they say only where.
     are_classes = bool({"before_label", "after_label"} & set(columns))
-    for row in reader:
+    for row in _read_rows(path, reader):
         try:
             split, pair = _read_row(path, reader.line_num, row, are_classes)
         except DataError as error:
@@ -43,6 +51,19 @@ def read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]
     if not parts:
         raise DataError(f"{path} has no lines below its header", fix="add one line for each pair")
     return parts
+
+
+def _read_rows(path: Path, reader: csv.DictReader) -> Iterator[dict]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise _refuse(path, reader.line_num, error) from error
+
+
+def _refuse(path: Path, line: int, error: csv.Error) -> DataError:
+    return DataError(
+        f"{path}, line {line}: {error}", fix="save it as a CSV file of plain text, quotes closed"
+    )
 
 
 def _read_row(path: Path, line: int, row: dict, are_classes: bool) -> tuple[str, PairFiles]:
@@ -56,7 +77,7 @@ def _read_row(path: Path, line: int, row: dict, are_classes: bool) -> tuple[str,
         if not cells.get(column):
             return None
         file = path.parent / cells[column]
-        if not file.is_file():
+        if not _is_file(file):
             raise DataError(
                 f"{where}: the {column} file {file} does not exist",
                 fix=f"paths are relative to the CSV's folder, {path.parent}",
@@ -80,8 +101,20 @@ def _read_row(path: Path, line: int, row: dict, are_classes: bool) -> tuple[str,
     if split not in (*SPLIT_NAMES, UNLISTED):
         raise DataError(f"{where}: there is no split {split!r}", fix="use train, val or test")
     name = cells.get("name") or before.stem
-    if "/" in name or "\\" in name:
+    if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
         raise DataError(
             f"{where}: the name {name!r} holds a slash", fix="results are named by it: leave it out"
         )
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise DataError(
+            f"{where}: the name {show(name)} has {len(name.encode())} bytes",
+            fix=f"results are named by it: use at most {MAX_NAME_BYTES}",
+        )
     return split, PairFiles(name, before, after, before_label, after_label, change)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a cell that is too long for a path
+        return False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from terradelta import inputs
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError
 
@@ -13,6 +14,8 @@ Split = Literal["all", "train", "val", "test"]
 Problems = list[tuple[Path, DataError]]
 """Files at fault, and what is wrong with each."""
 
+MAX_LIST_BYTES = 2**29
+"""Of a list or a CSV of pairs: some millions of lines."""
 UNLISTED = "unlisted"
 """The part of the pairs that no split was named for."""
 
@@ -75,9 +78,9 @@ def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file.
 
     Raises:
-        DataError: If it is another encoding.
+        DataError: If it cannot be read, is too large or another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}", fix="save it as UTF-8") from error
+        return inputs.read_text(path, MAX_LIST_BYTES)
+    except inputs.ContentError as error:
+        raise DataError(f"{path} cannot be read: {error}", fix="save it as UTF-8 text") from error

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import read_classes
 from terradelta.data.images import read_mask
-from terradelta.data.layouts import find_masks
+from terradelta.data.layouts import Split, find_masks
 from terradelta.errors import ArgumentError, DataError
 from terradelta.evaluate.bootstrap import (
     DEFAULT_REPLICATES,
@@ -28,10 +28,10 @@ from terradelta.evaluate.bootstrap import (
 from terradelta.evaluate.bootstrap import bootstrap as find_intervals
 from terradelta.evaluate.bootstrap import compare as compare_images
 from terradelta.evaluate.protocols import create_protocol
+from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 
 if TYPE_CHECKING:
     from terradelta.data.dataset import ChangeDataset, PairSample
-    from terradelta.data.layouts import Split
     from terradelta.predict.engine import Predictor
 
 
@@ -88,14 +88,15 @@ class Comparison:
         }
 
 
+@checks_ranges
 def evaluate(
     model: str | Path | Sequence[str | Path],
     data: str | Path,
     *,
     split: Split = "val",
     protocol: str = "second",
-    bootstrap: int | None = None,
-    seed: int = 0,
+    bootstrap: Annotated[int, POSITIVE_COUNT] | None = None,
+    seed: Annotated[int, COUNT] = 0,
     tta: str = "none",
     device: str = "auto",
     backend: str = "auto",
@@ -210,14 +211,15 @@ def answer_pair(
     return before_HW, after_HW
 
 
+@checks_ranges
 def score(
     predictions: str | Path,
     labels: str | Path,
     *,
     protocol: str = "second",
     classes: ClassTable | None = None,
-    bootstrap: int | None = None,
-    seed: int = 0,
+    bootstrap: Annotated[int, POSITIVE_COUNT] | None = None,
+    seed: Annotated[int, COUNT] = 0,
 ) -> Scores:
     """Score predicted masks against labels of the same names.
 
@@ -241,6 +243,7 @@ def score(
     return _summarize(counts, bootstrap, seed)
 
 
+@checks_ranges
 def compare(
     predictions: str | Path,
     other: str | Path,
@@ -248,8 +251,8 @@ def compare(
     *,
     protocol: str = "second",
     classes: ClassTable | None = None,
-    bootstrap: int = DEFAULT_REPLICATES,
-    seed: int = 0,
+    bootstrap: Annotated[int, POSITIVE_COUNT] = DEFAULT_REPLICATES,
+    seed: Annotated[int, COUNT] = 0,
 ) -> Comparison:
     """Compare two folders of predicted masks on the same labels, image by image.
 
@@ -274,8 +277,12 @@ def compare(
     )
 
 
+@checks_ranges
 def compare_counts(
-    first: ImageCounts, second: ImageCounts, bootstrap: int, seed: int = 0
+    first: ImageCounts,
+    second: ImageCounts,
+    bootstrap: Annotated[int, POSITIVE_COUNT],
+    seed: Annotated[int, COUNT] = 0,
 ) -> Comparison:
     """Return both scores with their intervals, and their differences."""
     return Comparison(

@@ -34,7 +34,9 @@ def parse_area(text: str | float) -> float:
     Raises:
         ArgumentError: If it is no area.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|km2|km²)?\s*", str(text).lower())
+    match = re.fullmatch(
+        r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*(m2|m²|ha|km2|km²)?\s*", str(text).lower()
+    )
     if match is None:
         raise ArgumentError(f"{text!r} is no area", fix="write it like 100m2, 0.5ha or 1km2")
     return float(match[1]) * M2_PER_UNIT[(match[2] or "m2").replace("²", "2")]

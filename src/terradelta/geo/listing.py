@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.fields import read_fields, show
+from terradelta.inputs import ContentError, parse_json, read_text
 from terradelta.redaction import redact
+
+
+@dataclass(frozen=True)
+class StacAsset:
+    """A file of an item."""
+
+    href: str
+    roles: tuple[str, ...] | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class StacItem:
+    """What has to be right of an item before pystac is given it."""
+
+    type: Literal["Feature"]
+    stac_version: str
+    id: str
+    assets: dict[str, StacAsset]
+    properties: dict[str, Any]
+    geometry: dict[str, Any] | None = None
+    bbox: tuple[float, ...] | None = None
+    links: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class StacItems:
+    """The items of a collection."""
+
+    features: tuple[StacItem, ...]
+
 
 RasterPaths = str | Path | Sequence[str | Path]
 """A raster, a file that lists rasters, or the rasters themselves."""
 
+MAX_LIST_BYTES = 2**30
+"""Of a list of rasters: a million STAC items."""
 LIST_ENDINGS = (".txt", ".lst")
 STAC_ENDINGS = (".json", ".geojson")
 OBJECT_STORES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
@@ -37,8 +72,9 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
 
     Raises:
         RasterError: If the list cannot be read, is empty or lacks the asset.
-        ArgumentError: If it is a STAC file and pystac is not installed.
+        ArgumentError: If it is a STAC file and pystac is not installed, or no path at all.
     """
+    require_paths(source, "the source")
     if not isinstance(source, str | Path):
         paths = [str(path) for path in source]
         return _require_rasters(paths, "the list of rasters")
@@ -105,6 +141,26 @@ def _read_scalings(item: Any, name: str, path: str) -> list[tuple[float, float]]
     return scalings
 
 
+def require_paths(source: object, name: str):
+    """Raise unless a source of rasters is a path or a list of paths.
+
+    Args:
+        source: What was given.
+        name: What the argument is called.
+
+    Raises:
+        ArgumentError: Naming its type.
+    """
+    listed = source if isinstance(source, list | tuple) else [source]
+    for one in listed:
+        if not isinstance(one, str | Path):
+            raise ArgumentError(
+                f"{name} is of the type {type(one).__name__}, and it must be a path, or a list of "
+                "paths",
+                fix="write arrays to GeoTIFF files first, and give the paths of these",
+            )
+
+
 def list_dates(source: RasterPaths) -> list[str] | None:
     """Return the first and the last date of STAC items, as ISO 8601 has it, None of other sources.
 
@@ -118,11 +174,14 @@ def list_dates(source: RasterPaths) -> list[str] | None:
     if not path.lower().endswith(STAC_ENDINGS):
         return None
     dates = []
-    for item in _read_items(path):
-        period = item.common_metadata
-        dates += [item.datetime, period.start_datetime, period.end_datetime]
-    known = [date for date in dates if date is not None]
-    return [min(known).isoformat(), max(known).isoformat()] if known else None
+    try:
+        for item in _read_items(path):
+            period = item.common_metadata
+            dates += [item.datetime, period.start_datetime, period.end_datetime]
+        known = [date for date in dates if date is not None]
+        return [min(known).isoformat(), max(known).isoformat()] if known else None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _refuse(path, f"its dates cannot be read: {error}") from error
 
 
 def name_source(source: RasterPaths) -> str:
@@ -199,8 +258,8 @@ def _read_text(path: str) -> str:
             fix="fetch the list first; what it names may stay where it is",
         )
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, MAX_LIST_BYTES)
+    except ContentError as error:
         raise RasterError(
             f"{path}, a list of rasters, cannot be read: {error}",
             fix="give a text file with one raster a line",
@@ -228,21 +287,23 @@ def _read_items(path: str) -> list[Any]:
             f"{path} is a STAC file and pystac is not installed",
             fix='pip install "terradelta[stac]"',
         ) from error
-    features = [content] if content["type"] == "Feature" else content["features"]
+    features = [content] if content["type"] == "Feature" else content.get("features")
     try:
-        return [pystac.Item.from_dict(feature) for feature in features]
-    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError) as error:
+        read_fields(StacItems, {"features": features})
+        # pystac may stumble anywhere over what a file of another kind holds.
+        return [pystac.Item.from_dict(one) for one in features or ()]
+    except Exception as error:
         raise _refuse(path, str(error)) from error
 
 
 def _parse_stac(path: str) -> dict[str, Any]:
     try:
-        content = json.loads(_read_text(path))
-        kind = content["type"]
-    except (ValueError, KeyError, TypeError) as error:
+        content = parse_json(_read_text(path))
+    except ContentError as error:
         raise _refuse(path, str(error)) from error
+    kind = content.get("type") if isinstance(content, dict) else None
     if kind not in ("Feature", "FeatureCollection"):
-        raise _refuse(path, f"it is a {kind}")
+        raise _refuse(path, f"it is a {show(kind)}")
     return content
 
 
@@ -280,4 +341,9 @@ def _choose_assets(item: Any, asset: str | None, path: str) -> list[str]:
 def _require_rasters(paths: list[str], name: str) -> list[str]:
     if not paths:
         raise RasterError(f"{name} names no raster", fix="list at least one")
+    for path in paths:
+        if "\0" in path:
+            raise RasterError(
+                f"{name} lists {show(path)}, which is no path", fix="list one raster a line"
+            )
     return paths

@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from terradelta.classes import SENSEEARTH, ClassTable
 from terradelta.destination import claim_folder
 from terradelta.errors import ModelError, TerradeltaError
+from terradelta.inputs import read_object
 from terradelta.models.card import CARD_FILE, ModelCard
-from terradelta.models.published import convert_published, load_strictly, read_checkpoint
+from terradelta.models.published import convert_published, load_strictly
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
+from terradelta.models.weight_files import read_checkpoint
 from terradelta.outputs import null_undefined, stage_file, stage_folder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -64,9 +66,11 @@ def save_model(
 
     Raises:
         OutputExistsError: If the folder holds something and `overwrite` is False.
-        ModelError: If the card is not that network's or cannot be written as JSON.
+        ModelError: If the card is not that network's or cannot be written as JSON, or a weight is
+            NaN or infinite as it would be stored.
     """
     network, card = (model.network, model.card) if isinstance(model, Model) else model
+    _require_finite(network, dtype)
     if card.architecture != network.config:
         raise ModelError(
             f"the card describes {card.architecture} and the network is {network.config}",
@@ -85,6 +89,16 @@ def save_model(
         (staged / WEIGHTS_FILE).chmod(0o644)
         (staged / CARD_FILE).write_text(text, encoding="utf-8")
         (staged / README_FILE).write_text(card.to_markdown(Path(folder).name), encoding="utf-8")
+
+
+def _require_finite(network: SiameseNetwork, dtype: torch.dtype):
+    for key, value in network.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value.to(dtype)).all():
+            raise ModelError(
+                f"the weight {key} holds NaN or infinity as {dtype}, and such a model would answer "
+                "the same everywhere",
+                fix="save an earlier state of that training, or store it as float32",
+            )
 
 
 def replace_card(folder: str | Path, card: ModelCard):
@@ -119,17 +133,7 @@ def load_card(folder: str | Path) -> ModelCard:
         ModelError: If a file is missing or damaged or the format is newer than this terradelta.
     """
     card_path, _ = _find_files(Path(folder))
-    try:
-        fields = json.loads(card_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(
-            f"{card_path} is not JSON: {error}", fix="fetch the model again"
-        ) from error
-    if not isinstance(fields, dict):
-        raise ModelError(
-            f"{card_path} holds a {type(fields).__name__} and not an object",
-            fix="fetch the model again",
-        )
+    fields = read_object(card_path, ModelError, "fetch the model again")
     try:
         return ModelCard.from_dict(fields)
     except TerradeltaError as error:

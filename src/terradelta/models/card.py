@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from terradelta.classes import SENSEEARTH, ClassTable
-from terradelta.errors import DataError, ModelError
+from terradelta.classes import MAX_CLASSES, SENSEEARTH, ClassTable
+from terradelta.errors import ArgumentError, DataError, ModelError
+from terradelta.fields import FieldError, Within, read_fields, refuse_unknown
 from terradelta.models import aerial_resnet, efficientnet_lite
 
 FORMAT = 1
 CARD_FILE = "model.json"
+MAX_BANDS = 1024
+MAX_TILE_SIZE_PX = 65_536
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -44,10 +47,12 @@ class Scaling:
                 f"the scaling has {len(self.mean)} means and {len(self.std)} standard deviations",
                 fix="give one of each per band",
             )
-        if self.divisor <= 0 or min(self.std, default=1) <= 0:
+        if not all(0 < number < math.inf for number in (self.divisor, *self.std)):
             raise ModelError(
                 f"the scaling divides by {self.divisor} and {self.std}", fix="use positive numbers"
             )
+        if not all(map(math.isfinite, self.mean)):
+            raise ModelError(f"the scaling subtracts {self.mean}", fix="use finite numbers")
 
     @classmethod
     def imagenet(cls, bands: int = 3) -> Scaling:
@@ -110,6 +115,17 @@ class Temperatures:
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """Arguments of `create_model`, as a card holds them."""
+
+    name: str
+    encoder: str = "resnet18"
+    num_classes: Annotated[int, Within(least=1, most=MAX_CLASSES)] = 6
+    lightweight: bool = False
+    in_channels: Annotated[int, Within(least=1, most=MAX_BANDS)] = 3
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """All that has to be known about a network besides its weights.
 
@@ -147,6 +163,7 @@ class ModelCard:
     """Where it fails, and where nobody has tried it, in sentences."""
 
     def __post_init__(self):
+        self._check_ranges()
         bands = self.architecture.get("in_channels", 3)
         if not bands == len(self.bands) == len(self.scaling.mean):
             raise ModelError(
@@ -197,25 +214,35 @@ class ModelCard:
                 fix="update terradelta",
             )
         try:
-            scaling = fields["scaling"]
-            fields |= {
-                "bands": tuple(fields["bands"]),
-                "scaling": Scaling(
-                    float(scaling["divisor"]), tuple(scaling["mean"]), tuple(scaling["std"])
-                ),
-                "classes": ClassTable.from_dict(fields["classes"]),
-                # Folders of earlier versions have none.
-                "temperatures": Temperatures(**fields.get("temperatures", {})),
-                "resolution_m": _read_range(fields.get("resolution_m")),
-                "strengths": tuple(fields.get("strengths", ())),
-                "limits": tuple(fields.get("limits", ())),
-            }
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            refuse_unknown(cls, fields)
+            refuse_unknown(Architecture, fields.get("architecture"), "architecture")
+            read_fields(Architecture, fields.get("architecture"), "architecture")
+            return read_fields(cls, fields)
+        except FieldError as error:
             raise ModelError(
-                f"the model card has a wrong or missing field: {error!r}",
+                f"the model card has a wrong or missing field: {error}",
                 fix="write the folder with terradelta's save_model or convert",
             ) from error
+        except ArgumentError as error:
+            raise ModelError(error.problem, error.fix) from error
+
+    def _check_ranges(self):
+        if len(self.bands) > MAX_BANDS:
+            raise ModelError(
+                f"the card names {len(self.bands)} bands", fix=f"use at most {MAX_BANDS}"
+            )
+        if self.tile_size_px is not None and not 1 <= self.tile_size_px <= MAX_TILE_SIZE_PX:
+            raise ModelError(
+                f"the tile size is {self.tile_size_px} px",
+                fix=f"use 1 to {MAX_TILE_SIZE_PX}, or None for any",
+            )
+        if self.resolution_m is not None and not (
+            0 < self.resolution_m[0] <= self.resolution_m[1] < math.inf
+        ):
+            raise ModelError(
+                f"the resolution is {self.resolution_m} m",
+                fix="give the least and the largest side of a pixel, both above 0",
+            )
 
     def to_markdown(self, title: str) -> str:
         """Return the card for readers."""
@@ -282,13 +309,6 @@ terradelta predict BEFORE AFTER --model FOLDER -o OUT
 
 `FOLDER` is the folder of this file. `{CARD_FILE}` says the same for programs.
 """
-
-
-def _read_range(numbers: list[float] | None) -> tuple[float, float] | None:
-    if numbers is None:
-        return None
-    least, most = (float(number) for number in numbers)
-    return least, most
 
 
 def _list(numbers: tuple[float, ...]) -> str:

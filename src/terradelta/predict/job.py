@@ -26,11 +26,14 @@ from terradelta.geo.dates import Dates, read_dates
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.origin import find_differences
+from terradelta.inputs import read_object, read_record
 from terradelta.outputs import write_bytes
 from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
 from terradelta.predict.store import BlockStore
 from terradelta.predict.tiling import BlockPlan, Tiling
+from terradelta.prediction.records import Request
 
+DROP_IT = "run the same `terradelta predict` with --overwrite, which drops what is under way"
 NOT_COMPARED = ("path", "folder", "size_bytes", "origins", "dates", "findings")
 """Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
 truncated and has been fetched again; and what no block depends on. `find_differences` compares the
@@ -87,7 +90,7 @@ class Job:
         """Read the job that is under way for an output.
 
         Raises:
-            OutputError: If there is none, or its file is damaged.
+            OutputError: If there is none, or it is damaged.
         """
         path = partial_folder(output) / JOB_FILE
         check_partial(output)
@@ -231,14 +234,13 @@ def check_partial(output: Path, overwrite: bool = False):
 
 
 def _read_request(path: Path) -> dict[str, Any]:
-    try:
-        request = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _refuse_damaged(path) from error
-    wanted = ("format", "grid", "plan", "classes", "parameters", "before", "after", "origins")
-    if not isinstance(request, dict) or not all(key in request for key in wanted):
-        raise _refuse_damaged(path)
-    return request
+    """Return the content of a job.json.
+
+    Raises:
+        OutputError: If it is damaged.
+    """
+    read_record(path, Request, OutputError, DROP_IT)
+    return read_object(path, OutputError, DROP_IT)
 
 
 def _refuse_damaged(path: Path) -> OutputError:

@@ -44,7 +44,9 @@ def parse_memory(text: str | int) -> int:
     Raises:
         ArgumentError: If it is no amount of memory.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(text).lower())
+    match = re.fullmatch(
+        r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kmgt]?)i?b?\s*", str(text).lower()
+    )
     if match is None:
         raise ArgumentError(
             f"{text!r} is no amount of memory", fix="write it like --memory 4GB or --memory 800MB"

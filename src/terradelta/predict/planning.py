@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import geopandas
 import numpy as np
@@ -26,6 +26,7 @@ from rasterio.features import rasterize
 
 from terradelta.cautions import Caution
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.fields import POSITIVE_COUNT, checks_ranges
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.footprints import draw_footprints
 from terradelta.geo.grid import Grid, cut_window
@@ -37,7 +38,7 @@ from terradelta.geo.pair import RasterPair
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.scale import advise_scale
 from terradelta.models.bundle import load_model
-from terradelta.predict.engine import Predictor
+from terradelta.predict.engine import TILE_SIZE, Predictor
 from terradelta.predict.examination import look_over
 from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
 from terradelta.predict.run import find_model_folders
@@ -164,6 +165,7 @@ class WorkPlan:
         return "\n".join(lines)
 
 
+@checks_ranges
 def plan_pair(
     before: RasterPaths,
     after: RasterPaths,
@@ -177,6 +179,7 @@ def plan_pair(
     aoi: str | Path | None = None,
     before_date: str | None = None,
     after_date: str | None = None,
+    tile_size: Annotated[int, TILE_SIZE] | None = None,
     prices: str | None = None,
     **settings: Any,
 ) -> WorkPlan:
@@ -194,9 +197,10 @@ def plan_pair(
         aoi: Of the map.
         before_date: When the before image was taken.
         after_date: When the after image was taken.
+        tile_size: As of `predict`.
         prices: What workers cost an hour; see `parse_workers`.
         settings: The rest of what `predict` tells a `Predictor`: tta, value_range,
-            after_value_range, tile_size, device, backend and precision.
+            after_value_range, device, backend and precision.
 
     Raises:
         TerradeltaError: If an input cannot be used.
@@ -217,7 +221,7 @@ def plan_pair(
     )
     options = RasterOptions(reading=reading, dates=(before_date, after_date))
     kinds = parse_workers(prices)
-    predictor = _make_predictor(model, settings)
+    predictor = _make_predictor(model, tile_size, settings)
     with open_pair(predictor, before, after, options) as (pair, _):
         report = look_over(before, after, reading, predictor.needs, options.dates)
         predictor.start(pair.grid.width * pair.grid.height)
@@ -233,12 +237,14 @@ def plan_pair(
     return WorkPlan(pair.grid, extent, pace, kinds, report.cautions)
 
 
+@checks_ranges
 def plan_area(
     area: str | Path,
     *,
     grid: str,
     model: str | Path | Sequence[str | Path] | None = None,
-    bytes_per_pixel: int | None = None,
+    bytes_per_pixel: Annotated[int, POSITIVE_COUNT] | None = None,
+    tile_size: Annotated[int, TILE_SIZE] | None = None,
     prices: str | None = None,
     **settings: Any,
 ) -> WorkPlan:
@@ -249,6 +255,7 @@ def plan_area(
         grid: CRS and side of the map's pixels: "EPSG:6933@10".
         model: As of `predict`.
         bytes_per_pixel: Of both dates together; by default a byte a band.
+        tile_size: As of `predict`.
         prices: What workers cost an hour; see `parse_workers`.
         settings: As of `plan_pair`.
 
@@ -271,7 +278,7 @@ def plan_area(
             f"{crs} cannot show all of {area}", fix="use an equal-area one: --grid EPSG:6933@10"
         )
     map_grid = span_grid(crs, bounds, asked, [], f"--grid {grid}", MAX_PLANNED_PIXELS)
-    predictor = _make_predictor(model, settings)
+    predictor = _make_predictor(model, tile_size, settings)
     predictor.start(map_grid.width * map_grid.height)
     read_bytes = bytes_per_pixel or 2 * len(predictor.bands)
     whole = cut_window(0, 0, map_grid.width, map_grid.height)
@@ -295,7 +302,8 @@ def parse_workers(text: str | None) -> tuple[WorkerKind, ...]:
         return (WorkerKind("like this machine", 1.0, None),)
     kinds = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(?:([^:@]+?)(?:@(\d+(?:\.\d+)?))?:)?(\d+(?:\.\d+)?)\s*", part)
+        number = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+        match = re.fullmatch(rf"\s*(?:([^:@]+?)(?:@({number}))?:)?({number})\s*", part)
         if match is None or (match[2] and float(match[2]) == 0):
             raise ArgumentError(
                 f"{part!r} is no price of a worker",
@@ -452,10 +460,12 @@ def _measure_rows(grid: Grid, group: Sequence[Cut], widths: np.ndarray) -> float
 
 
 def _make_predictor(
-    model: str | Path | Sequence[str | Path] | None, settings: dict[str, Any]
+    model: str | Path | Sequence[str | Path] | None,
+    tile_size: int | None,
+    settings: dict[str, Any],
 ) -> Predictor:
-    settings = {"tile_size_px" if key == "tile_size" else key: settings[key] for key in settings}
-    return Predictor([load_model(folder) for folder in find_model_folders(model)], **settings)
+    models = [load_model(folder) for folder in find_model_folders(model)]
+    return Predictor(models, tile_size_px=tile_size, **settings)
 
 
 def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile]) -> TilePace:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terradelta.cautions import Caution, read_cautions
-from terradelta.errors import OutputError
+from terradelta.prediction.folder import PredictionFolder
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -108,14 +107,9 @@ def open_prediction(folder: str | Path) -> Prediction:
         folder: The output of `predict`, `merge` or `demo`.
 
     Raises:
-        OutputError: If it holds no summary.json.
+        OutputError: If it holds no summary.json, or a damaged one.
+        RasterError: If it has a map of changes without its classes.
     """
-    path = Path(folder) / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{path} cannot be read: {error}",
-            fix="give a folder that `terradelta predict` has made",
-        ) from error
-    return Prediction(Path(folder), summary)
+    files = PredictionFolder(Path(folder))
+    classes = files.read_classes() if files.has_map else None
+    return Prediction(files.path, files.read_summary(classes))

@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import Annotated
 
 import rasterio
+from rasterio.errors import RasterioError
 
 from terradelta.cautions import read_cautions, refuse_cautions
+from terradelta.data.images import IMAGE_SUFFIXES
 from terradelta.data.layouts import match_folders
 from terradelta.destination import Inputs, claim_folder
 from terradelta.errors import ArgumentError
+from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
 from terradelta.geo.area import parse_area
 from terradelta.geo.bands import join_bands
 from terradelta.geo.dates import describe_dates, find_folder_dates, read_flag
 from terradelta.geo.finding import list_cautions
-from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.geo.grid import allow_no_place
+from terradelta.geo.listing import RasterPaths, name_source, require_paths
 from terradelta.geo.normalization import KINDS
 from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
 from terradelta.geo.origin import list_origins
@@ -31,7 +36,7 @@ from terradelta.models.card import ModelCard
 from terradelta.outputs import null_undefined, stage_folder, write_json
 from terradelta.predict.assembly import assemble, finish
 from terradelta.predict.confidence import doubt_confidence
-from terradelta.predict.engine import Predictor
+from terradelta.predict.engine import TILE_SIZE, Predictor
 from terradelta.predict.engines import make_engine
 from terradelta.predict.folders import examine_folders, map_folder, require_values
 from terradelta.predict.job import PARTIAL_ENDING, Job, check_partial
@@ -49,6 +54,7 @@ from terradelta.stopwatch import Stopwatch
 DEFAULT_MODEL = Path(str(package_files("terradelta") / "weights" / "default"))
 
 
+@checks_ranges
 def predict(
     before: RasterPaths,
     after: RasterPaths,
@@ -56,7 +62,7 @@ def predict(
     *,
     model: str | Path | Sequence[str | Path] | None = None,
     tta: str = "none",
-    time_budget: float | None = None,
+    time_budget: Annotated[float, Within(above=0)] | None = None,
     bands: Bands | None = None,
     value_range: tuple[float, float] | None = None,
     after_value_range: tuple[float, float] | None = None,
@@ -74,15 +80,15 @@ def predict(
     cog_size: int | None = None,
     layout: str = "terradelta",
     memory: str | int = DEFAULT_MEMORY_BYTES,
-    tile_size: int | None = None,
+    tile_size: Annotated[int, TILE_SIZE] | None = None,
     device: str = "auto",
     backend: str = "auto",
     precision: str = "auto",
     shard: str = "1/1",
     engine: str = "local",
     address: str | None = None,
-    workers: int | None = None,
-    worker_cpus: float | None = None,
+    workers: Annotated[int, POSITIVE_COUNT] | None = None,
+    worker_cpus: Annotated[float, Within(above=0)] | None = None,
     picture: bool = False,
     strict: bool = False,
     overwrite: bool = False,
@@ -158,6 +164,8 @@ def predict(
     watch = Stopwatch()
     watch.begin("planning")
     given_dates = read_flag("--before-date", before_date), read_flag("--after-date", after_date)
+    for name, source in (("before", before), ("after", after)):
+        require_paths(source, name)
     is_folder = _is_folder_pair(before, after)
     require_range(value_range, "--value-range")
     require_range(after_value_range, "--after-value-range")
@@ -378,7 +386,8 @@ def _list_inputs(before: RasterPaths, after: RasterPaths, reading: PairOptions) 
 
 def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
     before_is_folder, after_is_folder = (
-        isinstance(source, str | Path) and Path(source).is_dir() for source in (before, after)
+        isinstance(source, str | Path) and _is_image_folder(Path(source))
+        for source in (before, after)
     )
     if before_is_folder != after_is_folder:
         raise ArgumentError(
@@ -399,6 +408,20 @@ def _refuse_folders_of_bands(*folders: RasterPaths):
             f"{' and '.join(map(name_source, folders))} hold a file for each band of a raster",
             fix=" ".join(["join them:", *(f'"{files}"' for files in joined)]),
         )
+
+
+def _is_image_folder(path: Path) -> bool:
+    """Return whether a path is a folder, and no raster that is stored as one, such as a Zarr."""
+    if not path.is_dir():
+        return False
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
+        return True
+    try:
+        with allow_no_place():
+            rasterio.open(path).close()
+    except RasterioError:
+        return True
+    return False
 
 
 def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: str):
@@ -428,7 +451,7 @@ def _refuse_raster_options(before: RasterPaths, options: RasterOptions, engine: 
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise ArgumentError(

@@ -5,18 +5,19 @@ They are read from the area_estimates.json of `terradelta assess`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
 from terradelta.errors import DataError
+from terradelta.fields import read_fields, show
+from terradelta.inputs import read_json
+from terradelta.prediction.estimates import FORMAT, AreaEstimates
 from terradelta.report.chart import MAX_TICKS, Tick
 from terradelta.report.wording import NO_BREAK, Unit, join_words, say_count, say_number
 
 ESTIMATES_FILE = "area_estimates.json"
-FORMAT = 1
 MAX_TRANSITIONS = 14
 """Shown by themselves; the others are in area_estimates.csv."""
 LEAST_SHARE = 0.02
@@ -41,18 +42,19 @@ def read_estimates(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         DataError: If it cannot be read, or tells of another map.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found, changed_ha = content["format"], content["change"]["classes"][-1]["mapped_ha"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        content = read_json(path)
+        version = content.get("format") if isinstance(content, dict) else None
+        if isinstance(version, int) and version != FORMAT:
+            raise DataError(
+                f"{path} has format {show(version)}, this version of terradelta reads {FORMAT}",
+                fix="run `terradelta assess POINTS --overwrite` again",
+            )
+        changed_ha = read_fields(AreaEstimates, content).change.classes[-1].mapped_ha
+    except ValueError as error:
         raise DataError(
             f"{path} cannot be read as area estimates: {error}",
             fix="give the area_estimates.json that `terradelta assess` has written",
         ) from error
-    if found != FORMAT:
-        raise DataError(
-            f"{path} has format {found}, this version of terradelta reads {FORMAT}",
-            fix="run `terradelta assess POINTS --overwrite` again",
-        )
     own_ha = summary["changed_ha"] or 0.0
     if abs(changed_ha - own_ha) > MAX_DIFFERENCE * max(own_ha, 1e-9):
         raise DataError(

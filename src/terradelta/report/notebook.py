@@ -23,12 +23,12 @@ from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, OutputError
 from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place
-from terradelta.geo.vector import LAYER
 from terradelta.predict.prediction import Prediction
+from terradelta.prediction.changes import find_changes, read_patches
+from terradelta.prediction.folder import PredictionFolder
 from terradelta.report.document import css_colour, render
 from terradelta.report.headline import find_unit, write_headline
 from terradelta.report.imagery import choose_shape
-from terradelta.report.patches import find_changes
 
 MAX_LEGEND_ROWS = 10
 MAX_TABLE_ROWS = 8
@@ -48,9 +48,8 @@ def read_changes(prediction: Prediction) -> geopandas.GeoDataFrame:
     """Return the patches of a prediction; see `Prediction.changes`."""
     _require_whole(prediction)
     path = find_changes(prediction.folder)
-    if path.suffix == ".parquet":
-        return geopandas.read_parquet(path)
-    return geopandas.read_file(path, layer=LAYER)
+    classes = PredictionFolder(prediction.folder).read_classes()
+    return read_patches(path, classes, has_area=find_unit(prediction.summary).has_area)
 
 
 def plot_changes(prediction: Prediction, ax: Axes | None = None) -> Axes:

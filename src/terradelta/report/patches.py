@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas
-import pyogrio
-import shapely
 
-from terradelta.errors import OutputError
-from terradelta.geo.vector import LAYER
 from terradelta.report.wording import M2_PER_HECTARE, Unit
 
-COLUMNS = ["transition", "pixels", "area_m2", "confidence"]
 LARGEST = 6
 MOST_CERTAIN = LEAST_CERTAIN = 3
 LARGEST_SIZE = 1e18
@@ -23,66 +17,6 @@ LARGEST_SIZE = 1e18
 SMALLEST_PX = 25
 """Smaller patches are not shown as the most or least certain, if there are others."""
 CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-def find_changes(folder: Path) -> Path:
-    """Return the file of the polygons of a prediction folder.
-
-    Raises:
-        OutputError: If there is none.
-    """
-    for suffix in ("gpkg", "parquet"):
-        path = folder / f"changes.{suffix}"
-        if path.is_file():
-            return path
-    raise OutputError(
-        f"{folder} has neither changes.gpkg nor changes.parquet",
-        fix="give the folder of a prediction of two rasters, whole",
-    )
-
-
-def read_table(path: Path) -> pandas.DataFrame:
-    """Return transition, pixels, area_m2 and confidence of every patch, by its id in the file.
-
-    Geometries, which may be large, are left where they are.
-    """
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(path, columns=COLUMNS).to_pandas()
-    return pyogrio.read_dataframe(
-        path, layer=LAYER, columns=COLUMNS, read_geometry=False, fid_as_index=True
-    )
-
-
-def read_outlines(path: Path, ids: list[int]) -> dict[int, shapely.Polygon]:
-    """Return the polygons of some patches, by id, in the map's CRS."""
-    if path.suffix == ".parquet":
-        return _read_parquet_outlines(path, ids)
-    # One by one, as an answer to several does not come in the order asked for.
-    return {
-        index: pyogrio.read_dataframe(path, layer=LAYER, columns=[], fids=[index]).geometry.iloc[0]
-        for index in ids
-    }
-
-
-def _read_parquet_outlines(path: Path, ids: list[int]) -> dict[int, shapely.Polygon]:
-    """Read only the row groups that hold the patches."""
-    import pyarrow.parquet
-
-    outlines = {}
-    with pyarrow.parquet.ParquetFile(path) as file:
-        start = 0
-        for group in range(file.num_row_groups):
-            end = start + file.metadata.row_group(group).num_rows
-            wanted = [index for index in ids if start <= index < end]
-            if wanted:
-                column = file.read_row_group(group, columns=["geometry"])["geometry"]
-                outlines |= {
-                    index: shapely.from_wkb(column[index - start].as_py()) for index in wanted
-                }
-            start = end
-    return outlines
 
 
 def choose_patches(table: pandas.DataFrame, has_area: bool) -> dict[str, list[int]]:

@@ -8,7 +8,6 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,12 +26,14 @@ from terradelta.cautions import read_cautions
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import examine_pair
-from terradelta.geo.cog import find_map, read_classes
+from terradelta.geo.cog import find_map
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid, allow_no_place, make_transformer
 from terradelta.geo.listing import name_source
 from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.prediction.changes import find_changes, read_outlines, read_patch_table
+from terradelta.prediction.folder import FIX, PredictionFolder
 from terradelta.report.areas import ESTIMATES_FILE, describe_areas, read_estimates
 from terradelta.report.document import embed_overlay, embed_photograph, write_page
 from terradelta.report.flow import FlowChart, FlowTable
@@ -41,10 +42,7 @@ from terradelta.report.imagery import CHIP_SIZE_PX, Imagery, choose_shape, place
 from terradelta.report.page import REPORT_FILE
 from terradelta.report.patches import (
     choose_patches,
-    find_changes,
     find_share_of_largest,
-    read_outlines,
-    read_table,
     sort_by_confidence,
     sort_by_size,
 )
@@ -105,7 +103,8 @@ class _Subject:
 
     @classmethod
     def read(cls, folder: Path) -> _Subject:
-        summary, run = (_read_json(folder / name) for name in ("summary.json", "run.json"))
+        files = PredictionFolder(folder)
+        run = files.read_run()
         path = find_map(folder, "change")
         try:
             with allow_no_place(), rasterio.open(path) as dataset:
@@ -115,11 +114,12 @@ class _Subject:
                 change_HW[change_HW == dataset.nodata] = 0
         except RasterioError as error:
             raise _complain(path, error) from error
+        classes = files.read_classes()
         return cls(
             folder,
-            summary,
+            files.read_summary(classes),
             run,
-            read_classes(find_map(folder, "before_class")),
+            classes,
             grid,
             shape,
             change_HW,
@@ -130,18 +130,8 @@ class _Subject:
         return find_unit(self.summary)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _complain(path, error) from error
-
-
 def _complain(path: Path, error: Exception) -> OutputError:
-    return OutputError(
-        f"{path} cannot be read: {error}",
-        fix="give the folder of a prediction of two rasters, as `terradelta predict` left it",
-    )
+    return OutputError(f"{path} cannot be read: {error}", FIX)
 
 
 def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
@@ -150,11 +140,12 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
     flow = FlowTable.of(summary["transitions"], subject.classes, unit)
     models = describe_models(subject.run["models"])
     imagery, missing = _open_imagery(subject, files)
-    table = read_table(find_changes(subject.folder))
+    table = read_patch_table(find_changes(subject.folder), subject.classes, has_area=unit.has_area)
     return {
         "names": [name_image(subject.run, date) for date in ("before", "after")],
         "cautions": read_cautions(summary.get("cautions", ())),
-        "summary": summary,
+        # Summaries of earlier versions do not count the patches.
+        "summary": {**summary, "patches": len(table)},
         "unit": unit,
         "headline": write_headline(summary),
         "compared": unit.say(sum_compared(summary)),

@@ -6,9 +6,9 @@ Legend of the array names: C bands, H rows, W columns, I ids.
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from terradelta.data.layouts import find_pairs
 from terradelta.errors import ArgumentError, OutputError, TerradeltaError
 from terradelta.evaluate.calibration import Reliability
 from terradelta.evaluate.diagnosis import Diagnosis, diagnose
+from terradelta.fields import show
 from terradelta.geo.stretch import find_range
+from terradelta.inputs import read_text
 from terradelta.models.bundle import load_card, load_model
 from terradelta.models.card import ModelCard
 from terradelta.predict.engine import Predictor
@@ -29,8 +31,9 @@ from terradelta.report.chart import LineChart
 from terradelta.report.document import embed_colours, embed_photograph, write_page
 from terradelta.report.imagery import draw_photograph
 from terradelta.report.page import REPORT_FILE
+from terradelta.train.checkpoint import LOGGED
 from terradelta.train.config import TrainConfig
-from terradelta.train.record import SELECTION_NUMBER, SELECTION_PROTOCOL
+from terradelta.train.record import SELECTION_NUMBER, SELECTION_PROTOCOL, TEST_FILE, read_test
 
 WORST_PAIRS = 6
 PANEL_SIDE_PX = 320
@@ -58,7 +61,12 @@ def write_training_page(run: Path):
     log = _read_log(run / "log.csv")
     config = TrainConfig.read_yaml(run / "config.yaml")
     card = load_card(run / "best")
-    epoch = card.training["epoch"]
+    epoch = card.training.get("epoch")
+    if not isinstance(epoch, int) or not 1 <= epoch <= len(log):
+        raise OutputError(
+            f"{run / 'best'} was kept after epoch {show(epoch)}, and log.csv has 1 to {len(log)}",
+            fix="give the folder of a run, as `train` left it",
+        )
     try:
         found = _examine(run, config)
         missing = None
@@ -77,7 +85,7 @@ def write_training_page(run: Path):
         shown_numbers=SHOWN_NUMBERS,
         minutes=sum(row["seconds"] for row in log) / 60,
         curves=list(_draw_curves(log)),
-        test=_read_test(run / "test.json"),
+        test=_read_test(run / TEST_FILE),
         found=found,
         missing=missing,
         verdicts=VERDICTS,
@@ -86,22 +94,24 @@ def write_training_page(run: Path):
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:
+    fix = "give the folder of a run, as `train` left it"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{path} cannot be read: {error}", fix="give the folder of a run, as `train` left it"
-        ) from error
+        rows = [
+            {key: float(value) for key, value in row.items()}
+            for row in csv.DictReader(io.StringIO(read_text(path), newline=""))
+        ]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise OutputError(f"{path} cannot be read: {error}", fix) from error
     if not rows:
         raise OutputError(f"{path} has no epoch", fix="let the run finish an epoch first")
+    for name in LOGGED:
+        if not all(math.isfinite(row.get(name, math.inf)) for row in rows) and name != "score":
+            raise OutputError(f"{path} has an epoch without its {name}", fix)
     return rows
 
 
 def _read_test(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return asdict(read_test(path)) if path.is_file() else None
 
 
 def _draw_curves(log: list[dict[str, float]]) -> list[LineChart]:

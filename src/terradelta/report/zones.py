@@ -15,12 +15,13 @@ import numpy as np
 import pyogrio
 import shapely
 from matplotlib.ticker import MaxNLocator
-from pyogrio.errors import DataLayerError, DataSourceError
+from shapely.errors import ShapelyError
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError
 from terradelta.geo.grid import Grid
 from terradelta.report.wording import Unit, say_percent
+from terradelta.tables import Numbers, TableError, check_table
 
 ZONES_FILE = Path("zones") / "zones.gpkg"
 LAYER = "zones"
@@ -93,7 +94,7 @@ def read_zones(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
     """
     try:
         frame = pyogrio.read_dataframe(path, layer=LAYER)
-    except (DataSourceError, DataLayerError) as error:
+    except (OSError, ValueError, RuntimeError, ShapelyError) as error:
         raise DataError(
             f"{path} cannot be read as zones: {error}",
             fix="give the zones.gpkg that `terradelta stats` has written",
@@ -104,6 +105,13 @@ def read_zones(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
             f"{path} lacks {', '.join(missing) or 'polygons'}",
             fix="give the zones.gpkg that `terradelta stats` has written",
         )
+    try:
+        check_table(frame, {name: _choose_numbers(name) for name in frame if _is_amount(name)})
+    except TableError as error:
+        raise DataError(
+            f"{path}: in the layer {LAYER!r}, {error}",
+            fix="run `terradelta stats` again for this map",
+        ) from error
     if frame.crs is None or grid.crs is None or frame.crs != grid.crs.to_wkt():
         raise DataError(
             f"{path} is in {frame.crs and frame.crs.name}, the map in {grid.crs}",
@@ -111,6 +119,15 @@ def read_zones(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
         )
     order = np.argsort(-frame["changed_ha"].to_numpy(), kind="stable")
     return frame.iloc[order].reset_index(drop=True)
+
+
+def _is_amount(name: str) -> bool:
+    return name in COLUMNS[1:] or name.endswith(" (ha)")
+
+
+def _choose_numbers(name: str) -> Numbers:
+    # Of a zone without data no share is known.
+    return Numbers(0, 100.001, may_be_empty=True) if name == COLUMNS[-1] else Numbers(0, 1e12)
 
 
 def draw_zones(frame: geopandas.GeoDataFrame, grid: Grid, classes: ClassTable) -> ZoneMap:

@@ -6,15 +6,24 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from terradelta.errors import ModelError
+from terradelta.fields import POSITIVE_COUNT, FieldError
+from terradelta.inputs import read_record
+from terradelta.models.weight_files import read_checkpoint
 from terradelta.outputs import stage_folder
 from terradelta.ownership import clear_folder
+
+STATE_FILE = "state.safetensors"
+PROGRESS_FILE = "progress.json"
+LOGGED = ("epoch", "loss_total", "score", "miou", "learning_rate", "seconds")
+"""What each row of the log has, whatever the recipe."""
+START_ANEW = "restore that folder from a copy, or start the run anew with --overwrite"
 
 
 @dataclass
@@ -77,21 +86,73 @@ def save_checkpoint(
             tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
         save_file(
             {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
-            staged / "state.safetensors",
+            staged / STATE_FILE,
         )
-        (staged / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n")
+        content = {**vars(progress), "tensors": len(tensors)}
+        (staged / PROGRESS_FILE).write_text(json.dumps(content, indent=2) + "\n")
     for older in sorted(folder.glob("epoch-*"))[:-1]:
         clear_folder(older)
 
 
+@dataclass(frozen=True)
+class ProgressRecord:
+    """The content of progress.json.
+
+    Raises:
+        FieldError: If the numbers contradict each other.
+    """
+
+    epoch: Annotated[int, POSITIVE_COUNT]
+    best_epoch: Annotated[int, POSITIVE_COUNT]
+    best_score: Any
+    """A number, or nan."""
+    log: tuple[dict[str, Any], ...]
+    tensors: Annotated[int, POSITIVE_COUNT] | None = None
+    """How many tensors lie beside it; runs of earlier versions do not say."""
+
+    def __post_init__(self):
+        if self.best_epoch > self.epoch:
+            raise FieldError("best_epoch", self.best_epoch, f"at most {self.epoch}, the last one")
+        if len(self.log) != self.epoch:
+            raise FieldError("log", len(self.log), f"a row for each of {self.epoch} epochs")
+        if not _is_number(self.best_score):
+            raise FieldError("best_score", self.best_score, "a number")
+        for index, row in enumerate(self.log):
+            if row.keys() != self.log[0].keys() or not set(LOGGED) <= row.keys():
+                raise FieldError(f"log[{index}]", sorted(row), f"a row with {', '.join(LOGGED)}")
+            for key, value in row.items():
+                if not _is_number(value):
+                    raise FieldError(f"log[{index}].{key}", value, "a number")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def read_state(run: Path) -> State:
-    """Return the newest state of a run; that of a new run is empty."""
+    """Return the newest state of a run; that of a new run is empty.
+
+    Raises:
+        ModelError: If a file of it is missing or damaged.
+    """
     found = sorted((run / "checkpoints").glob("epoch-*"))
     if not found:
         return State()
     newest = found[-1]
-    progress = Progress(**json.loads((newest / "progress.json").read_text()))
-    return State(str(newest), progress, load_file(newest / "state.safetensors"))
+    path = newest / PROGRESS_FILE
+    record = read_record(path, ProgressRecord, ModelError, START_ANEW)
+    try:
+        tensors = read_checkpoint(newest / STATE_FILE)
+    except ModelError as error:
+        raise ModelError(error.problem, START_ANEW) from error
+    if record.tensors not in (None, len(tensors)):
+        raise ModelError(
+            f"{newest / STATE_FILE} holds {len(tensors)} tensors and {path} counts "
+            f"{record.tensors}",
+            START_ANEW,
+        )
+    progress = Progress(record.epoch, record.best_score, record.best_epoch, list(record.log))
+    return State(str(newest), progress, tensors)
 
 
 def restore(
@@ -103,7 +164,7 @@ def restore(
     """Put what was read back in its place and return where the run stands.
 
     Raises:
-        ModelError: If the state does not fit the network.
+        ModelError: If the state does not fit the network, the optimizer or the average.
     """
     if not state.tensors:
         return state.progress
@@ -111,17 +172,39 @@ def restore(
         network.load_state_dict(_pick(state.tensors, "network."))
         if average is not None:
             average.load_state_dict(_pick(state.tensors, "average."))
-    except RuntimeError as error:
+        slots = _sort_slots(_pick(state.tensors, "optimizer."), optimizer)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
             f"{state.folder} does not fit the network of this run: {error}",
             fix="resume with the options the run was started with",
         ) from error
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in _pick(state.tensors, "optimizer.").items():
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
     return state.progress
+
+
+def _sort_slots(
+    tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """Return what the optimizer keeps of each parameter, by the parameter's number.
+
+    Raises:
+        ValueError: If it is of other parameters.
+    """
+    shapes = [part.shape for group in optimizer.param_groups for part in group["params"]]
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        if not number.isdecimal() or int(number) >= len(shapes) or not name:
+            raise ValueError(f"optimizer.{key} is of none of its {len(shapes)} parameters")
+        if value.numel() != 1 and value.shape != shapes[int(number)]:
+            raise ValueError(
+                f"optimizer.{key} is {list(value.shape)} where {list(shapes[int(number)])} is "
+                "needed"
+            )
+        slots.setdefault(int(number), {})[name] = value
+    if len({frozenset(slot) for slot in slots.values()}) > 1:
+        raise ValueError("the optimizer keeps less of some parameters than of others")
+    return slots
 
 
 def _pick(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,9 +13,9 @@ from terradelta.evaluate.bootstrap import Difference
 from terradelta.evaluate.seeds import SeedSummary, compare_seeds, summarize_seeds
 from terradelta.outputs import null_undefined
 from terradelta.train.config import TrainConfig
+from terradelta.train.record import TEST_FILE, read_test
 
 CONFIG_FILE = "config.yaml"
-TEST_FILE = "test.json"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _read_numbers(path: Path, protocol: str) -> dict[str, float]:
             f"{path} does not exist: the run is not finished, or its data have no test split",
             fix="finish it with --resume, or score the models with evaluate --against",
         )
-    protocols = json.loads(path.read_text(encoding="utf-8"))["protocols"]
+    protocols = read_test(path).protocols
     if protocol not in protocols:
         raise DataError(
             f"{path} has no numbers of the protocol {protocol!r}",

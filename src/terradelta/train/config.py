@@ -10,8 +10,22 @@ import yaml
 from cyclopts import Parameter
 
 from terradelta.errors import ArgumentError
+from terradelta.fields import (
+    COUNT,
+    POSITIVE_COUNT,
+    SHARE,
+    FieldError,
+    Within,
+    check_fields,
+    read_fields,
+    show,
+)
+from terradelta.inputs import ContentError, read_text
 from terradelta.outputs import stage_file
 
+MAX_YAML_BYTES = 2**20
+ABOVE_ZERO = Within(above=0)
+NOT_NEGATIVE = Within(least=0)
 Loss = Literal["ual", "ual-probability", "cosine", "mse", "agreement", "none"]
 ChangeLossName = Literal["bce", "focal", "bce-dice", "bce-lovasz"]
 ClassWeightRule = Literal["reference", "equal", "inverse", "inverse-root", "median"]
@@ -25,7 +39,7 @@ class TrainConfig:
     """How a network is trained; the defaults are the reference recipe of the UAL paper.
 
     Raises:
-        ArgumentError: If a number is out of its range.
+        ArgumentError: If an option is of another type or out of its range.
     """
 
     data: str | None = None
@@ -44,63 +58,63 @@ class TrainConfig:
     """Replace the heads' 3 x 3 convolutions by depthwise separable ones."""
     loss: Loss = "ual"
     """What makes the two dates' classes agree where nothing changed."""
-    consistency_weight: float = 0.5
+    consistency_weight: Annotated[float, NOT_NEGATIVE] = 0.5
     """Weight of that loss inside the change term."""
-    changed_pixel_weight: float = 2.0
+    changed_pixel_weight: Annotated[float, NOT_NEGATIVE] = 2.0
     """Weight of a changed pixel in the change term; unchanged ones count 1."""
     change_loss: ChangeLossName = "bce"
     """What the change head is trained with."""
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Annotated[float, NOT_NEGATIVE], ...] | None = None
     """Weight of each land-cover class; given by the rule when left out."""
     class_weight_rule: ClassWeightRule = "reference"
     """Weights of the classes: the reference's for its six and else 1, all 1, or by the number of
     labelled pixels n of a class: 1 / n, 1 / sqrt(n), median(n) / n."""
-    epochs: int = 30
+    epochs: Annotated[int, POSITIVE_COUNT] = 30
     """Passes over the training pairs."""
-    batch_size: int = 8
+    batch_size: Annotated[int, POSITIVE_COUNT] = 8
     """Pairs a batch."""
-    accumulate_batches: int = 1
+    accumulate_batches: Annotated[int, POSITIVE_COUNT] = 1
     """Batches a step, whose gradients are averaged: more pairs a step than memory holds at once."""
     optimizer: Optimizer = "adam"
     """adam, whose weight decay is an L2 penalty; adamw, which shrinks the weights themselves; or
     sgd with momentum 0.9, which wants rates some hundred times as high."""
-    learning_rate: float = 1.5e-4
+    learning_rate: Annotated[float, ABOVE_ZERO] = 1.5e-4
     """Rate for the encoder at the first step after the warm-up."""
-    head_rate_factor: float = 10.0
+    head_rate_factor: Annotated[float, ABOVE_ZERO] = 10.0
     """How many times faster the heads learn."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-4
     """Weight decay of the optimizer."""
     schedule: Schedule = "poly"
     """How the rate falls to 0: (1 - step / steps) ** poly_power, half a cosine, or not at all."""
-    poly_power: float = 0.9
+    poly_power: Annotated[float, NOT_NEGATIVE] = 0.9
     """Power of the poly schedule."""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, COUNT] = 0
     """First steps, over which the rate rises in a line to what the schedule says."""
-    gradient_clip_norm: float | None = None
+    gradient_clip_norm: Annotated[float, ABOVE_ZERO] | None = None
     """Longest gradient of a step, as the norm over all weights; longer ones are shortened."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float, Within(above=0, below=1)] | None = None
     """Keep and judge an average of the weights, of which a step replaces 1 - ema_decay."""
-    patience: int | None = None
+    patience: Annotated[int, POSITIVE_COUNT] | None = None
     """Stop after so many epochs without a better validation score."""
     views: Views = "seed6"
     """Flips and turns a pair is drawn from, each with the same probability."""
-    crop_size_px: int | None = None
+    crop_size_px: Annotated[int, POSITIVE_COUNT] | None = None
     """Side of a random crop; whole images when not given."""
-    tile_size_px: int | None = None
+    tile_size_px: Annotated[int, POSITIVE_COUNT] | None = None
     """Tile that a network with global pooling predicts with; by default its training size."""
-    brightness: float = 0.0
+    brightness: Annotated[float, SHARE] = 0.0
     """Largest relative change of brightness, drawn for each date by itself."""
-    contrast: float = 0.0
+    contrast: Annotated[float, SHARE] = 0.0
     """Largest relative change of contrast, drawn for each date by itself."""
-    colour: float = 0.0
+    colour: Annotated[float, SHARE] = 0.0
     """Largest relative change of each band, drawn for each date by itself."""
     swap_dates: bool = False
     """Show each pair in either order of time."""
-    val_every: int = 10
+    val_every: Annotated[int, POSITIVE_COUNT] = 10
     """Where the data names no validation split, every so many files are held out."""
-    seed: int = 0
+    seed: Annotated[int, COUNT] = 0
     """Seed of weights, order and augmentation."""
-    workers: int = 1
+    workers: Annotated[int, COUNT] = 1
     """Processes that load pairs."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -108,27 +122,13 @@ class TrainConfig:
     """auto, fp32 or bf16."""
     deterministic: bool = False
     """Use no operation whose result differs from run to run; torch names those it has to refuse."""
-    picture_pairs: int = 4
+    picture_pairs: Annotated[int, COUNT] = 4
     """Validation pairs that are drawn after each epoch, into RUN/pictures."""
     tensorboard: bool = False
     """Write RUN/tensorboard too."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "accumulate_batches", "val_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ArgumentError(
-                    f"{name} is {getattr(self, name)}", fix=f"give a {name} of at least 1"
-                )
-        for name in ("learning_rate", "head_rate_factor", "gradient_clip_norm"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ArgumentError(f"{name} is {getattr(self, name)}", fix="give it above 0")
-        for name in ("warmup_steps", "picture_pairs", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ArgumentError(f"{name} is {getattr(self, name)}", fix="give 0 or more")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ArgumentError(
-                f"ema_decay is {self.ema_decay}", fix="give a number between 0 and 1, such as 0.99"
-            )
+        check_fields(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
@@ -147,11 +147,12 @@ class TrainConfig:
         """Read a recipe.
 
         Raises:
-            ArgumentError: If the file is not YAML or has a key that is no option.
+            ArgumentError: If the file is not YAML, has a key that is no option, or a value that an
+                option cannot have.
         """
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            content = yaml.safe_load(read_text(path, MAX_YAML_BYTES))
+        except (ContentError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise ArgumentError(
                 f"{path} cannot be read: {error}", fix="give a YAML file"
             ) from error
@@ -164,9 +165,17 @@ class TrainConfig:
         unknown = [key for key in content if key not in known]
         if unknown:
             raise ArgumentError(
-                f"{path} has options that do not exist: {', '.join(map(str, unknown))}",
+                f"{path} has options that do not exist: {', '.join(map(_name, unknown))}",
                 fix=f"use {', '.join(known)}",
             )
-        if content.get("class_weights") is not None:
-            content["class_weights"] = tuple(content["class_weights"])
-        return cls(**content)
+        try:
+            return read_fields(cls, content)
+        except FieldError as error:
+            raise ArgumentError(
+                f"{path}: {error}",
+                fix="correct that line; YAML takes 1e-4 for a text and 1.0e-4 for a number",
+            ) from error
+
+
+def _name(key: object) -> str:
+    return key if isinstance(key, str) and len(key) < 60 else show(key)

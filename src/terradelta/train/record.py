@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from terradelta.data.dataset import ChangeDataset
-from terradelta.errors import ArgumentError
+from terradelta.errors import ArgumentError, DataError
+from terradelta.fields import COUNT
+from terradelta.inputs import read_record
 from terradelta.models.bundle import Model, save_model
 from terradelta.outputs import null_undefined, stage_file, write_json
 from terradelta.predict.engine import Predictor
@@ -18,9 +20,28 @@ from terradelta.train.checkpoint import Progress
 from terradelta.train.config import TrainConfig
 from terradelta.train.pictures import draw_pairs
 
+TEST_FILE = "test.json"
 SELECTION_PROTOCOL = "second"
 SELECTION_NUMBER = "score"
 _NO_SCORES = ("epoch", "learning_rate", "seconds")
+
+
+@dataclass(frozen=True)
+class TestNumbers:
+    """The content of test.json: numbers of the best model on the test split."""
+
+    protocols: dict[str, dict[str, float | None]]
+    """By protocol and name; None where undefined."""
+    pairs: Annotated[int, COUNT] = 0
+
+
+def read_test(path: Path) -> TestNumbers:
+    """Read a run's test.json.
+
+    Raises:
+        DataError: If it cannot be read or holds something else.
+    """
+    return read_record(path, TestNumbers, DataError, "give a run's folder, as `train` left it")
 
 
 class RunRecord:
@@ -73,7 +94,7 @@ class RunRecord:
     def keep_test(self, scores: dict[str, dict[str, float]], pairs: int):
         """Write the numbers of the best model on the test split, by protocol."""
         plain = {name: null_undefined(numbers) for name, numbers in scores.items()}
-        with stage_file(self.run / "test.json") as staged:
+        with stage_file(self.run / TEST_FILE) as staged:
             write_json(staged, {"pairs": pairs, "protocols": plain})
 
     def close(self):

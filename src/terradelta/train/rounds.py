@@ -6,7 +6,6 @@ SenseEarth 2020 contest (README names it).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 from terradelta.data.layouts import list_inputs
 from terradelta.destination import claim_folder
-from terradelta.errors import ArgumentError
+from terradelta.errors import ArgumentError, DataError
+from terradelta.inputs import read_object
 from terradelta.outputs import clear_output, null_undefined
 from terradelta.ownership import is_made
 from terradelta.train.config import TrainConfig
@@ -115,10 +115,14 @@ def pseudo_label(
             _train(replace(recipe, data=str(labels / DATA_FILE), seed=recipe.seed + index), here)
             for index in range(models_per_round)
         )
-        report = json.loads((labels / REPORT_FILE).read_text(encoding="utf-8"))
+        report = _read_report(labels)
         done.append(Round(labels, report, results))
         voters = [result.folder / "best" for result in results]
     return done
+
+
+def _read_report(labels: Path) -> dict[str, Any]:
+    return read_object(labels / REPORT_FILE, DataError, "label anew with --overwrite")
 
 
 def _train(config: TrainConfig, folder: Path) -> TrainResult:
@@ -127,9 +131,9 @@ def _train(config: TrainConfig, folder: Path) -> TrainResult:
 
 
 def _require_same_vote(labels: Path, voters: Sequence[str | Path], rule: VotingRule):
-    written = json.loads((labels / REPORT_FILE).read_text(encoding="utf-8"))
+    written = _read_report(labels)
     asked = {"models": [str(voter) for voter in voters], "rule": asdict(rule)}
-    there = {name: written[name] for name in asked}
+    there = {name: written.get(name) for name in asked}
     if there != asked:
         raise ArgumentError(
             f"{labels} was made with {there}, and now {asked} was asked for",

@@ -256,3 +256,38 @@ def test_the_rating_of_change_is_the_area_under_the_roc_curve():
     assert rating == pytest.approx(expected, abs=0.003)
     turned = rate_change(before_HW[None], after_HW[None], ~changed_HW)
     assert rating + turned == pytest.approx(1, abs=1e-9)
+
+
+def scatter(path, values_HW, stray, count):
+    """Save a mask in which some unlabelled pixels hold another value."""
+    values_HW = values_HW.copy()
+    rows, columns = np.nonzero(values_HW == 0)
+    chosen = np.random.default_rng(0).choice(len(rows), count, replace=False)
+    values_HW[rows[chosen], columns[chosen]] = stray
+    save(path, values_HW)
+    return rows[chosen], columns[chosen]
+
+
+def test_a_few_stray_pixels_of_a_change_mask_are_read_as_the_nearer_value(binary, tmp_path):
+    path = binary / "label/00001.png"
+    truth_HW = ids_of(path).copy()
+    assert truth_HW.size > 5000
+    places = scatter(path, truth_HW * 255, 254, 5)
+    expected_HW = truth_HW.copy()
+    expected_HW[places] = 1
+    assert (read_change_mask(path) == expected_HW).all()
+    assert assert_found(binary, "change-stray", ["label/00001.png"]).level == "WARN"
+    copy = assert_mended(binary, tmp_path, "change-stray")
+    assert (ids_of(copy / "label/00001.png") == expected_HW).all()
+
+
+@pytest.mark.parametrize("stray", [7, 254])
+def test_a_few_stray_pixels_of_a_class_mask_are_not_labelled_in_the_copy(flat, tmp_path, stray):
+    path = flat / "label1/00003.png"
+    truth_HW = ids_of(path).copy()
+    scatter(path, truth_HW, stray, 5)
+    with pytest.raises(DataError, match="terradelta doctor DATA"):
+        read_mask(path, SENSEEARTH)
+    assert assert_found(flat, "mask-stray", ["label1/00003.png"]).level == "FAIL"
+    copy = assert_mended(flat, tmp_path, "mask-stray")
+    assert (read_mask(copy / "label1/00003.png", SENSEEARTH) == truth_HW).all()

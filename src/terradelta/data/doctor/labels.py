@@ -24,6 +24,13 @@ MAX_RATING_OF_SET = 0.45
 _FORMS: dict[str, tuple[Level, Action, str, str]] = {
     "colours": ("OK", "mended", "are RGB in the class table's colours", "class ids"),
     "change-255": ("OK", "mended", "are change masks of 0 and 255", "0 and 1"),
+    "change-stray": (
+        "WARN",
+        "mended",
+        "are change masks of 0 and 255 with a few pixels of values beside them, which are read as"
+        " the nearer of the two",
+        "0 and 1",
+    ),
     "mask-bgr": (
         "FAIL",
         "mended",
@@ -45,6 +52,12 @@ _FORMS: dict[str, tuple[Level, Action, str, str]] = {
     ),
     "mask-channels": ("WARN", "mended", "are a grey mask in three equal channels", "one channel"),
     "mask-0-255": ("FAIL", "left out", "hold 0 and 255 where class ids belong", ""),
+    "mask-stray": (
+        "FAIL",
+        "mended",
+        "hold class ids, and other values in at most 0.1 % of their pixels",
+        "these pixels taken as not labelled, 0",
+    ),
     "mask-ignore": ("FAIL", "mended", "hold class ids and 255", "255 taken as not labelled, 0"),
     "mask-lossy": (
         "FAIL",

@@ -18,14 +18,19 @@ from typing import Literal
 import numpy as np
 
 from terradelta.classes import ClassTable
-from terradelta.data.images import Pixels, read_pixels
+from terradelta.data.images import (
+    CHANGE_THRESHOLD,
+    MAX_STRAY_SHARE,
+    Pixels,
+    find_strays,
+    read_pixels,
+)
 from terradelta.errors import DataError
 
 NEAR_COLOUR = 48
 """Largest difference of a channel that lossy compression is held responsible for."""
 MIN_NEAR_SHARE = 0.9
 """Share of the pixels that must lie so near to a colour of the table."""
-CHANGE_THRESHOLD = 128
 IGNORE_VALUE = 255
 
 Form = Literal[
@@ -37,8 +42,10 @@ Form = Literal[
     "palette-order",  # the colours of the table, but not in its order
     "mask-channels",  # three copies of a mask that is right otherwise
     "change-255",  # a change mask of 0 and 255, as usual
-    "mask-0-255",  # the same where class ids belong
+    "change-stray",  # the same, and a few pixels of values beside them
+    "mask-0-255",  # 0 and 255 where class ids belong
     "mask-ignore",  # class ids, and 255
+    "mask-stray",  # class ids, and a few pixels of other values
     "mask-lossy",
     "mask-values",
     "unreadable",
@@ -105,7 +112,7 @@ def read_any_mask(form: MaskForm, classes: ClassTable, is_change_mask: bool) -> 
     pixels = read_pixels(form.path)
     first_HW = pixels.bands_CHW[0]
     if is_change_mask:
-        if form.form == "mask-lossy":
+        if form.form in ("mask-lossy", "change-stray"):
             return (pixels.bands_CHW.mean(axis=0) >= CHANGE_THRESHOLD).astype(np.uint8)
         return (_paint_black_and_white(pixels)[0] != 0).astype(np.uint8)
     match form.form:
@@ -119,6 +126,8 @@ def read_any_mask(form: MaskForm, classes: ClassTable, is_change_mask: bool) -> 
             return _find_colours(_paint(pixels), classes)[0]
         case "mask-ignore":
             return np.where(first_HW == IGNORE_VALUE, 0, first_HW).astype(np.uint8)
+        case "mask-stray":
+            return np.where(first_HW > classes.num_classes, 0, first_HW).astype(np.uint8)
         case "mask-0-255" if classes.num_classes == 1:
             return (first_HW != 0).astype(np.uint8)
     return None
@@ -134,6 +143,8 @@ def _tell_change_form(pixels: Pixels) -> Form:
         return "ids" if values <= {0, 1} else "change-255"
     if bands_CHW.dtype != np.uint8:
         return "mask-values"
+    if alike and not pixels.is_jpeg and find_strays(bands_CHW[0]) is not None:
+        return "change-stray"
     distance_CHW = np.minimum(bands_CHW, 255 - bands_CHW)
     is_near = (distance_CHW <= NEAR_COLOUR).mean() >= MIN_NEAR_SHARE
     few = len(values) <= 8 and not pixels.is_jpeg  # classes, and no noise about two values
@@ -155,16 +166,19 @@ def _tell_index_form(pixels: Pixels, classes: ClassTable) -> Form:
         ids_HW, known_HW = _find_colours(_paint(pixels), classes)
         if known_HW.all():
             return "ids" if (ids_HW == pixels.bands_CHW[0]).all() else "palette-order"
-    return _tell_values(values, num_ids)
+    return _tell_values(values, pixels.bands_CHW[0], num_ids)
 
 
-def _tell_values(values: list, num_ids: int) -> Form:
+def _tell_values(values: list, band_HW: np.ndarray, num_ids: int) -> Form:
     if set(values) <= set(range(num_ids)):
         return "ids"
     if set(values) <= {0, 255}:
         return "mask-0-255"
     if set(values) <= {*range(num_ids), IGNORE_VALUE}:
         return "mask-ignore"
+    is_known_HW = (band_HW >= 0) & (band_HW < num_ids)
+    if is_known_HW.mean() >= 1 - MAX_STRAY_SHARE:
+        return "mask-stray"
     return "mask-values"
 
 
@@ -183,10 +197,11 @@ def _tell_colour_form(pixels: Pixels, classes: ClassTable) -> Form:
     if backward_HW.all():
         return "mask-bgr"
     if (bands_CHW == bands_CHW[0]).all():
-        form = _tell_values(np.unique(bands_CHW[0]).tolist(), classes.num_classes + 1)
+        values = np.unique(bands_CHW[0]).tolist()
+        form = _tell_values(values, bands_CHW[0], classes.num_classes + 1)
         if form == "ids":
             return "mask-channels"
-        if form in ("mask-0-255", "mask-ignore"):
+        if form in ("mask-0-255", "mask-ignore", "mask-stray"):
             return form
     return "mask-lossy" if _is_near_table(bands_CHW, classes) else "mask-values"
 

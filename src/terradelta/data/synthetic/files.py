@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import rasterio
@@ -20,18 +21,22 @@ from terradelta.classes import SENSEEARTH
 from terradelta.data.images import write_mask
 from terradelta.data.synthetic.scene import ScenePair, Scenery, check_size, draw_pair
 from terradelta.errors import ArgumentError
+from terradelta.fields import COUNT, SHARE, Within, checks_ranges
 from terradelta.geo.grid import cut_window
 from terradelta.outputs import stage_folder
 
 CELL_SIZE_PX = 384
+MAX_SIZE_PX = 16_384
+"""Of a scene in memory; GeoTIFF pairs of any size are drawn cell by cell."""
 
 
+@checks_ranges
 def write_folders(
     root: str | Path,
     pairs: int,
     seed: int,
     *,
-    size_px: int = 256,
+    size_px: Annotated[int, Within(most=MAX_SIZE_PX)] = 256,
     gsd_m: float = 0.5,
     overwrite: bool = False,
 ):
@@ -66,15 +71,16 @@ def write_folders(
                 write_mask(staged / name / file, labels_HW, SENSEEARTH)
 
 
+@checks_ranges
 def write_geotiff_pair(
     folder: str | Path,
-    seed: int,
+    seed: Annotated[int, COUNT],
     size_px: int | tuple[int, int],
     *,
     gsd_m: float = 0.5,
     crs: str = "EPSG:32632",
     origin: tuple[float, float] = (691_000.0, 5_335_000.0),
-    change_rate: float | None = None,
+    change_rate: Annotated[float, SHARE] | None = None,
     overwrite: bool = False,
 ):
     """Write one drawn place of any size as `before.tif` and `after.tif`, with its true maps.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from terradelta.errors import ArgumentError
+from terradelta.fields import COUNT, POSITIVE_COUNT, SHARE, Within, check_fields
 
 Allocation = Literal["proportional", "neyman"]
 IntervalKind = Literal["logit", "wald"]
@@ -19,37 +19,29 @@ class SampleDesign:
         ArgumentError: If a value makes no sense.
     """
 
-    points: int | None = None
+    points: Annotated[int, POSITIVE_COUNT] | None = None
     """How many points; by default as many as the standard error asks for."""
-    standard_error: float = 0.01
+    standard_error: Annotated[float, Within(above=0, most=1)] = 0.01
     """What the overall accuracy's standard error is to be, if the expectations hold."""
     allocation: Allocation = "proportional"
     """Points by a stratum's area, or by area times expected spread (neyman)."""
-    floor: int = 50
+    floor: Annotated[int, POSITIVE_COUNT] = 50
     """Least number of points in a stratum."""
-    stratum_share: float = 0.05
+    stratum_share: Annotated[float, SHARE] = 0.05
     """Transitions with less than this share of the changed area share one stratum."""
-    buffer_px: int = 0
+    buffer_px: Annotated[int, Within(least=0, most=4096)] = 0
     """Unchanged ground this near to change, in pixels, is a stratum of its own; 0 = none is."""
-    expect_unchanged: float = 0.98
+    expect_unchanged: Annotated[float, SHARE] = 0.98
     """Share of the unchanged stratum that is probably mapped right."""
-    expect_near: float = 0.9
+    expect_near: Annotated[float, SHARE] = 0.9
     """The same, of unchanged ground near change."""
-    expect_changed: float = 0.7
+    expect_changed: Annotated[float, SHARE] = 0.7
     """The same, of every stratum of change."""
-    seed: int = 0
+    seed: Annotated[int, COUNT] = 0
     """Of the drawing."""
 
     def __post_init__(self):
-        if self.buffer_px < 0:
-            raise ArgumentError(
-                f"a buffer of {self.buffer_px} px cannot be drawn", fix="use 0 or more pixels"
-            )
-        if not 0 <= self.stratum_share <= 1:
-            raise ArgumentError(
-                f"a share of {self.stratum_share:g} of the changed area makes no sense",
-                fix="use a --stratum-share from 0 to 1, such as 0.05",
-            )
+        check_fields(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""

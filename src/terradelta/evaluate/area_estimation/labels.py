@@ -27,6 +27,7 @@ from terradelta.evaluate.area_estimation.survey import (
     read_survey,
     read_table,
 )
+from terradelta.tables import Numbers, TableError, check_table
 
 Unresolved = Literal["refuse", "exclude"]
 NO_ANSWER = -1
@@ -138,6 +139,13 @@ def _read_answers(path: Path, survey: Survey) -> tuple[np.ndarray, list[str]]:
             f"{path} lacks the fields {', '.join(sorted(missing))} in its layer {POINTS!r}",
             fix="give a copy of the file that `terradelta sample` made, all fields kept",
         )
+    try:
+        check_table(table, {"point": Numbers(1, is_whole=True)})
+    except TableError as error:
+        raise DataError(
+            f"{path}: in the layer {POINTS!r}, {error}",
+            fix="give a copy of the file that `terradelta sample` made, each point kept once",
+        ) from error
     numbers = table["point"].tolist()
     if sorted(numbers) != list(range(1, len(survey) + 1)):
         raise DataError(

@@ -5,12 +5,12 @@ Legend of the array names: N points.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from tqdm import tqdm
@@ -31,19 +31,25 @@ from terradelta.evaluate.area_estimation.census import (
 from terradelta.evaluate.area_estimation.design import SampleDesign
 from terradelta.evaluate.area_estimation.stratification import Stratification, stratify
 from terradelta.evaluate.area_estimation.survey import Survey, holds_survey, write_survey
+from terradelta.fields import Within, checks_ranges
 from terradelta.geo.chips import write_chips
 from terradelta.geo.cog import find_map
 from terradelta.geo.origin import list_origins
 from terradelta.geo.pair import RasterPair
 from terradelta.outputs import stage_file, stage_folder
+from terradelta.prediction.folder import PredictionFolder
+from terradelta.prediction.records import PairRun
+
+MAX_CHIP_SIZE_PX = 4096
 
 
+@checks_ranges
 def sample(
     folder: str | Path,
     output: str | Path,
     design: SampleDesign | None = None,
     *,
-    chip_size_px: int = 48,
+    chip_size_px: Annotated[int, Within(least=0, most=MAX_CHIP_SIZE_PX)] = 48,
     before: str | Path | None = None,
     after: str | Path | None = None,
     overwrite: bool = False,
@@ -65,6 +71,7 @@ def sample(
     Raises:
         ArgumentError: If the points do not suffice for the strata, or the output is no `.gpkg`.
         RasterError: If the map or the two rasters cannot be read.
+        OutputError: If run.json cannot be read.
         OutputExistsError: If the output exists and `overwrite` is False.
     """
     folder, output = Path(folder), Path(output)
@@ -134,15 +141,8 @@ def allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray
 
 
 def _open_pair(folder: Path, before: str | Path | None, after: str | Path | None) -> RasterPair:
-    path = folder / "run.json"
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        return RasterPair.reopen(run, before, after)
-    except (OSError, ValueError, KeyError) as error:
-        raise RasterError(
-            f"{path} does not tell which two rasters were mapped: {error}",
-            fix="give a folder that `terradelta predict` has made, or --chip-size 0",
-        ) from error
+        return RasterPair.reopen(PredictionFolder(folder).read_run(PairRun), before, after)
     except RasterError as error:
         raise RasterError(
             error.problem,

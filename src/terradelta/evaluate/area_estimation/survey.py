@@ -19,20 +19,26 @@ import geopandas
 import numpy as np
 import pandas
 import pyogrio
-from affine import Affine
-from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.crs import CRS
+from pyogrio.errors import DataSourceError
+from shapely.errors import ShapelyError
 
 from terradelta.classes import ClassTable
-from terradelta.errors import DataError
+from terradelta.errors import ArgumentError, DataError
 from terradelta.evaluate.area_estimation.census import DrawnPixels
+from terradelta.evaluate.area_estimation.design import SampleDesign
 from terradelta.evaluate.area_estimation.estimators import Strata
+from terradelta.fields import read_fields
 from terradelta.geo.form import FormField, write_form
 from terradelta.geo.grid import Grid
 from terradelta.geo.style import store_layer_style
 from terradelta.geo.vector import write_tables
+from terradelta.inputs import parse_json
+from terradelta.prediction.records import GridRecord, Side
+from terradelta.tables import TEXTS, Numbers, TableError, check_table
 
 POINTS = "points"
+LARGEST_AREA_M2 = 1e16
+Transform = tuple[float, float, float, float, float, float]
 STATES = ("yes", "no", "unsure")
 TABLES = ("design", "strata", "mapped", "survey")
 
@@ -59,6 +65,19 @@ class Survey:
 
     def __len__(self) -> int:
         return len(self.pixels.stratum_N)
+
+
+@dataclass(frozen=True)
+class SurveyFacts:
+    """The table `survey`: how the points were drawn."""
+
+    classes: ClassTable
+    grid: tuple[str, Transform, Side, Side]
+    """CRS, transform, width and height of the map."""
+    folder: str
+    map_sha256: str
+    design: dict[str, Any]
+    version: str
 
 
 def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None) -> None:
@@ -137,17 +156,23 @@ def read_survey(path: Path) -> Survey:
     """Read a file of points, labelled or not, without the labels.
 
     Raises:
-        DataError: If it is no such file.
+        DataError: If it is no such file, or one of its tables is damaged.
     """
     tables = {name: read_table(path, name) for name in TABLES}
-    facts = {key: json.loads(value) for key, value in tables["survey"].itertuples(index=False)}
-    classes = ClassTable.from_dict(facts.pop("classes"))
-    wkt, transform, width, height = facts.pop("grid")
-    design, strata, mapped = (
-        tables["design"].sort_values("point"),
-        tables["strata"],
-        tables["mapped"],
-    )
+    try:
+        cells = tables["survey"][["key", "value"]].itertuples(index=False)
+        stored = {str(key): parse_json(str(value)) for key, value in cells}
+        facts = read_fields(SurveyFacts, stored)
+        read_fields(SampleDesign, facts.design, "design")
+        grid = GridRecord(*facts.grid[1:], crs=facts.grid[0]).build()
+        _check_tables(tables, facts, grid)
+    except (ValueError, KeyError, ArgumentError) as error:
+        raise DataError(
+            f"{path} is no file of points to label, or damaged: {error}",
+            fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
+        ) from error
+    design, strata, mapped = tables["design"], tables["strata"], tables["mapped"]
+    classes = facts.classes
     mapped_pixels_T = np.zeros(classes.num_transitions, np.int64)
     mapped_area_m2_T = np.zeros(classes.num_transitions)
     mapped_pixels_T[mapped["transition"]] = mapped["pixels"]
@@ -155,12 +180,12 @@ def read_survey(path: Path) -> Survey:
     columns = ("stratum", "transition", "row", "column", "area_m2")
     return Survey(
         classes,
-        Grid(CRS.from_wkt(wkt), Affine(*transform), width, height),
+        grid,
         Strata(tuple(strata["name"]), strata["pixels"].to_numpy(), strata["area_m2"].to_numpy()),
         DrawnPixels(*(design[name].to_numpy() for name in columns)),
         mapped_pixels_T,
         mapped_area_m2_T,
-        facts,
+        {key: stored[key] for key in ("folder", "map_sha256", "design", "version")},
     )
 
 
@@ -173,6 +198,51 @@ def holds_survey(path: Path) -> bool:
     return set(TABLES) <= layers
 
 
+def _check_tables(tables: dict[str, pandas.DataFrame], facts: SurveyFacts, grid: Grid):
+    """Raise if what lies beside the points cannot be; put the points in order.
+
+    Raises:
+        ValueError: Naming the table, column, row and value.
+    """
+    design = tables["design"]
+    transition = Numbers(0, facts.classes.num_transitions - 1, is_whole=True)
+    area_m2 = Numbers(0, LARGEST_AREA_M2)
+    columns: dict[str, dict[str, Numbers | str]] = {
+        "strata": {
+            "stratum": Numbers(0, len(tables["strata"]) - 1, is_whole=True),
+            "name": TEXTS,
+            "pixels": Numbers(1, is_whole=True),
+            "area_m2": area_m2,
+        },
+        "design": {
+            "point": Numbers(1, len(design), is_whole=True),
+            "stratum": Numbers(0, len(tables["strata"]) - 1, is_whole=True),
+            "transition": transition,
+            "row": Numbers(0, grid.height - 1, is_whole=True),
+            "column": Numbers(0, grid.width - 1, is_whole=True),
+            "area_m2": area_m2,
+        },
+        "mapped": {
+            "transition": transition,
+            "pixels": Numbers(0, is_whole=True),
+            "area_m2": area_m2,
+        },
+    }
+    for name, known in columns.items():
+        try:
+            check_table(tables[name], known)
+        except TableError as error:
+            raise ValueError(f"in the table {name!r}, {error}") from error
+    tables["design"] = design = design.sort_values("point")
+    for name, key in (("design", "point"), ("strata", "stratum"), ("mapped", "transition")):
+        if len(np.unique(np.asarray(tables[name][key]))) < len(tables[name]):
+            raise ValueError(f"in the table {name!r}, a {key} is there twice")
+    ground_m2 = float(np.asarray(tables["strata"]["area_m2"], dtype=np.float64).sum())
+    if len(design) == 0 or ground_m2 <= 0:
+        raise ValueError("its tables 'design' and 'strata' hold no point or no ground")
+    tables["strata"] = tables["strata"].sort_values("stratum")
+
+
 def read_table(path: Path, layer: str) -> pandas.DataFrame:
     """Return a layer of a file of points; geometry, where there is one, as `geometry`.
 
@@ -181,7 +251,7 @@ def read_table(path: Path, layer: str) -> pandas.DataFrame:
     """
     try:
         return pyogrio.read_dataframe(path, layer=layer)
-    except (DataSourceError, DataLayerError) as error:
+    except (OSError, ValueError, RuntimeError, ShapelyError) as error:
         raise DataError(
             f"{path} is no file of points to label, its table {layer!r} cannot be read: {error}",
             fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",

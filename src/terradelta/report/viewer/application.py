@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from terradelta.errors import TerradeltaError
+from terradelta.inputs import ContentError, parse_json
 from terradelta.report.viewer.patches import PatchFilter, PatchTable
 from terradelta.report.viewer.protection import Protection
 from terradelta.report.viewer.result import Result
@@ -32,14 +34,15 @@ STATIC = "private, max-age=86400, immutable"
 """Of tiles, whose addresses name the prediction and its version."""
 
 Status = Literal["unreviewed", "accepted", "rejected", "relabelled"]
-Ids = Annotated[list[int] | None, Query()]
+Id = Annotated[int, Field(ge=0, le=65_535)]
+Ids = Annotated[list[Id] | None, Query()]
 Share = Annotated[float, Query(ge=0, le=1)]
 
 
 class ReviewForm(BaseModel):
     """What the page sends of a review."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     status: Status
     from_id: int | None = None
@@ -47,10 +50,35 @@ class ReviewForm(BaseModel):
     note: str = Field(default="", max_length=MAX_NOTE_LENGTH)
 
 
+async def read_review(request: Request) -> ReviewForm:
+    """Return the review in a request's body.
+
+    Raises:
+        HTTPException: 400 if it is no JSON of the standard, 422 if it is no review.
+    """
+    try:
+        content = parse_json(await request.body(), strict=True)
+    except ContentError as error:
+        raise HTTPException(400, str(error)) from error
+    try:
+        form = ReviewForm.model_validate(content)
+    except ValidationError as error:
+        raise HTTPException(422, _say_first(error.errors())) from error
+    if "\0" in form.note:
+        raise HTTPException(422, "note: a NUL character cannot be kept")
+    return form
+
+
+def _say_first(errors: Sequence[Any]) -> str:
+    """Return the first of pydantic's errors without the value, which may be no JSON."""
+    place = ".".join(str(part)[:60] for part in errors[0]["loc"])
+    return f"{place or 'the review'}: {errors[0]['msg']}"
+
+
 def read_filter(
     from_ids: Ids = None,
     to_ids: Ids = None,
-    min_area_m2: Annotated[float, Query(ge=0)] = 0.0,
+    min_area_m2: Annotated[float, Query(ge=0, allow_inf_nan=False)] = 0.0,
     min_confidence: Share = 0.0,
     max_confidence: Share = 1.0,
     statuses: Annotated[list[Status] | None, Query()] = None,
@@ -74,7 +102,7 @@ def create_application(result: Result, token: str, basemap: str | None = None) -
 
     Args:
         result: The prediction.
-        token: What requests that write must bring along.
+        token: What requests that write must bring along; no answer holds it.
         basemap: Address of outside tiles with {z}, {x} and {y}.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limit_threads)
@@ -84,10 +112,10 @@ def create_application(result: Result, token: str, basemap: str | None = None) -
         origin = f"{parts.scheme}://{parts.netloc}"
     app.add_middleware(Protection, token=token, image_origin=origin)
     app.add_exception_handler(TerradeltaError, _explain)
+    app.add_exception_handler(RequestValidationError, _refuse)
     _add_page(app)
     patches = PatchTable(result)
     run = {
-        "token": token,
         "basemap": basemap,
         "version": _name_version(result),
         "patches": len(patches),
@@ -99,6 +127,11 @@ def create_application(result: Result, token: str, basemap: str | None = None) -
 
 def _explain(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error)}, status_code=409)
+
+
+def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": _say_first(error.errors())}, status_code=422)
 
 
 def _add_page(app: FastAPI):
@@ -181,7 +214,7 @@ def _add_patches(app: FastAPI, patches: PatchTable, num_names: int):
         return patches.describe(fid)
 
     @app.put("/api/patches/{fid}/review")
-    def review(fid: int, form: ReviewForm) -> dict[str, Any]:
+    def review(fid: int, form: Annotated[ReviewForm, Depends(read_review)]) -> dict[str, Any]:
         require(fid)
         if form.status == "relabelled" and not all(
             label is not None and 0 < label < num_names for label in (form.from_id, form.to_id)

@@ -13,13 +13,14 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from terradelta.classes import ClassTable
 from terradelta.destination import claim_file
-from terradelta.errors import ArgumentError
+from terradelta.errors import ArgumentError, OutputError
 from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.style import write_layer_style
 from terradelta.geo.vector import CHUNK_ROWS, LAYER, PolygonWriter
 from terradelta.outputs import stage_file
+from terradelta.prediction.changes import FIX, check_patches, guard_reading, require_polygons
 from terradelta.report.viewer.polygons import provide_geopackage
-from terradelta.report.viewer.reviews import TABLE, Review, ReviewStore
+from terradelta.report.viewer.reviews import TABLE, Review, ReviewStore, require_labels
 from terradelta.review_copies import GEOPACKAGE
 
 
@@ -40,7 +41,8 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
     Raises:
         ArgumentError: If `path` does not end in `.gpkg`.
         OutputExistsError: If it exists and `overwrite` is False.
-        OutputError: If it cannot be written.
+        OutputError: If the patches cannot be read or it cannot be written.
+        DataError: If a review cannot be understood.
     """
     folder, path = Path(folder), Path(path)
     if path.suffix != ".gpkg":
@@ -58,8 +60,8 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
     transitions: set[int] = set()
     with stage_file(path) as staged:
         with PolygonWriter(staged, None) as writer:
-            for frame in _read_chunks(source):
-                checked = _check(frame, reviews, classes)
+            for frame in _read_chunks(source, classes):
+                checked = _check(source, frame, reviews, classes)
                 transitions.update(checked["transition"].tolist())
                 writer.write(checked)
         write_layer_style(staged, classes, transitions)
@@ -76,23 +78,31 @@ def _is_checked(path: Path) -> bool:
     return TABLE not in layers and {"transition", "status", "note"} <= fields
 
 
-def _read_chunks(path: Path) -> Iterator[geopandas.GeoDataFrame]:
+def _read_chunks(path: Path, classes: ClassTable) -> Iterator[geopandas.GeoDataFrame]:
     """Yield the patches in order, at least one frame."""
-    count = pyogrio.read_info(path, layer=LAYER)["features"]
+    with guard_reading(path):
+        count = pyogrio.read_info(path, layer=LAYER)["features"]
     for chunk in range(max(1, math.ceil(count / CHUNK_ROWS))):
-        frame = pyogrio.read_dataframe(
-            path,
-            layer=LAYER,
-            skip_features=chunk * CHUNK_ROWS,
-            max_features=CHUNK_ROWS,
-            fid_as_index=True,
-        )
-        assert isinstance(frame, geopandas.GeoDataFrame)
+        with guard_reading(path):
+            frame = pyogrio.read_dataframe(
+                path,
+                layer=LAYER,
+                skip_features=chunk * CHUNK_ROWS,
+                max_features=CHUNK_ROWS,
+                fid_as_index=True,
+            )
+        check_patches(path, frame, classes, has_area=False)
+        if not isinstance(frame, geopandas.GeoDataFrame):
+            raise OutputError(f"{path} has no geometry in its layer {LAYER!r}", FIX)
+        require_polygons(path, frame.index.tolist(), np.asarray(frame.geometry))
         yield frame
 
 
 def _check(
-    frame: geopandas.GeoDataFrame, reviews: dict[int, Review], classes: ClassTable
+    source: Path,
+    frame: geopandas.GeoDataFrame,
+    reviews: dict[int, Review],
+    classes: ClassTable,
 ) -> geopandas.GeoDataFrame:
     """Return patches as they were left."""
     # Behind the columns of `changes`, before the geometry.
@@ -104,6 +114,7 @@ def _check(
         if review.status == "relabelled":
             labels = review.reviewed_from, review.reviewed_to
             frame.loc[fid, ["from", "to"]] = labels
+            require_labels(source, int(fid), review, classes)
             ids = (classes.names.index(str(label)) for label in labels)
             frame.loc[fid, "transition"] = classes.encode_transition(*ids)
     kept = frame[np.array(frame["status"] != "rejected")].reset_index(drop=True)

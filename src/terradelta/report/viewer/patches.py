@@ -16,18 +16,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from pyogrio.raw import read as read_features
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
+from shapely.errors import ShapelyError
 
 from terradelta.errors import DataError
 from terradelta.geo.grid import make_transformer
 from terradelta.geo.vector import LAYER
+from terradelta.prediction.changes import read_bounds, read_patch_table, require_polygons
 from terradelta.report.viewer.result import Result
-from terradelta.report.viewer.reviews import STATUSES, Review, ReviewStore
+from terradelta.report.viewer.reviews import STATUSES, Review, ReviewStore, require_labels
 
 WGS84 = CRS.from_epsg(4326)
 DEGREE_DIGITS = 7
@@ -63,7 +64,7 @@ class PatchTable:
 
     Raises:
         DataError: If a saved review cannot be understood.
-        OutputError: If the reviews cannot be read.
+        OutputError: If the patches or the reviews cannot be read.
     """
 
     def __init__(self, result: Result):
@@ -71,9 +72,7 @@ class PatchTable:
         self._path, self._classes, self._crs = result.polygons, result.classes, result.grid.crs
         self._store = ReviewStore(result.polygons)
         self._lock = threading.Lock()
-        frame = pyogrio.read_dataframe(
-            self._path, layer=LAYER, read_geometry=False, fid_as_index=True
-        )
+        frame = read_patch_table(self._path, self._classes, has_area=True)
         self._fids = frame.index.to_numpy()
         self._row_of = {fid: row for row, fid in enumerate(self._fids.tolist())}
         self._pixels = frame["pixels"].to_numpy()
@@ -83,8 +82,7 @@ class PatchTable:
         self._predicted_from, self._predicted_to = predicted
         self._from, self._to = (ids.copy() for ids in predicted)
         self._status = np.zeros(len(frame), dtype=np.int8)
-        fids, self._bounds_4N = pyogrio.read_bounds(self._path, layer=LAYER)
-        assert (fids == self._fids).all()
+        self._bounds_4N = read_bounds(self._path, self._fids)
         # West, south, east, north of the map: other views may have no place in its CRS.
         self._extent = transform_bounds(self._crs, WGS84, *result.grid.bounds)
         # Largest first; of equals the first.
@@ -269,18 +267,11 @@ class PatchTable:
     def _apply(self, row: int, review: Review):
         names = self._classes.names
         self._from[row], self._to[row] = self._predicted_from[row], self._predicted_to[row]
-        try:
-            self._status[row] = STATUSES.index(review.status)
-            if review.status == "relabelled":
-                self._from[row] = names.index(review.reviewed_from or "")
-                self._to[row] = names.index(review.reviewed_to or "")
-        except ValueError as error:
-            raise DataError(
-                f"{self._path}: the review of patch {self._fids[row]} says {review.status}, "
-                f"{review.reviewed_from} → {review.reviewed_to}; known are {', '.join(STATUSES)} "
-                f"and the classes {', '.join(names[1:])}",
-                fix="correct that row of its table `reviews`",
-            ) from error
+        self._status[row] = STATUSES.index(review.status)
+        if review.status == "relabelled":
+            require_labels(self._path, int(self._fids[row]), review, self._classes)
+            self._from[row] = names.index(review.reviewed_from or "")
+            self._to[row] = names.index(review.reviewed_to or "")
 
     def _choose(self, wanted: PatchFilter) -> np.ndarray:
         """Return which patches are meant, (N,) bool."""
@@ -306,12 +297,13 @@ class PatchTable:
                 _, fids, wkb, _ = read_features(
                     self._path, layer=LAYER, columns=[], fids=self._fids[rows], return_fids=True
                 )
-        except (DataSourceError, DataLayerError, FeatureError) as error:
+            outlines_N = shapely.from_wkb(wkb)
+        except (DataSourceError, DataLayerError, FeatureError, ShapelyError) as error:
             raise DataError(
                 f"the outlines of patches in {self._path} cannot be read: {error}",
                 fix="close other programs that are editing it, and look again",
             ) from error
-        assert (fids == self._fids[rows]).all()
+        require_polygons(self._path, fids.tolist(), outlines_N)
         to_degrees = make_transformer(self._crs.to_wkt(), "EPSG:4326")
 
         def place(points_N2: np.ndarray) -> np.ndarray:
@@ -319,5 +311,5 @@ class PatchTable:
             return np.stack(degrees, axis=1).round(DEGREE_DIGITS)
 
         # Topology may break where nobody can see it: what vanishes is below a screen's pixel.
-        outlines = shapely.simplify(shapely.from_wkb(wkb), tolerance, preserve_topology=False)
+        outlines = shapely.simplify(outlines_N, tolerance, preserve_topology=False)
         return shapely.transform(outlines, place)

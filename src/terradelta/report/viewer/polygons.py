@@ -9,13 +9,17 @@ from pathlib import Path
 import pyproj
 
 from terradelta.classes import ClassTable
-from terradelta.errors import ArgumentError, DataError
+from terradelta.errors import DataError
 from terradelta.geo.style import write_layer_style
 from terradelta.geo.vector import CHUNK_ROWS, PolygonWriter
 from terradelta.outputs import stage_file
-from terradelta.review_copies import GEOPACKAGE
-
-GEOPARQUET = "changes.parquet"
+from terradelta.prediction.changes import (
+    GEOPACKAGE,
+    GEOPARQUET,
+    check_patches,
+    guard_reading,
+    require_pyarrow,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,7 @@ def provide_geopackage(folder: Path, classes: ClassTable) -> Path:
     Raises:
         ArgumentError: If pyarrow, which reads Parquet, is not installed.
         DataError: If the folder has no polygons.
-        OutputError: If the GeoPackage cannot be written.
+        OutputError: If the GeoParquet file cannot be read or the GeoPackage not be written.
     """
     path = folder / GEOPACKAGE
     if path.is_file():
@@ -49,19 +53,20 @@ def provide_geopackage(folder: Path, classes: ClassTable) -> Path:
 def _copy_parquet(source: Path, target: Path, classes: ClassTable):
     import geopandas
 
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ArgumentError(
-            f"{source} cannot be read: pyarrow is not installed",
-            fix='pip install "terradelta[parquet]"',
-        ) from error
+    require_pyarrow(source)
+    import pyarrow.parquet
+
     transitions: set[int] = set()
-    with pyarrow.parquet.ParquetFile(source) as file, PolygonWriter(target, None) as writer:
+    with (
+        guard_reading(source),
+        pyarrow.parquet.ParquetFile(source) as file,
+        PolygonWriter(target, None) as writer,
+    ):
         facts = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]
         crs = pyproj.CRS.from_json_dict(facts["crs"])
         for batch in file.iter_batches(CHUNK_ROWS):
             table = batch.to_pandas()
+            check_patches(source, table, classes, has_area=False)
             shapes = geopandas.GeoSeries.from_wkb(table.pop("geometry"), crs=crs)
             writer.write(geopandas.GeoDataFrame(table, geometry=shapes, crs=crs))
             transitions.update(table["transition"])

@@ -1,7 +1,8 @@
 """What keeps other pages and other names out of a server on this machine.
 
 Any page that a browser shows can send requests to 127.0.0.1. Its own name in the Host header (DNS
-rebinding) or in the Origin header gives it away, and it knows no token.
+rebinding) or in the Origin header gives it away, and it knows no token. Other users of this machine
+know none either: it stands in the address that `terradelta view` prints, and nothing answers it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ HOSTS = ("127.0.0.1", "localhost")
 """Names that a browser on this machine, or at the end of a tunnel to it, calls the server by."""
 TOKEN_HEADER = "x-terradelta-token"
 SAFE_METHODS = ("GET", "HEAD")
+MAX_BODY_BYTES = 64 * 1024
+"""Of a request; the longest review is a quarter of it."""
+READ_ONLY = (
+    "this page may only look: to review, open the address that `terradelta view` has printed, with "
+    "the token in it"
+)
 
 
 class Protection:
@@ -64,14 +71,22 @@ class Protection:
                 MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
-        problem = self._find_problem(scope["method"], Headers(scope=scope))
+        headers = Headers(scope=scope)
+        problem = self._find_problem(scope["method"], scope["path"], headers)
         answer = self._app
+        if problem is None and scope["method"] not in SAFE_METHODS:
+            body = await _read_body(receive, headers)
+            if body is None:
+                problem = 413, f"send at most {MAX_BODY_BYTES:,} bytes"
+            else:
+                receive = _replay(body, receive)
         if problem is not None:
             status, text = problem
-            answer = JSONResponse({"detail": text}, status_code=status)
+            # What follows of a refused request is not read.
+            answer = JSONResponse({"detail": text}, status, {"Connection": "close"})
         await answer(scope, receive, send_with_headers)
 
-    def _find_problem(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    def _find_problem(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return status and text of a refusal, None where there is nothing to refuse."""
         host = headers.get("host", "")
         if _name(host) not in HOSTS or len(headers.getlist("host")) != 1:
@@ -79,7 +94,10 @@ class Protection:
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
             return 403, "another site may not ask this server"
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        is_visit = path == "/" and headers.get("sec-fetch-mode") == "navigate"
+        is_visit &= headers.get("sec-fetch-dest") == "document" and method == "GET"
+        # The page itself tells nothing; the browser comes from the file that `view` opens.
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not is_visit:
             return 403, "another site may not ask this server"
         if method in SAFE_METHODS:
             return None
@@ -87,8 +105,35 @@ class Protection:
             return 403, "send JSON"
         given = headers.get(TOKEN_HEADER, "")
         if not secrets.compare_digest(given.encode(), self._token.encode()):
-            return 403, "the server was started again, or this is not its page: reload it"
+            return 403, READ_ONLY
         return None
+
+
+async def _read_body(receive: Receive, headers: Headers) -> bytes | None:
+    """Return what a request brings along, None where that is too much."""
+    length = headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > 9 or int(length) > MAX_BODY_BYTES):
+        return None
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return bytes(body)
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a receive that gives a body that was read already, then what comes after it."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return receive_again
 
 
 def _name(host: str) -> str:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rasterio
-from affine import Affine
-from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError, RasterError
-from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images, open_images
+from terradelta.prediction.folder import SUMMARY_FILE, PredictionFolder
+from terradelta.prediction.records import PairRun
 from terradelta.report.viewer.polygons import provide_geopackage
 
 logger = logging.getLogger(__name__)
@@ -62,17 +60,18 @@ class Result:
         Raises:
             DataError: If the folder is no prediction of rasters.
             RasterError: If the prediction has no CRS or one of its rasters cannot be opened.
-            OutputError: If GeoParquet polygons cannot be copied into a GeoPackage.
+            OutputError: If one of its files cannot be read, or GeoParquet polygons not be copied
+                into a GeoPackage.
         """
         folder = Path(folder)
-        run, summary = (_read_json(folder, name) for name in ("run.json", "summary.json"))
-        if not find_map(folder, "change").is_file():
+        files = PredictionFolder(folder)
+        if (folder / SUMMARY_FILE).is_file() and not files.has_map:
             raise DataError(
                 f"{folder} holds no map of changes: its images have no place on a map",
                 fix="look at the pictures in its before/, after/ and change/",
             )
-        grid = run["grid"]
-        if grid["crs"] is None:
+        run, grid = files.read_run(PairRun), files.read_grid()
+        if grid.crs is None:
             raise RasterError(
                 f"{folder} has no coordinate reference system, and a map needs one",
                 fix="look at its picture.png (`predict --picture`) or report.html, or georeference "
@@ -82,20 +81,15 @@ class Result:
             date: _find_raster(folder, date, run, given)
             for date, given in (("before", before), ("after", after))
         }
-        classes = read_classes(find_map(folder, "before_class"))
+        classes = files.read_classes()
         return cls(
             folder=folder,
             rasters=rasters,
             polygons=provide_geopackage(folder, classes),
             classes=classes,
-            grid=Grid(
-                CRS.from_wkt(grid["crs"]),
-                Affine(*grid["transform"]),
-                grid["width"],
-                grid["height"],
-            ),
+            grid=grid,
             run=run,
-            summary=summary,
+            summary=files.read_summary(classes),
         )
 
 
@@ -111,16 +105,6 @@ def open_map(path: Path) -> DatasetReader:
     except RasterioError as error:
         raise RasterError(
             f"{path} cannot be opened: {error}", fix="run the same `terradelta predict` again"
-        ) from error
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder} is no prediction: its {name} cannot be read ({error})",
-            fix="name the folder that `terradelta predict ... -o FOLDER` made",
         ) from error
 
 
@@ -140,7 +124,7 @@ def _find_raster(
             f"{name_source(source)}, the {date} raster of {folder}, cannot be opened: {error}",
             fix=f"say where it is now with --{date} FILE",
         ) from error
-    if found != recorded["header_sha256"]:
+    if found != recorded.get("header_sha256"):
         logger.warning(
             "%s is not the file, or not as it was, that %s was made of",
             name_source(source),

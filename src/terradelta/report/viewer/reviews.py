@@ -8,7 +8,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from terradelta.errors import OutputError
+from terradelta.classes import ClassTable
+from terradelta.errors import DataError, OutputError
+from terradelta.fields import show
 from terradelta.geo.vector import FIXED_DATE
 from terradelta.review_copies import REVIEWS_TABLE
 
@@ -64,6 +66,7 @@ class ReviewStore:
 
         Raises:
             OutputError: If the GeoPackage cannot be read.
+            DataError: If a review holds something else than texts, or a state that is not known.
         """
         with self._connect() as connection:
             if not _exists(connection):
@@ -71,7 +74,7 @@ class ReviewStore:
             rows = connection.execute(
                 f"SELECT fid, status, reviewed_from, reviewed_to, note, reviewed_at FROM {TABLE}"
             )
-            return {fid: Review(*fields) for fid, *fields in rows}
+            return {fid: _check(self._path, fid, Review(*fields)) for fid, *fields in rows}
 
     def write(self, fid: int, review: Review):
         """Save a review in place of an earlier one.
@@ -108,11 +111,42 @@ class ReviewStore:
         try:
             with closing(sqlite3.connect(self._path, timeout=BUSY_SECONDS)) as connection:
                 yield connection
-        except sqlite3.Error as error:
+        # Damaged names are no text even in what sqlite3 says of them.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise OutputError(
                 f"reviews cannot be kept in {self._path}: {error}",
                 fix="allow writing there, close other programs that are editing it, and save again",
             ) from error
+
+
+def require_labels(path: Path, fid: int, review: Review, classes: ClassTable):
+    """Raise if a relabelled patch has no classes of the map.
+
+    Raises:
+        DataError: Naming file, patch and classes.
+    """
+    if not {review.reviewed_from, review.reviewed_to} <= set(classes.names):
+        raise _refuse(path, fid, review, f"the classes {', '.join(classes.names[1:])}")
+
+
+def _check(path: Path, fid: int, review: Review) -> Review:
+    texts = review.status, review.note, review.reviewed_at
+    labels = review.reviewed_from, review.reviewed_to
+    if not all(isinstance(text, str) for text in texts) or not all(
+        label is None or isinstance(label, str) for label in labels
+    ):
+        raise _refuse(path, fid, review, "texts")
+    if review.status not in STATUSES:
+        raise _refuse(path, fid, review, ", ".join(STATUSES))
+    return review
+
+
+def _refuse(path: Path, fid: int, review: Review, known: str) -> DataError:
+    return DataError(
+        f"{path}: the review of patch {fid} says {show(review.status)}, "
+        f"{show(review.reviewed_from)} → {show(review.reviewed_to)}; known are {known}",
+        fix=f"correct that row of its table `{TABLE}`",
+    )
 
 
 def _exists(connection: sqlite3.Connection) -> bool:

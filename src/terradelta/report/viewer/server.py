@@ -6,13 +6,18 @@ import importlib.util
 import logging
 import secrets
 import socket
+import tempfile
 import threading
 import warnings
 import webbrowser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from terradelta.errors import ArgumentError
+from terradelta.fields import Within, checks_ranges
 
 PORT = 8765
 """Taken if it is free, so that an open page finds the server when it is started again."""
@@ -21,10 +26,11 @@ ADDRESS = "127.0.0.1"
 logger = logging.getLogger(__name__)
 
 
+@checks_ranges
 def view(
     folder: str | Path,
     *,
-    port: int | None = None,
+    port: Annotated[int, Within(least=0, most=65_535)] | None = None,
     browser: bool = True,
     before: str | Path | None = None,
     after: str | Path | None = None,
@@ -33,7 +39,8 @@ def view(
     """Show a prediction of two rasters in the browser until interrupted.
 
     The server answers this machine only. It reads the prediction's files and the two rasters, and
-    writes nothing but reviews, into the prediction's `changes.gpkg`.
+    writes nothing but reviews, into the prediction's `changes.gpkg`, from pages that were opened
+    with the token in the address that is printed.
 
     Args:
         folder: The prediction.
@@ -63,13 +70,17 @@ def view(
     warnings.filterwarnings("ignore", "Dataset has no geotransform", module=r"rasterio\.warp")
     _require_tiles(basemap)
     result = Result.load(folder, before=before, after=after)
-    with _listen(port) as listener:
-        app = create_application(result, secrets.token_urlsafe(32), basemap)
-        address = f"http://{ADDRESS}:{listener.getsockname()[1]}/"
+    with ExitStack() as exits:
+        listener = exits.enter_context(_listen(port))
+        token = secrets.token_urlsafe(32)
+        app = create_application(result, token, basemap)
+        # Behind the #, as browsers send that to nobody.
+        address = f"http://{ADDRESS}:{listener.getsockname()[1]}/#token={token}"
         print(f"{folder} is shown at {address}\nCtrl-C ends it", flush=True)
         if browser:
+            door = exits.enter_context(_hide_address(address))
             # The listener queues the request until the server is up.
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(door,), daemon=True).start()
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         )
@@ -77,6 +88,25 @@ def view(
             server.run(sockets=[listener])
         except KeyboardInterrupt:
             logger.info("ended; reviews are in %s", result.polygons)
+
+
+@contextmanager
+def _hide_address(address: str) -> Iterator[str]:
+    """Yield the address of a file that leads to another address.
+
+    All users of a machine may read the command lines of all programs, and the browser's is one; the
+    file is the user's alone.
+    """
+    with tempfile.TemporaryDirectory(prefix="terradelta-view-") as folder:
+        path = Path(folder) / "open.html"
+        path.touch(0o600)
+        path.write_text(
+            f'<!doctype html><meta charset="utf-8"><title>terradelta</title>'
+            f'<meta http-equiv="refresh" content="0; url={address}">'
+            f'<a href="{address}">terradelta view</a>\n',
+            encoding="utf-8",
+        )
+        yield path.as_uri()
 
 
 def _listen(port: int | None) -> socket.socket:

@@ -1,7 +1,7 @@
 // One patch after the other, the largest first; what is decided is saved at once.
 
 import { formatHectares } from "/page/filters.js";
-import { getJson, sendReview } from "/page/server.js";
+import { getJson, mayReview, onToken, READ_ONLY, ReadOnlyError, sendReview } from "/page/server.js";
 
 const byId = (id) => document.getElementById(id);
 const RETRY_MS = 2000;
@@ -27,9 +27,31 @@ export class ReviewPanel {
       this.decide("relabelled");
     });
     byId("note").addEventListener("change", () => this.saveNote());
+    this.isRefused = false; // until there is another token
+    onToken(() => {
+      this.isRefused = false;
+      this.allow();
+      if (this.waiting.length) this.flush();
+    });
+    this.allow();
     addEventListener("beforeunload", (event) => {
       if (this.waiting.length) event.preventDefault();
     });
+  }
+
+  /** Without a token all can be looked at and nothing be decided. */
+  allow() {
+    const isAllowed = mayReview();
+    for (const id of ["accept", "reject", "relabel-from", "relabel-to", "relabel-button", "note"]) {
+      byId(id).disabled = !isAllowed;
+    }
+    byId("undo").disabled = !isAllowed || !this.canUndo();
+    byId("read-only").textContent = isAllowed ? "" : READ_ONLY;
+    byId("read-only").hidden = isAllowed;
+  }
+
+  canUndo() {
+    return this.patch !== null && (this.patch.status !== "unreviewed" || Boolean(this.patch.note));
   }
 
   async open(fid) {
@@ -87,11 +109,11 @@ export class ReviewPanel {
     byId("relabel-from").value = patch.from_id;
     byId("relabel-to").value = patch.to_id;
     byId("note").value = patch.note;
-    byId("undo").disabled = patch.status === "unreviewed" && !patch.note;
+    byId("undo").disabled = !mayReview() || !this.canUndo();
   }
 
   async decide(status) {
-    if (!this.patch) return;
+    if (!this.patch || !mayReview()) return;
     const review = { status, note: byId("note").value };
     if (status === "relabelled") {
       review.from_id = Number(byId("relabel-from").value);
@@ -126,7 +148,7 @@ export class ReviewPanel {
     this.flushing = this.sendAll();
     const isSaved = await this.flushing;
     this.flushing = null;
-    if (this.waiting.length) this.timer = setTimeout(() => this.flush(), RETRY_MS);
+    if (this.waiting.length && !this.isRefused) this.timer = setTimeout(() => this.flush(), RETRY_MS);
     return isSaved;
   }
 
@@ -140,6 +162,11 @@ export class ReviewPanel {
         this.tell(`${patch.status}: saved`);
         this.onSaved();
       } catch (error) {
+        if (error instanceof ReadOnlyError) {
+          this.isRefused = true;
+          this.tell(`${this.waiting.length} unsaved. ${error.message}`);
+          return false;
+        }
         if (error instanceof TypeError) {
           this.tell(`no answer from the server: ${this.waiting.length} unsaved, trying again`);
         } else {

@@ -1,11 +1,43 @@
 // What the page asks of its server. Reviews that cannot be sent wait and are sent again.
+//
+// The token that a review needs stands in the address that `terradelta view` prints, behind the #.
+// It is taken out of the address and its history, and kept for reloads of this tab. A tab that is
+// opened with the token of a new server tells it to those that the old one has left behind.
 
-let session = null;
+export const READ_ONLY = "Read only: to review, open the address that `terradelta view` has "
+  + "printed, with the token in it.";
+const KEY = "terradelta-token";
+const tabs = new BroadcastChannel(KEY);
+const listeners = [];
+let token = sessionStorage.getItem(KEY);
 
-export async function openSession() {
-  session = await getJson("/api/session");
-  return session;
+takeToken();
+addEventListener("hashchange", takeToken);
+tabs.addEventListener("message", (event) => keepToken(String(event.data)));
+
+/** A review that the server does not take from this page as it is. */
+export class ReadOnlyError extends Error {}
+
+export function mayReview() { return Boolean(token); }
+
+/** Call back when there is a token, or another one. */
+export function onToken(listener) { listeners.push(listener); }
+
+function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!given) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  keepToken(given);
+  tabs.postMessage(given);
 }
+
+function keepToken(given) {
+  token = given;
+  sessionStorage.setItem(KEY, given);
+  for (const listener of listeners) listener();
+}
+
+export async function openSession() { return getJson("/api/session"); }
 
 export async function getJson(path, parameters = {}, signal = undefined) {
   const response = await fetch(address(path, parameters), { signal });
@@ -22,14 +54,12 @@ export function address(path, parameters = {}) {
   return text ? `${path}?${text}` : path;
 }
 
-/** Save a review and return the patch as it is then; throws TypeError where nobody answers. */
+/** Save a review and return the patch as it is then; throws TypeError where nobody answers,
+ * ReadOnlyError where the server has another token. */
 export async function sendReview(fid, review) {
-  let response = await put(fid, review);
-  if (response.status === 403) {
-    // The server was started again and gave itself a new token.
-    await openSession();
-    response = await put(fid, review);
-  }
+  const response = await put(fid, review);
+  // Started again, the server has another token.
+  if (response.status === 403) throw new ReadOnlyError(READ_ONLY);
   if (!response.ok) throw new Error(await explain(response));
   return response.json();
 }
@@ -37,7 +67,7 @@ export async function sendReview(fid, review) {
 function put(fid, review) {
   return fetch(`/api/patches/${fid}/review`, {
     method: "PUT",
-    headers: { "Content-Type": "application/json", "X-Terradelta-Token": session.token },
+    headers: { "Content-Type": "application/json", "X-Terradelta-Token": token ?? "" },
     body: JSON.stringify(review),
   });
 }
