@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from .campaign import Case, Counts, Outcome, draw_cases, run_cases
+from .campaign import Counts, Outcome, draw_cases, run_cases
 from .targets import TARGETS
 
 
@@ -17,13 +17,7 @@ def main() -> int:
     """Run cases, print findings as they come and counts in the end; 1 where anything was found."""
     arguments = _read_arguments()
     targets = arguments.target or sorted(TARGETS)
-    if len(targets) == 1:
-        cases = (
-            Case(targets[0], arguments.seed, number)
-            for number in range(arguments.first, arguments.first + arguments.runs)
-        )
-    else:
-        cases = draw_cases(targets, arguments.seed, arguments.first, arguments.runs)
+    cases = draw_cases(targets, arguments.seed, arguments.first, arguments.runs)
     by_target, by_verb = Counts(), Counts()
     kinds: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in run_cases(

@@ -134,7 +134,8 @@ def _write_data(classes: td.ClassTable):
     write_classes(Path(), classes)
     for ours, theirs in (("before", "label1"), ("after", "label2")):
         shutil.copytree(f"data/{theirs}", f"masks/{ours}")
-    shutil.copy("classes.json", "masks")
+    for folder in ("data", "masks"):
+        shutil.copy("classes.json", folder)
     lines = ["before,after,before_label,after_label,split"]
     for name, split in zip(
         sorted(path.name for path in Path("data/im1").iterdir()),

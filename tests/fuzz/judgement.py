@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,3 +230,9 @@ def _check_prediction(folder: Path):
     changed = int(((change_HW != nodata) & (change_HW > 0)).sum())
     rows = summary["transitions"]
     assert sum(row["pixels"] for row in rows) == changed, "transitions are not the map's"
+    table = (folder / "transitions.csv").read_text("utf-8").lower()
+    assert not re.search(r"\b(nan|inf)\b", table), "transitions.csv holds nan or inf"
+    if summary["changed_ha"] is not None and (folder / "changes.gpkg").is_file():
+        with closing(sqlite3.connect(folder / "changes.gpkg")) as connection:
+            asked = "SELECT count(*) FROM changes WHERE area_m2 IS NULL OR NOT area_m2 > 0"
+            assert connection.execute(asked).fetchone() == (0,), "patches without an area"

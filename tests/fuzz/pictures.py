@@ -6,6 +6,7 @@ import math
 import warnings
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -31,67 +32,90 @@ CRS_TEXTS = (
 SIZES = ((96, 128), (96, 128), (1, 1), (1, 128), (96, 1), (7, 5), (300, 40))
 TYPES = ("uint8", "uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 NODATA = (None, None, 0, 255, -9999, math.nan, math.inf, 1e300, 7)
+PLAIN = Affine(0.5, 0, 500_000, 0, -0.5, 5_250_000)
 COLOURS = (
     *(ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.gray),
     *(ColorInterp.undefined, ColorInterp.palette),
 )
 
 
-def write_odd_raster(random: Random, path: Path):
-    """Write a raster with a place, type, bands, nodata or values that are odd."""
-    height, width = random.choice(SIZES)
-    count = random.choice((3, 3, 3, 3, 1, 2, 4, 5, 13))
-    dtype = random.choice(TYPES)
+ASPECTS = ("size", "count", "type", "values", "storage", "colours", "nodata", "mask", "tags")
+Place = dict[str, Any]
+
+
+def draw_place(random: Random) -> Place:
+    """Return a transform and a CRS that are odd, or one of them."""
+    odd = random.choice(("crs", "transform", "transform", "both"))
+    place: Place = {"transform": PLAIN, "crs": CRS.from_epsg(32632)}
+    if odd != "crs":
+        place["transform"] = _draw_transform(random)
+    if odd != "transform":
+        place["crs"] = _draw_crs(random)
+    return place
+
+
+def write_odd_raster(random: Random, path: Path, place: Place | None = None):
+    """Write a raster that is odd in some ways.
+
+    Args:
+        random: What draws them.
+        path: Where to write it.
+        place: Where it lies; on plain ground by default.
+    """
+    odd = set(random.sample(ASPECTS, random.choice((0, 1, 1, 2, 3) if place else (1, 1, 2, 3))))
+    height, width = random.choice(SIZES) if "size" in odd else (96, 128)
+    count = random.choice((1, 2, 4, 5, 13)) if "count" in odd else 3
+    dtype = random.choice(TYPES) if "type" in odd else "uint8"
     drawing = np.random.default_rng(random.randrange(2**32))
-    values_CHW = _draw_values(random, drawing, (count, height, width), dtype)
+    values_CHW = _draw_values(random, drawing, (count, height, width), dtype, "values" in odd)
     profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": dtype}
-    profile |= {"transform": _draw_transform(random), **_draw_storage(random)}
-    if random.random() < 0.8:
-        profile["crs"] = _draw_crs(random)
-    nodata = random.choice(NODATA)
+    profile |= place or {"transform": PLAIN, "crs": CRS.from_epsg(32632)}
+    profile |= _draw_storage(random) if "storage" in odd else {}
+    nodata = random.choice(NODATA) if "nodata" in odd else None
     try:
-        _write(random, path, values_CHW, {**profile, "nodata": nodata})
+        _write(random, path, values_CHW, {**profile, "nodata": nodata}, odd)
     except (RasterioError, ValueError, OverflowError):
         # Not even GDAL takes this nodata value, type or CRS.
         plain = {key: profile[key] for key in ("driver", "count", "height", "width")}
-        _write(random, path, values_CHW.astype("float32"), {**plain, "dtype": "float32"})
+        _write(random, path, values_CHW.astype("float32"), {**plain, "dtype": "float32"}, odd)
 
 
-def _write(random: Random, path: Path, values_CHW: np.ndarray, profile: dict):
-    is_masked = random.random() < 0.15
+def _write(random: Random, path: Path, values_CHW: np.ndarray, profile: Place, odd: set[str]):
+    count = profile["count"]
     with (
         warnings.catch_warnings(action="ignore"),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=random.random() < 0.5),
         rasterio.open(path, "w", **profile) as target,
     ):
-        if random.random() < 0.7:
-            target.colorinterp = (
-                [random.choice(COLOURS) for _ in range(profile["count"])]
-                if random.random() < 0.2
-                else (*COLOURS[:4], *COLOURS[5:6] * 9)[: profile["count"]]
-            )
-        if random.random() < 0.9:
+        if "colours" in odd:
+            target.colorinterp = [random.choice(COLOURS) for _ in range(count)]
+            target.descriptions = ("B02", "B03", "red", "", "nir08", *"xxxxxxxxx")[:count]
+        else:
+            target.colorinterp = (*COLOURS[:4], *COLOURS[5:6] * 9)[:count]
+        if "values" not in odd or random.random() < 0.9:
             target.write(values_CHW)
-        if is_masked:
+        if "mask" in odd:
             target.write_mask(np.random.default_rng(0).random(values_CHW.shape[1:]) < 0.5)
-        if random.random() < 0.2:
-            odd = random.choice((0.0, -1.0, 1e-4, math.nan, math.inf))
-            target.scales = (odd,) * profile["count"]
-            target.offsets = (random.choice((0.0, -0.1, math.nan, 1e300)),) * profile["count"]
-        if random.random() < 0.2:
-            target.descriptions = ("B02", "B03", "red", "", "nir08", *"xxxxxxxxx")[
-                : profile["count"]
-            ]
-        if random.random() < 0.1:
+        if "tags" in odd:
+            factor = random.choice((0.0, -1.0, 1e-4, math.nan, math.inf))
+            target.scales = (factor,) * count
+            target.offsets = (random.choice((0.0, -0.1, math.nan, 1e300)),) * count
             target.update_tags(TIFFTAG_DATETIME=random.choice(("", "0000:00:00 00:00:00", "x")))
 
 
 def _draw_values(
-    random: Random, drawing: np.random.Generator, shape: tuple[int, ...], dtype: str
+    random: Random,
+    drawing: np.random.Generator,
+    shape: tuple[int, ...],
+    dtype: str,
+    is_odd: bool,
 ) -> np.ndarray:
     kind = np.dtype(dtype)
-    high = 255 if random.random() < 0.7 else (np.iinfo(kind).max if kind.kind in "iu" else 1e30)
+    largest = np.iinfo(kind).max if kind.kind in "iu" else 1e30
+    high = largest if is_odd and random.random() < 0.5 else min(255, largest)
     values_CHW = (drawing.random(shape) * high).astype(kind)
+    if not is_odd:
+        return values_CHW
     match random.randrange(6):
         case 0:
             values_CHW[:] = random.choice((0, 1))
@@ -105,13 +129,12 @@ def _draw_values(
 
 
 def _draw_transform(random: Random) -> Affine:
-    plain = Affine(0.5, 0, 500_000, 0, -0.5, 5_250_000)
     odd = (
         Affine.identity(),
         Affine(0.5, 0, 500_000, 0, 0.5, 5_250_000),
         Affine(-0.5, 0, 500_064, 0, -0.5, 5_250_000),
-        plain @ Affine.rotation(30),
-        plain @ Affine.shear(20),
+        PLAIN @ Affine.rotation(30),
+        PLAIN @ Affine.shear(20),
         Affine(0.000005, 0, 9, 0, -0.0000045, 47.4),
         Affine(0.5, 0, 9, 0, -0.5, 47.4),
         Affine(0.5, 0, 179.9, 0, -0.5, 89.9),
@@ -124,7 +147,7 @@ def _draw_transform(random: Random) -> Affine:
         Affine(0.5, 0, math.inf, 0, -0.5, 5_250_000),
         Affine(0.5, 0, 500_000.25, 0, -0.7, 5_250_000.1),
     )
-    return plain if random.random() < 0.45 else random.choice(odd)
+    return random.choice(odd)
 
 
 def _draw_storage(random: Random) -> dict:

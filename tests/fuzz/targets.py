@@ -14,7 +14,7 @@ from random import Random
 import yaml
 
 from .corpus import PAIR
-from .lines import HEALTHY, Line
+from .lines import HEALTHY, OUTPUT_FLAGS, Line
 from .mutants import (
     mutate_bytes,
     mutate_database,
@@ -25,8 +25,8 @@ from .mutants import (
     mutate_text,
     mutate_value,
 )
-from .options import draw_line
-from .pictures import write_odd_image, write_odd_raster
+from .options import OUTPUTS, draw_line
+from .pictures import draw_place, write_odd_image, write_odd_raster
 from .weights import damage_pickle, damage_safetensors
 
 Target = Callable[[Random, Path], Line]
@@ -50,6 +50,19 @@ def options(random: Random, home: Path) -> Line:
     """Options and paths of every verb."""
     names = [name for name in HEALTHY if name not in SLOW or random.random() < 0.15]
     return draw_line(random, HEALTHY[random.choice(names)])
+
+
+@target
+def places(random: Random, home: Path) -> Line:
+    """Outputs: in, above and beside what is there, with and without --overwrite."""
+    names = [name for name, line in HEALTHY.items() if line.outputs and name not in SLOW]
+    line = HEALTHY[random.choice(names)]
+    flags = [flag for flag in OUTPUT_FLAGS if line.has(flag)]
+    if flags:
+        line = line.put(flags[0], random.choice(OUTPUTS))
+    if random.random() < 0.7:
+        line = line.put("--overwrite", None)
+    return line
 
 
 @target
@@ -81,8 +94,11 @@ def _read_rasters(random: Random) -> Line:
 @target
 def odd_rasters(random: Random, home: Path) -> Line:
     """Rasters that are whole: CRS, transform, type, nodata, bands, masks and values."""
-    for path in PAIR if random.random() < 0.5 else (random.choice(PAIR),):
-        write_odd_raster(random, home / path)
+    place = draw_place(random) if random.random() < 0.6 else None
+    others = place if random.random() < 0.8 else None
+    write_odd_raster(random, home / PAIR[0], place)
+    if place or random.random() < 0.3:
+        write_odd_raster(random, home / PAIR[1], others)
     return _read_rasters(random)
 
 
