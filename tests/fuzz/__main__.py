@@ -7,9 +7,10 @@ import json
 import shlex
 import sys
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 
-from .campaign import Counts, Outcome, draw_cases, run_cases
+from .campaign import Counts, Outcome, draw_cases, list_healthy, run_cases
 from .targets import TARGETS
 
 
@@ -18,6 +19,8 @@ def main() -> int:
     arguments = _read_arguments()
     targets = arguments.target or sorted(TARGETS)
     cases = draw_cases(targets, arguments.seed, arguments.first, arguments.runs)
+    if arguments.healthy:
+        cases = chain(list_healthy(), cases)
     by_target, by_verb = Counts(), Counts()
     kinds: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in run_cases(
@@ -41,6 +44,7 @@ def main() -> int:
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--target", action="append", choices=sorted(TARGETS))
+    parser.add_argument("--healthy", action="store_true", help="run healthy lines first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--runs", type=int, default=1000)

@@ -18,10 +18,11 @@ from random import Random
 
 from .corpus import make_corpus
 from .judgement import Finding, judge, list_files
-from .lines import Line
+from .lines import HEALTHY, Line
 from .runner import run_line, warm_up
 from .targets import TARGETS
 
+HEALTHY_TARGET = "healthy"
 MEMORY_FOLDER = "/dev/shm"
 """Copies of the healthy files take a tenth of the time there."""
 OFTEN = {"options": 4, "odd_rasters": 3, "raster_bytes": 2, "own_json": 2, "places": 2}
@@ -39,6 +40,8 @@ class Case:
     @property
     def command(self) -> str:
         """What makes this run again."""
+        if self.target == HEALTHY_TARGET:
+            return "python -m tests.fuzz --healthy"
         return (
             f"python -m tests.fuzz --target {self.target} --seed {self.seed} "
             f"--first {self.number} --runs 1 --keep KEPT"
@@ -89,6 +92,11 @@ def draw_cases(targets: Sequence[str], seed: int, first: int, runs: int) -> Iter
     turns = [target for target in targets for _ in range(OFTEN.get(target, 1))]
     for number in range(first, first + runs):
         yield Case(turns[number % len(turns)], seed, number)
+
+
+def list_healthy() -> Iterator[Case]:
+    """Yield a case for each healthy line, on files that nothing has damaged."""
+    return (Case(HEALTHY_TARGET, 0, number) for number in range(len(HEALTHY)))
 
 
 def run_cases(
@@ -149,16 +157,23 @@ def _make_quietly(corpus: Path):
     make_corpus(corpus)
 
 
+def _damage(case: Case, home: Path) -> Line:
+    if case.target == HEALTHY_TARGET:
+        return list(HEALTHY.values())[case.number]
+    return TARGETS[case.target](Random(f"{case.target} {case.seed} {case.number}"), home)
+
+
 def _run_case(case: Case, corpus: Path, made: Path, keep: Path | None) -> Outcome:
     base = made / f"{case.target}-{case.number}"
     root = base / "root"
     try:
         shutil.copytree(corpus, root / "home", symlinks=True)
-        random = Random(f"{case.target} {case.seed} {case.number}")
-        line = TARGETS[case.target](random, root / "home")
+        line = _damage(case, root / "home")
         before = list_files(root)
         run = run_line(line.words, root / "home", base / "scratch")
         findings = judge(line, run, root, before)
+        if case.target == HEALTHY_TARGET and run.code and not findings:
+            findings = [Finding("refused", " ".join(line.words), run.stderr)]
         if keep is not None:
             shutil.copytree(base, keep, symlinks=True, dirs_exist_ok=True)
         return Outcome(case, line, run.code, findings)
