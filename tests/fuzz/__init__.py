@@ -2,6 +2,7 @@
 
 Each run of a verb must end with exit code 0 or 2, in bounded time and memory, without a traceback,
 and touch nothing but its output; see `judgement`. `make fuzz` runs thousands of them, `test_fuzz`
-a few. `corpus` makes the healthy files, `mutants` damage them, `targets` choose what is damaged and
-which verbs read it, `runner` runs a verb in a forked process, `campaign` counts.
+a few. `corpus` makes the healthy files; `damage`, `pictures` and `weights` spoil them; `targets`
+choose what is spoilt and which verbs read it; `runner` runs a verb in a forked process, and
+`campaign` counts.
 """

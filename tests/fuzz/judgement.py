@@ -23,6 +23,9 @@ PEAK_BYTES = 2 * 1024**3
 """Far more than any run on files of this size needs."""
 OWN_FILES = ("points.gpkg", "points_chips")
 """What --overwrite may replace beside `MADE`."""
+REVIEWED = "home/reviewed/changes.gpkg"
+REVIEWS_COPY = r"home/[\w.-]+\.reviews-\d+\.gpkg"
+"""Where reviews are kept when a prediction is replaced."""
 Listing = dict[str, tuple]
 
 
@@ -133,11 +136,19 @@ def _judge_files(line: Line, run: Run, root: Path, before: Listing) -> list[Find
     lost = [path for path in changed if not _may_replace(path, line, run, root)]
     if lost:
         findings.append(Finding("lost", _summarize(lost), "\n".join(lost[:8])))
+    if _drops_reviews(line, changed, made):
+        findings.append(Finding("lost", "reviews", REVIEWED))
     touched = [path for path in made if not _may_make(path, line, run, root)]
     if touched:
         kind = "touched" if run.code == 0 else "leftover"
         findings.append(Finding(kind, _summarize(touched), "\n".join(touched[:8])))
     return findings
+
+
+def _drops_reviews(line: Line, changed: list[str], made: list[str]) -> bool:
+    """Return whether reviews are gone without a copy, and nobody said that they may."""
+    is_kept = any(re.fullmatch(REVIEWS_COPY, path) for path in made)
+    return REVIEWED in changed and not is_kept and not line.has("--discard-reviews")
 
 
 def _summarize(paths: list[str]) -> str:
@@ -160,6 +171,8 @@ def _may_make(path: str, line: Line, run: Run, root: Path) -> bool:
     outputs = [_place(output, root) for output in line.outputs]
     # The folders above an output are made for it.
     if run.code == 0 and any(_is_within(output, path) for output in outputs):
+        return True
+    if run.code == 0 and re.fullmatch(REVIEWS_COPY, path):
         return True
     if run.code == 0 or line.verb in ("train", "pseudo-label"):
         return any(_is_within(path, output) for output in outputs)

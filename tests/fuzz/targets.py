@@ -14,8 +14,7 @@ from random import Random
 import yaml
 
 from .corpus import PAIR
-from .lines import HEALTHY, OUTPUT_FLAGS, Line
-from .mutants import (
+from .damage import (
     mutate_bytes,
     mutate_database,
     mutate_json,
@@ -25,6 +24,7 @@ from .mutants import (
     mutate_text,
     mutate_value,
 )
+from .lines import HEALTHY, OUTPUT_FLAGS, Line
 from .options import OUTPUTS, draw_line
 from .pictures import draw_place, write_odd_image, write_odd_raster
 from .weights import damage_pickle, damage_safetensors

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .mutants import HOSTILE_INTEGERS, mutate_bytes, mutate_value
+from .damage import HOSTILE_INTEGERS, mutate_bytes, mutate_value
 
 
 def damage_safetensors(random: Random, path: Path):
