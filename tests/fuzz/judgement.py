@@ -19,7 +19,7 @@ from .corpus import MADE
 from .lines import IN_PLACE, RESUMABLE, Line
 from .runner import CPU_SECONDS, WALL_SECONDS, Run
 
-PEAK_BYTES = 2 * 1024**3
+PEAK_BYTES = 1024**3
 """Far more than any run on files of this size needs."""
 OWN_FILES = ("points.gpkg", "points_chips")
 """What --overwrite may replace beside `MADE`."""
@@ -203,6 +203,8 @@ def _may_replace(path: str, line: Line, run: Run, root: Path) -> bool:
 
 
 def _judge_content(line: Line, run: Run, home: Path) -> list[Finding]:
+    if line.has("--help") or line.has("--version"):
+        return []
     try:
         if line.has("--json"):
             for text in run.stdout.splitlines() if line.verb == "pseudo-label" else [run.stdout]:

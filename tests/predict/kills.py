@@ -42,7 +42,7 @@ for line in sys.stdin:
 """
 TIMES = ("seconds", "km2_per_minute")
 """What of run.json differs between two runs of one job."""
-POLL_SECONDS = 0.004
+POLL_SECONDS = 0.01
 
 
 @dataclass
