@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 SHARED ?= ../shared/data
 # The pinned torch has a CPU build; see constraints.txt.
 
-.PHONY: demo test test-slow browser qgis check format bench weights real-pairs vendor docs clean hooks
+.PHONY: demo test test-slow fuzz kill browser qgis check format bench weights real-pairs vendor docs clean hooks
 
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
@@ -23,6 +23,12 @@ browser:
 
 test-slow: .venv/installed-dev qgis ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: .venv/installed-dev      ## damaged files and hostile options for every verb, half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --healthy --runs 4000
+
+kill: .venv/installed-dev      ## a map of 4,000 x 4,000 px killed 100 times, a quarter of an hour
+	$(BIN)/python -m pytest -m slow tests/predict/test_kills.py
 
 qgis:                          ## Debian's QGIS, which some slow tests ask; they skip without it
 	@if /usr/bin/python3 -c "import qgis.core" 2>/dev/null; then :; \
