@@ -170,3 +170,13 @@ def test_what_does_not_fit_is_refused(model):
     binary = Model(network, ModelCard(architecture=network.config, classes=BINARY))
     with pytest.raises(ModelError, match="differ in their classes"):
         Predictor([model, binary])
+
+
+def test_values_beyond_a_value_range_count_as_its_ends(model, pair):
+    """One cloud or one dead pixel does not leave what the network was trained on."""
+    wild = [image.float() * 3 - 200 for image in pair]
+    tame = [image.clamp(20, 190) for image in wild]
+    assert all((image != same).any() for image, same in zip(wild, tame, strict=True))
+    ranged = Predictor([model], precision="fp32", value_range=(20, 190))
+    for part, same in zip(ranged(*wild), ranged(*tame), strict=True):
+        assert torch.allclose(part, same, atol=1e-6)

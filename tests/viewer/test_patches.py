@@ -18,7 +18,7 @@ import pyogrio
 import pytest
 from shapely.geometry import shape
 
-from terradelta.errors import ArgumentError, DataError, OutputExistsError
+from terradelta.errors import ArgumentError, DataError, OutputError, OutputExistsError
 from terradelta.geo.cog import read_classes
 from terradelta.geo.vector import LAYER
 from terradelta.report.viewer import application, reviews
@@ -323,3 +323,27 @@ def _ask(address):
         except OSError:
             time.sleep(0.1)
     raise AssertionError(f"{address} does not answer")
+
+
+def test_two_first_reviews_at_once_do_not_get_into_each_other(folder, layer, monkeypatch):
+    """While one looks for the table and makes it, another one has to wait."""
+    monkeypatch.setattr(reviews, "BUSY_SECONDS", 0)
+    store, looks = reviews.ReviewStore(folder / "changes.gpkg"), reviews._exists
+    mine, theirs = (
+        reviews.Review("accepted", None, None, note, "2025-01-01T00:00:00Z") for note in "ab"
+    )
+    refused = []
+
+    def look_and_be_interrupted(connection):
+        found = looks(connection)
+        monkeypatch.setattr(reviews, "_exists", looks)
+        with pytest.raises(OutputError, match="locked") as caught:
+            store.write(int(layer.index[1]), theirs)
+        refused.append(caught)
+        return found
+
+    monkeypatch.setattr(reviews, "_exists", look_and_be_interrupted)
+    store.write(int(layer.index[0]), mine)
+    assert refused
+    store.write(int(layer.index[1]), theirs)
+    assert store.read() == {int(layer.index[0]): mine, int(layer.index[1]): theirs}
