@@ -18,7 +18,7 @@ import pyogrio
 import pytest
 from shapely.geometry import shape
 
-from terradelta.errors import ArgumentError, DataError, OutputError, OutputExistsError
+from terradelta.errors import ArgumentError, DataError, OutputExistsError
 from terradelta.geo.cog import read_classes
 from terradelta.geo.vector import LAYER
 from terradelta.report.viewer import application, reviews
@@ -325,25 +325,20 @@ def _ask(address):
     raise AssertionError(f"{address} does not answer")
 
 
-def test_two_first_reviews_at_once_do_not_get_into_each_other(folder, layer, monkeypatch):
-    """While one looks for the table and makes it, another one has to wait."""
-    monkeypatch.setattr(reviews, "BUSY_SECONDS", 0)
-    store, looks = reviews.ReviewStore(folder / "changes.gpkg"), reviews._exists
-    mine, theirs = (
-        reviews.Review("accepted", None, None, note, "2025-01-01T00:00:00Z") for note in "ab"
-    )
-    refused = []
+def test_while_a_review_is_being_written_no_other_begins(folder, layer, monkeypatch):
+    """Two that look for the table and make it at once would break each other's transaction."""
+    path, looks, refused = folder / "changes.gpkg", reviews._exists, []
 
-    def look_and_be_interrupted(connection):
-        found = looks(connection)
-        monkeypatch.setattr(reviews, "_exists", looks)
-        with pytest.raises(OutputError, match="locked") as caught:
-            store.write(int(layer.index[1]), theirs)
-        refused.append(caught)
-        return found
+    def look_while_another_one_comes(connection):
+        with closing(sqlite3.connect(path, timeout=0)) as other:
+            with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
+                other.execute("BEGIN IMMEDIATE")
+            refused.append(caught)
+        return looks(connection)
 
-    monkeypatch.setattr(reviews, "_exists", look_and_be_interrupted)
-    store.write(int(layer.index[0]), mine)
+    monkeypatch.setattr(reviews, "_exists", look_while_another_one_comes)
+    said = reviews.Review("accepted", None, None, "", "2025-01-01T00:00:00Z")
+    reviews.ReviewStore(path).write(int(layer.index[0]), said)
     assert refused
-    store.write(int(layer.index[1]), theirs)
-    assert store.read() == {int(layer.index[0]): mine, int(layer.index[1]): theirs}
+    monkeypatch.setattr(reviews, "_exists", looks)
+    assert reviews.ReviewStore(path).read() == {int(layer.index[0]): said}
