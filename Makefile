@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 SHARED ?= ../shared/data
 # The pinned torch has a CPU build; see constraints.txt.
 
-.PHONY: demo test test-slow fuzz kill browser qgis check format bench weights real-pairs vendor docs clean hooks
+.PHONY: demo test test-slow fuzz kill mutants browser qgis check format bench weights real-pairs vendor docs clean hooks
 
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
@@ -29,6 +29,9 @@ fuzz: .venv/installed-dev      ## damaged files and hostile options for every ve
 
 kill: .venv/installed-dev      ## a map of 4,000 x 4,000 px killed 100 times, a quarter of an hour
 	$(BIN)/python -m pytest -m slow tests/predict/test_kills.py
+
+mutants: .venv/installed-dev   ## change the code in small ways and count what the tests notice, an hour
+	nice $(BIN)/python benchmarks/mutants.py
 
 qgis:                          ## Debian's QGIS, which some slow tests ask; they skip without it
 	@if /usr/bin/python3 -c "import qgis.core" 2>/dev/null; then :; \

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -295,3 +296,18 @@ def test_what_is_there_is_kept_unless_told_otherwise(folders, tmp_path, monkeypa
     assert OpenVINOFile("fcn-resnet18.xml").metadata["tile_size_px"] is None
     with pytest.raises(ModelError, match="is not a model"):
         export(tmp_path / "nowhere", to="pt2")
+
+
+def test_deepness_marks_a_probability_that_is_just_the_threshold_as_changed():
+    from terradelta.export import DeepnessGraph, PairGraph
+
+    model = make_model()
+    values = torch.from_numpy(draw_values(1, 6, 64, 64))
+    with torch.no_grad():
+        *_, change_BHW = PairGraph(model)(values)
+        some = change_BHW[0, 20, 30].item()
+        model = replace(model, card=replace(model.card, change_threshold=some))
+        for part in DeepnessGraph(model)(values):
+            changed_BHW = part.argmax(dim=1) > 0
+            assert changed_BHW[0, 20, 30]
+            assert torch.equal(changed_BHW, change_BHW >= some)

@@ -1,5 +1,6 @@
 import os
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,10 @@ def test_a_file_appears_whole(tmp_path):
 def test_errors_survive_pickling_between_processes():
     error = pickle.loads(pickle.dumps(DataError("a.png is 3 px and b.png is 4 px", fix="cut it")))
     assert str(error) == "a.png is 3 px and b.png is 4 px\n  fix: cut it"
+
+
+def test_a_finished_folder_may_be_read_by_others(tmp_path):
+    """Temporary folders may not: they are made for their owner alone."""
+    with stage_folder(tmp_path / "out") as staged:
+        (staged / "a").write_text("1")
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755

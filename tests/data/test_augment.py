@@ -234,3 +234,18 @@ def test_an_image_smaller_than_the_crop_is_an_error_with_both_sizes():
 def test_fields_out_of_range(fields):
     with pytest.raises(ArgumentError):
         Augmentation(**fields)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_contrast_is_about_the_mean_of_all_bands_so_that_hues_fade_or_glow_too(seed):
+    """Bands that are flat each have no contrast of their own, only among each other."""
+    bands_C = torch.tensor([40.0, 90.0, 200.0])
+    image_CHW = bands_C[:, None, None].expand(3, 4, 6)
+    labels_HW = torch.zeros(4, 6, dtype=torch.int64)
+    sample = PairSample(image_CHW, image_CHW, labels_HW, labels_HW, labels_HW, 0)
+    result = Augmentation("none", contrast=0.5)(sample, generator(seed))
+    for part_CHW in (result.before_CHW, result.after_CHW):
+        factors_C = (part_CHW[:, 0, 0] - 110) / (bands_C - 110)
+        assert torch.allclose(factors_C, factors_C[0].expand(3), rtol=1e-4)
+        assert abs(factors_C[0] - 1) > 1e-3
+        assert part_CHW.mean().item() == pytest.approx(110, rel=1e-5)

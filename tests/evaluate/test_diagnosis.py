@@ -14,11 +14,12 @@ from terradelta.data.dataset import ChangeDataset
 from terradelta.data.layouts import find_pairs
 from terradelta.data.synthetic import write_folders
 from terradelta.errors import ArgumentError, OutputExistsError
-from terradelta.evaluate.diagnosis import calibrate_card, diagnose, diagnose_model
+from terradelta.evaluate.diagnosis import _decide, calibrate_card, diagnose, diagnose_model
 from terradelta.evaluate.protocols import PROTOCOLS
 from terradelta.models.bundle import Model, load_model, save_model
 from terradelta.models.card import Temperatures
 from terradelta.predict.engine import Predictor
+from terradelta.predict.folders import ImageProbabilities
 from terradelta.train.config import TrainConfig
 from terradelta.train.loop import train
 
@@ -144,3 +145,20 @@ def test_what_cannot_be_calibrated_or_would_be_lost_is_refused(trained, data, tm
     (tmp_path / "there" / "mine.txt").touch()
     with pytest.raises(OutputExistsError):
         diagnose_model([trained], data, tmp_path / "there", "all")
+
+
+def test_a_probability_that_is_just_the_threshold_counts_as_changed_as_in_predict(trained, data):
+    model = load_model(trained)
+    sample = ChangeDataset(find_pairs(data))[0]
+    images = sample.before_CHW[None], sample.after_CHW[None]
+    some = Predictor([model], **EXACT)(*images).change_BHW[0, 40, 50].item()
+    assert 0 < some < 1
+    model = replace(model, card=replace(model.card, change_threshold=some))
+    predictor = Predictor([model], **EXACT)
+    answer = ImageProbabilities(*(part[0].numpy() for part in predictor(*images)))
+    (before_HW, after_HW), confidence_HW = _decide(predictor, answer)
+    assert before_HW[40, 50] > 0
+    (maps,) = predictor.classify(*images)
+    assert (before_HW == maps.before_HW).all()
+    assert (after_HW == maps.after_HW).all()
+    assert np.abs(100 * confidence_HW - maps.confidence_HW).max() <= 0.51

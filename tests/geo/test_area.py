@@ -72,3 +72,17 @@ def test_a_window_has_the_areas_of_the_whole():
     whole = measure_pixels(grid, Window(0, 0, 150, 90))
     part = measure_pixels(grid, Window(40, 30, 50, 41))
     assert np.allclose(part, whole[30:71, 40:90], rtol=1e-7)
+
+
+@pytest.mark.parametrize("inside_px", [70, 250, 391])
+def test_only_pixels_near_the_end_of_a_projection_have_no_area(inside_px):
+    """Mollweide ends at the antimeridian: a lattice that reached far beyond would lose the land."""
+    crs = CRS.from_string("ESRI:54009")
+    end, _ = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(180, 0)
+    grid = Grid(crs, Affine(10, 0, end - 10 * inside_px, 0, -10, 450), 450, 90)
+    areas = measure_pixels(grid, Window(0, 0, 450, 90))
+    assert np.isnan(areas[:, inside_px + 1 :]).all()
+    sure_px = max(inside_px - 65, 1)
+    assert np.isfinite(areas[:, :sure_px]).all()
+    part = Window(0, 0, sure_px, 90)
+    assert areas[:, :sure_px].sum() == pytest.approx(measure_polygon(grid, part), rel=1e-6)

@@ -49,3 +49,18 @@ def test_same_grids_may_differ_by_rounding_only():
 def test_a_rotated_grid_has_the_bounds_of_its_corners():
     turned = Grid(UTM, Affine.rotation(45) @ Affine.scale(1, -1), 10, 10)
     assert np.allclose(turned.bounds, (0, -(50**0.5), 200**0.5, 50**0.5))
+
+
+def test_covering_takes_every_pixel_that_is_touched_and_rounding_touches_none():
+    grid = make_grid()
+    for noise_m in (0.0, 1e-4, -1e-4):
+        left, bottom, right, top = grid.bounds
+        noisy = left + noise_m, bottom + noise_m, right - noise_m, top - noise_m
+        covered = grid.cover(noisy)
+        assert covered.same_as(grid)
+        assert (covered.width, covered.height) == (100, 80)
+        beyond = grid.cover((left - 4 + noise_m, bottom - 6, right + 8 - noise_m, top + 2))
+        assert (beyond.width, beyond.height) == (100 + 2 + 4, 80 + 3 + 1)
+        assert beyond.crop(Window(2, 1, 100, 80)).same_as(grid)
+    more = grid.cover((left - 0.1, bottom - 0.1, right + 0.1, top + 0.1))
+    assert (more.width, more.height) == (102, 82)

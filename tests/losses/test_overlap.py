@@ -143,3 +143,17 @@ def test_pixels_whose_change_is_not_known_have_no_say_in_change_and_consistency(
 def test_a_negative_gamma_is_refused():
     with pytest.raises(ArgumentError, match="gamma is -1"):
         FocalChangeLoss(gamma=-1)
+
+
+@pytest.mark.parametrize("gamma", [0.25, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_focal_gradients_are_finite_however_sure_the_answer_is(gamma, dtype):
+    """A power below 1 has an infinite slope at 0, where the loss of a sure, right pixel lies."""
+    logits = torch.tensor([[[0.0, 1.0, 30.0, 120.0, 1e4]]], dtype=dtype)
+    change = torch.tensor([[[True] * 5, [False] * 5]])
+    logits = torch.cat([logits, -logits], dim=1).requires_grad_()
+    FocalChangeLoss(gamma=gamma)(logits, change).backward()
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[change] <= 0).all()
+    assert (logits.grad[~change] >= 0).all()
+    assert (logits.grad[..., :2] != 0).all()

@@ -23,7 +23,7 @@ from terradelta.models.published import (
 from terradelta.models.registry import create_model
 from terradelta.models.resnet import ResNet
 
-REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"
+REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 CASES = (
     "fcn_resnet18",
     "pspnet_resnet34",
@@ -31,7 +31,6 @@ CASES = (
     "deeplabv3plus_resnet18",
     "unet_resnet18",
 )
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="../shared/reference is absent")
 
 
 def make_weight(key, shape):
@@ -93,7 +92,6 @@ def average_views(network, before, after):
     return torch.stack(before_classes).mean(0), torch.stack(changes).mean(0)
 
 
-@needs_reference
 @torch.inference_mode()
 @pytest.mark.parametrize("case", CASES)
 def test_converted_weights_answer_as_the_reference(case):
@@ -117,7 +115,6 @@ def test_converted_weights_answer_as_the_reference(case):
         assert relative_error(actual, expected[f"{case}/{part}"]) < 1e-5, part
 
 
-@needs_reference
 @torch.inference_mode()
 @pytest.mark.parametrize("case", ["fcn_resnet18", "unet_resnet18"])
 def test_polarity_unchanged_turns_change_round(case):
@@ -126,7 +123,6 @@ def test_polarity_unchanged_turns_change_round(case):
     assert relative_error(1 - output.change_logits.sigmoid()[0, ::8, ::8], expected) < 1e-5
 
 
-@needs_reference
 def test_misfit_lists_the_files_own_keys():
     state = dict(make_state("fcn_resnet18"))
     for number in range(12):
@@ -143,7 +139,6 @@ def test_misfit_lists_the_files_own_keys():
     assert "backbone.conv1.weight [64, 4, 7, 7] where [64, 3, 7, 7] is needed" in message
 
 
-@needs_reference
 def test_wrong_architecture_and_polarity_are_told():
     state = make_state("fcn_resnet18")
     with pytest.raises(ModelError, match=r"no classify\.weight"):
@@ -156,7 +151,6 @@ def test_wrong_architecture_and_polarity_are_told():
         convert_published(state, "fnc", "resnet18")
 
 
-@needs_reference
 def test_old_checkpoints_without_batch_counters_load():
     state = {k: v for k, v in make_state("fcn_resnet18").items() if "num_batches" not in k}
     converted = convert_published(state, "fcn", "resnet18").state_dict()

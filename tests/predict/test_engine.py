@@ -197,3 +197,13 @@ def test_weights_that_overflow_stop_the_run_instead_of_finding_no_change(
                 answer(predictor)
             # The good one of two is not blamed.
             assert "do not use this model" in e.value.fix
+
+
+def test_values_beyond_a_value_range_count_as_its_ends(model, pair):
+    """One cloud or one dead pixel does not leave what the network was trained on."""
+    wild = [image.float() * 3 - 200 for image in pair]
+    tame = [image.clamp(20, 190) for image in wild]
+    assert all((image != same).any() for image, same in zip(wild, tame, strict=True))
+    ranged = Predictor([model], precision="fp32", value_range=(20, 190))
+    for part, same in zip(ranged(*wild), ranged(*tame), strict=True):
+        assert torch.allclose(part, same, atol=1e-6)

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,3 +111,14 @@ def _contains(outer, inner):
     return (
         top <= inner_top and inner_bottom <= bottom and left <= inner_left and inner_right <= right
     )
+
+
+@given(st.sampled_from([1, 8, 32]), st.integers(0, 90), st.integers(0, 100))
+def test_the_tile_size_that_a_refusal_names_is_the_least_that_works(stride, margin, short):
+    least = 2 * margin + stride
+    assert Tiling(least, margin, stride).step_px == stride
+    with pytest.raises(ArgumentError) as caught:
+        Tiling(least - 1 - short, margin, stride)
+    assert re.findall(r"least (\d+) px: --tile-size (\d+)", str(caught.value)) == [
+        (str(least), str(least))
+    ]

@@ -63,3 +63,16 @@ def test_nothing_valid_is_nothing_changed():
     summary = sums.summarize()
     assert (summary["valid_pixels"], summary["changed_percent"]) == (0, 0)
     assert summary["transitions"] == []
+
+
+def test_pixels_without_an_area_leave_the_area_of_nodata_a_number(window):
+    """Where a projection shows no ground there is none to sum, and none that is valid."""
+    change_HW, valid_HW, area_HW = window
+    beyond_HW = np.zeros_like(valid_HW)
+    beyond_HW[:, 50:] = True
+    sums = TransitionSums(SENSEEARTH)
+    sums.add(change_HW, valid_HW & ~beyond_HW, np.where(beyond_HW, np.nan, area_HW))
+    nodata_HW = ~valid_HW & ~beyond_HW
+    assert sums.nodata_pixels == nodata_HW.sum() + beyond_HW.sum()
+    assert sums.nodata_m2 == pytest.approx(area_HW[nodata_HW].sum())
+    assert sums.area_m2.sum() == pytest.approx(area_HW[valid_HW & ~beyond_HW].sum())

@@ -85,3 +85,12 @@ def test_a_map_without_change_and_a_map_of_nothing_else():
         (maps,) = decide([Vote(VIEW_SETS["none"][0], scores)], SIZE, 0.5)
         assert (maps.before_HW > 0).mean() == share
         assert (maps.unchanged_HW == 100 * (1 - share)).all()
+
+
+def test_a_probability_that_is_just_the_threshold_counts_as_changed():
+    """The card says "or more"; a sigmoid of 0 is one half without rounding."""
+    change = torch.tensor([[[0.0, -1e-3], [1e-3, 0.0]]])
+    scores = ChangeOutput(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), change)
+    (maps,) = decide([Vote(VIEW_SETS["none"][0], scores)], (2, 2), 0.5)
+    assert (maps.before_HW > 0).tolist() == [[True, False], [True, True]]
+    assert (maps.after_HW > 0).tolist() == [[True, False], [True, True]]

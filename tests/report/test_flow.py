@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from terradelta.classes import ClassTable
@@ -80,3 +80,23 @@ def test_numbers_are_said_with_unit_and_no_false_precision(text, expected):
 def test_a_column_has_as_many_decimals_everywhere_and_no_zero_that_is_none():
     column = [text.replace("\u00a0", " ") for text in Unit(True).say_column([12.5, 0.001, 0, 3])]
     assert column == ["12.50", "< 0.01", "0.00", "3.00"]
+
+
+@given(st.floats(0, 100))
+@example(99.95)
+@example(np.nextafter(99.95, 0))
+@example(np.nextafter(100, 0))
+@example(np.nextafter(0, 1))
+@example(0.995)
+def test_a_share_is_told_to_half_of_its_last_digit_and_never_as_all_or_nothing(percent):
+    words, number = re.fullmatch(
+        r"(over |less than )?([\d.]+)\u00a0%", say_percent(percent)
+    ).groups()
+    told = float(number)
+    if words is None:
+        assert (told in (0, 100)) == (percent in (0, 100))
+        least = 0.01 if percent < 1 else 0.1
+        assert abs(told - percent) <= least / 2 + 1e-9
+    else:
+        assert (told < percent < 100) if words == "over " else (0 < percent < told)
+        assert abs(told - percent) <= 0.1

@@ -194,3 +194,8 @@ def test_two_batches_a_step_are_one_of_twice_the_size(copies, tmp_path, monkeypa
     off = {name: (tensor - weights["large"]).norm() for name, tensor in weights.items()}
     # Four steps of float32, summed in another order.
     assert off["small"] < 0.1 * off["never"]
+
+
+def test_only_the_last_checkpoint_is_kept(run):
+    """Each holds all weights and the optimizer's numbers: a long run would fill the disk."""
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["epoch-0003"]

@@ -274,3 +274,20 @@ def test_a_run_takes_pairs_that_are_partly_labelled_to_learn_from_only(drawn, tm
     table.write_text("\n".join(lines).replace("train", "val").replace("val", "train", 2))
     with pytest.raises(DataError, match="are not labelled at both dates"):
         train(config, tmp_path / "other")
+
+
+def test_sgd_is_a_ball_that_keeps_nine_tenths_of_its_speed():
+    network = td.create_model("fcn", encoder="resnet18")
+    config = TrainConfig(optimizer="sgd", learning_rate=0.1, head_rate_factor=3, weight_decay=0.0)
+    optimizer = build_optimizer(config, network)
+    weights = [next(network.encoder_parameters()), next(network.head_parameters())]
+    expected = [weight.detach().clone() for weight in weights]
+    speed = 0.0
+    for gradient in (1.0, -2.0, 0.5, 0.0):
+        for weight in weights:
+            weight.grad = torch.full_like(weight, gradient)
+        optimizer.step()
+        speed = 0.9 * speed + gradient
+        expected = [was - rate * speed for was, rate in zip(expected, (0.1, 0.3), strict=True)]
+    for weight, goal in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.detach(), goal)

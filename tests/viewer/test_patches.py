@@ -323,3 +323,22 @@ def _ask(address):
         except OSError:
             time.sleep(0.1)
     raise AssertionError(f"{address} does not answer")
+
+
+def test_while_a_review_is_being_written_no_other_begins(folder, layer, monkeypatch):
+    """Two that look for the table and make it at once would break each other's transaction."""
+    path, looks, refused = folder / "changes.gpkg", reviews._exists, []
+
+    def look_while_another_one_comes(connection):
+        with closing(sqlite3.connect(path, timeout=0)) as other:
+            with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
+                other.execute("BEGIN IMMEDIATE")
+            refused.append(caught)
+        return looks(connection)
+
+    monkeypatch.setattr(reviews, "_exists", look_while_another_one_comes)
+    said = reviews.Review("accepted", None, None, "", "2025-01-01T00:00:00Z")
+    reviews.ReviewStore(path).write(int(layer.index[0]), said)
+    assert refused
+    monkeypatch.setattr(reviews, "_exists", looks)
+    assert reviews.ReviewStore(path).read() == {int(layer.index[0]): said}

@@ -333,3 +333,13 @@ def test_without_the_extra_the_error_names_it(folder):
     assert done.returncode == 2
     assert "terradelta[view]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_second_host_header_is_refused(client, order):
+    """Of two hosts, what checks and what answers may each believe another one."""
+    hosts = ["127.0.0.1:8765", "evil.example"][::order]
+    for names in (hosts, ["127.0.0.1:8765"] * 2):
+        answer = client.get("/api/session", headers=[("Host", name) for name in names])
+        assert answer.status_code == 400
+        assert TOKEN not in answer.text

@@ -197,7 +197,11 @@ def _measure_tangents(
 
 def _to_space(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     """Return Earth-centred positions in metres, (..., 3), of degrees on the ellipsoid."""
-    longitude, latitude = np.radians(longitude), np.radians(latitude)
+    # Beyond what a projection can show PROJ answers infinity, of which numpy warns; nan is silent.
+    longitude, latitude = (
+        np.radians(np.where(np.isfinite(degrees), degrees, np.nan))
+        for degrees in (longitude, latitude)
+    )
     normal_m = SEMI_MAJOR_M / np.sqrt(1 - ECCENTRICITY_SQUARED * np.sin(latitude) ** 2)
     parallel_m = normal_m * np.cos(latitude)
     return np.stack(

@@ -120,7 +120,7 @@ def map_folder(
     for number, files in enumerate(tqdm(pairs, desc="predicting", unit="pair", disable=None)):
         started = time.monotonic()
         # Sizes of the pictures to come are not known: each counts alike.
-        views.append(pace.choose(1, len(pairs) - number))
+        views.append(pace.choose(len(pairs) - number))
         pair = ImagePair.load(files, predictor.bands)
         before_HW, after_HW, confidence_HW, _ = _map_images(predictor, pair, views[-1])
         change_HW = classes.encode_transition(before_HW.astype(np.uint16), after_HW)

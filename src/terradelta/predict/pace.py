@@ -27,12 +27,11 @@ class Pace:
     deadline: float | None = None
     _seconds_per_view: float | None = field(default=None, init=False)
 
-    def choose(self, pixels: int, pixels_left: int) -> int:
-        """Return the number of views for a block, never less than one.
+    def choose(self, pixels_left: int) -> int:
+        """Return the number of views for the next block, never less than one.
 
         Args:
-            pixels: Pixels of the block.
-            pixels_left: Pixels of all blocks that are not done, this one included.
+            pixels_left: Pixels of all blocks that are not done, the next one included.
         """
         if self.deadline is None or self.num_views == 1:
             return self.num_views
@@ -40,12 +39,9 @@ class Pace:
             # Nothing is known yet: the first block tells.
             return 1
         seconds_left = self.deadline - time.monotonic()
+        # As many for all that is left, so one view of the rest always stays affordable.
         affordable = seconds_left / (self._seconds_per_view * pixels_left)
-        # What is left must always suffice for one view of the rest.
-        rest = pixels_left - pixels
-        spare = seconds_left - self._seconds_per_view * rest
-        possible = spare / (self._seconds_per_view * pixels)
-        return max(1, min(self.num_views, int(affordable), int(possible)))
+        return max(1, min(self.num_views, int(affordable)))
 
     def learn(self, pixels: int, num_views: int, seconds: float):
         """Take in how long a block took."""

@@ -71,7 +71,7 @@ def answer_blocks(
             finished = time.monotonic()
             for block, window in _read_ahead(reader, read, plan, indices, read_ahead):
                 pixels = _count_pixels(block)
-                num_views = pace.choose(pixels, pixels_left)
+                num_views = pace.choose(pixels_left)
                 started = time.monotonic()
                 maps = predictor.map_window(window, block.read, block.tiles, block.write, num_views)
                 network_seconds = time.monotonic() - started

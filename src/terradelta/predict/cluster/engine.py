@@ -168,7 +168,7 @@ class RayEngine:
             # Workers share what is left.
             share = pixels_left // max(1, crew.num_ready)
             pixels = _count_pixels(work, index)
-            return pace.choose(pixels, max(pixels, share))
+            return pace.choose(max(pixels, share))
 
         def keep(index: int, answer: Answer):
             nonlocal pixels_left
