@@ -219,7 +219,9 @@ class Grid:
         steps = np.linspace(0, 1, LATTICE_PARTS + 1)
         columns, rows = np.meshgrid(steps * self.width, steps * self.height)
         points_2N = np.array(self.transform @ (columns.ravel(), rows.ravel()))  # pyright: ignore[reportOperatorIssue]
-        x, y = map(np.array, transform(self.crs, other.crs, *points_2N))
+        placed_2N = np.array(transform(self.crs, other.crs, *points_2N)[:2])
+        # Off the Earth is outside.
+        x, y = np.where(np.isfinite(placed_2N).all(axis=0), placed_2N, np.nan)
         is_inside = np.zeros(len(x), bool)
         for turn in (0, 360, -360) if other.crs.is_geographic else (0,):
             column, row = ~other.transform @ (x + turn, y)  # pyright: ignore[reportOperatorIssue]
