@@ -129,7 +129,8 @@ def test_damaged_blocks_are_named_and_made_anew(pair, options, whole, tmp_path, 
     DAMAGES["pixels"](blocks[-1])
     caplog.clear()
     # Not as shards: all at once, blocks that are there taken up.
-    predict(pair, output, **options)
+    with caplog.at_level("INFO", logger="terradelta"):
+        predict(pair, output, **options)
     assert "00000000.tif, a finished part of the map, is damaged" in caplog.text
     assert f"going on after {len(blocks) - 2} of {len(blocks)} blocks" in caplog.text
     assert_same_bytes(output, whole)
