@@ -336,3 +336,20 @@ def test_a_raster_that_is_a_folder_is_no_folder_of_images(tmp_path, scene):
         td.predict(tmp_path / "before.zarr", tmp_path / "after.zarr", tmp_path / "out")
     assert "no images" not in caught.value.problem
     assert caught.value.problem.split(": ")[0] in report.to_text()
+
+
+@pytest.mark.parametrize("name", ["change.tif", "before_class.tif"])
+def test_damaged_maps_are_read_or_refused(surveyed, folder, name):
+    zones = surveyed.with_name("zones.gpkg")
+    path = folder / name
+    refused = 0
+    for _, damaged in mutate_bytes(path.read_bytes(), seed=5, count=4):
+        path.write_bytes(damaged)
+        refused += answers(
+            lambda: td.report(folder, overwrite=True),
+            lambda: td.stats(folder, zones, overwrite=True),
+            lambda: td.sample(folder, folder / "p.gpkg", chip_size_px=0, overwrite=True),
+            lambda: create_application(Result.load(folder), "a token"),
+            lambda: look(folder),
+        )
+    assert refused > 8
