@@ -269,6 +269,15 @@ def test_an_int8_graph_is_kept_unless_it_may_be_overwritten(quantized):
         quantize(*quantized)
 
 
+@pytest.mark.parametrize("content", [b"", b"<net", b"\x00\xff" * 50, b"<net></net>"])
+def test_a_damaged_int8_graph_is_refused(model_folder, tmp_path, content):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    (folder / "int8.xml").write_bytes(content)
+    with pytest.raises(ModelError, match=r"int8\.xml is damaged"):
+        Predictor([load_model(folder)], precision="int8").start()
+
+
 def test_an_int8_graph_of_other_weights_is_refused(quantized, model, tmp_path):
     folder = tmp_path / "model"
     save_model(model, folder)

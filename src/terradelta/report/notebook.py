@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, OutputError
@@ -25,7 +26,7 @@ from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.predict.prediction import Prediction
 from terradelta.prediction.changes import find_changes, read_patches
-from terradelta.prediction.folder import PredictionFolder
+from terradelta.prediction.folder import FIX, PredictionFolder
 from terradelta.report.document import css_colour, render
 from terradelta.report.headline import find_unit, write_headline
 from terradelta.report.imagery import choose_shape
@@ -116,11 +117,15 @@ def _draw_thumbnail(prediction: Prediction) -> str:
 
 def _draw_map(prediction: Prediction, ax: Axes):
     classes = read_classes(find_map(prediction.folder, "before_class"))
-    with allow_no_place(), rasterio.open(find_map(prediction.folder, "change")) as dataset:
-        grid = Grid.of(dataset)
-        shape = choose_shape(grid)
-        change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
-        nodata = dataset.nodata
+    path = find_map(prediction.folder, "change")
+    try:
+        with allow_no_place(), rasterio.open(path) as dataset:
+            grid = Grid.of(dataset)
+            shape = choose_shape(grid)
+            change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
+            nodata = dataset.nodata
+    except RasterioError as error:
+        raise OutputError(f"{path} cannot be read: {error}", FIX) from error
     map_HWC = np.zeros((*shape, 4), dtype=np.uint8)
     map_HWC[change_HW == 0] = UNCHANGED
     for transition in np.unique(change_HW).tolist():

@@ -114,6 +114,9 @@ class _Subject:
                 change_HW[change_HW == dataset.nodata] = 0
         except RasterioError as error:
             raise _complain(path, error) from error
+        left, bottom, right, top = grid.bounds
+        if not (left < right and bottom < top):
+            raise OutputError(f"{path} has the bounds {grid.bounds}, which hold no ground", FIX)
         classes = files.read_classes()
         return cls(
             folder,

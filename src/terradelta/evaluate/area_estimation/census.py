@@ -143,13 +143,23 @@ class ChangeMap:
 
     def _read_values(self, window: Window) -> np.ndarray:
         try:
-            return self._dataset.read(1, window=window)
+            values_HW = self._dataset.read(1, window=window)
         except RasterioError as error:
             raise RasterError(
                 f"{self.path}: pixels cannot be read in rows {window.row_off} to "
                 f"{window.row_off + window.height}: {error}",
                 fix="the file is probably truncated or damaged: predict again",
             ) from error
+        most = self.classes.num_transitions - 1
+        is_known_HW = (values_HW >= 0) & (values_HW <= most)
+        is_known_HW |= values_HW == self._dataset.nodata
+        if not is_known_HW.all():
+            raise RasterError(
+                f"{self.path} holds {values_HW[~is_known_HW][0]} in rows {window.row_off} to "
+                f"{window.row_off + window.height}, and its transitions are 0 to {most}",
+                fix="the file is damaged: predict again",
+            )
+        return values_HW
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,7 @@ def take_census(change_map: ChangeMap) -> Census:
     """Count the pixels of a map, in one pass.
 
     Raises:
-        RasterError: If no pixel holds data.
+        RasterError: If no pixel holds data, or no ground is covered.
     """
     size = change_map.near_code + 1
     pixels_C, area_m2_C = np.zeros(size, np.int64), np.zeros(size)
@@ -188,6 +198,11 @@ def take_census(change_map: ChangeMap) -> Census:
     if not pixels_C.any():
         raise RasterError(
             f"{change_map.path} holds no data", fix="predict two rasters that share ground"
+        )
+    if not 0 < area_m2_C.sum() < np.inf:
+        raise RasterError(
+            f"{change_map.path} covers {area_m2_C.sum():g} m2 of ground",
+            fix="its place is damaged: predict again",
         )
     return Census(pixels_C, area_m2_C, codes_B, counts_B)
 

@@ -86,8 +86,14 @@ class OpenVINOBackend:
                 "int8 was asked for and the model has no int8 graph",
                 fix="make it with `terradelta quantize MODEL IMAGES`, or use --precision bf16",
             )
-        graph = self._core.read_model(model.int8_graph)
-        made_from = graph.get_rt_info(["terradelta", WEIGHTS_KEY]).astype(str)
+        try:
+            graph = self._core.read_model(model.int8_graph)
+            made_from = graph.get_rt_info(["terradelta", WEIGHTS_KEY]).astype(str)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{model.int8_graph} is damaged, or no graph of terradelta's: {error}",
+                fix="make it anew: `terradelta quantize MODEL IMAGES --overwrite`",
+            ) from error
         weights = hash_model(model.int8_graph.parent)
         if made_from != weights:
             raise ModelError(

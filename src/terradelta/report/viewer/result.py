@@ -97,15 +97,22 @@ def open_map(path: Path) -> DatasetReader:
     """Open a map of a prediction folder.
 
     Raises:
-        RasterError: If it cannot be opened.
+        RasterError: If it cannot be opened, or has no CRS.
     """
     try:
         with allow_no_place():
-            return rasterio.open(path)
+            dataset = rasterio.open(path)
     except RasterioError as error:
         raise RasterError(
             f"{path} cannot be opened: {error}", fix="run the same `terradelta predict` again"
         ) from error
+    if dataset.crs is None:
+        dataset.close()
+        raise RasterError(
+            f"{path} has no coordinate reference system, and the pair that was mapped has one",
+            fix="run the same `terradelta predict` again: the file is damaged",
+        )
+    return dataset
 
 
 def _find_raster(

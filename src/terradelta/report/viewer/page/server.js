@@ -26,7 +26,9 @@ export function onToken(listener) { listeners.push(listener); }
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!given) return;
-  history.replaceState(null, "", location.pathname + location.search);
+  // What else stands there is where the map is.
+  const rest = location.hash.slice(1).split("&").filter((part) => !part.startsWith("token="));
+  history.replaceState(null, "", `${location.pathname}${rest.length ? "#" : ""}${rest.join("&")}`);
   keepToken(given);
   tabs.postMessage(given);
 }
