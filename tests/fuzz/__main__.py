@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shlex
 import sys
@@ -16,6 +17,10 @@ from .targets import TARGETS
 
 def main() -> int:
     """Run cases, print findings as they come and counts in the end; 1 where anything was found."""
+    # Names of files that are no text are printed too.
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(errors="backslashreplace")
     arguments = _read_arguments()
     targets = arguments.target or sorted(TARGETS)
     cases = draw_cases(targets, arguments.seed, arguments.first, arguments.runs)
