@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
@@ -64,3 +67,55 @@ def test_covering_takes_every_pixel_that_is_touched_and_rounding_touches_none():
         assert beyond.crop(Window(2, 1, 100, 80)).same_as(grid)
     more = grid.cover((left - 0.1, bottom - 0.1, right + 0.1, top + 0.1))
     assert (more.width, more.height) == (102, 82)
+
+
+@pytest.mark.parametrize("left", [-179.0, -10.0, 100.0, 190.0, 350.0])
+@pytest.mark.parametrize("turn", [-360, 0, 360])
+def test_degrees_of_another_turn_of_the_globe_are_the_same_ground(left, turn):
+    degrees = CRS.from_epsg(4326)
+    grid = make_grid(left, 50.0, 100, 80, 0.01, degrees)
+    other = make_grid(left + 0.3 + turn, 49.9, 100, 80, 0.01, degrees)
+    window = grid.find_window(other)
+    assert window is not None
+    assert window.flatten() == (30, 10, 70, 70)
+    assert grid.find_window(make_grid(left + 90 + turn, 50.0, crs=degrees, pixel=0.01)) is None
+
+
+@pytest.mark.parametrize("west", [-180.0, 0.0])
+@pytest.mark.parametrize(
+    ("crs", "corner"),
+    [(32632, (500_000, 5_000_000)), (32618, (500_000, 5_000_000)), (3413, (-100_000, 100_000))],
+)
+def test_the_whole_globe_covers_every_grid_however_a_projection_bends_its_outline(
+    west, crs, corner
+):
+    grid = make_grid(*corner, 100, 80, 1000.0, CRS.from_epsg(crs))
+    globe = make_grid(west, 90.0, 360, 180, 1.0, CRS.from_epsg(4326))
+    window = grid.find_window(globe)
+    assert window is not None
+    assert window.flatten() == (0, 0, 100, 80)
+
+
+@given(st.floats(0, 360), st.floats(-8, 18), st.floats(-8, 15), st.floats(0.5, 3))
+def test_a_window_spans_the_pixels_that_a_turned_raster_touches(degrees, column, row, scale):
+    grid = Grid(None, Affine.identity(), 12, 9)
+    turned = Affine.translation(column, row) @ Affine.rotation(degrees) @ Affine.scale(scale)
+    other = Grid(None, turned, 5, 3)
+    outline = shapely.Polygon([turned @ corner for corner in ((0, 0), (5, 0), (5, 3), (0, 3))])
+    edges = outline.intersection(shapely.box(0, 0, 12, 9)).bounds
+    # What is nearer to a pixel's edge than the tolerance may count or not.
+    assume(all(0.002 < edge % 1 < 0.998 or edge in (0, 9, 12) for edge in edges))
+    touched_HW = np.array(
+        [
+            [outline.intersection(shapely.box(x, y, x + 1, y + 1)).area > 0 for x in range(12)]
+            for y in range(9)
+        ]
+    )
+    window = grid.find_window(other)
+    rows, columns = np.flatnonzero(touched_HW.any(1)), np.flatnonzero(touched_HW.any(0))
+    if window is None:
+        assert not touched_HW.any()
+    else:
+        (top, bottom), (left, right) = window.toranges()
+        assert (top, bottom) == (rows[0], rows[-1] + 1)
+        assert (left, right) == (columns[0], columns[-1] + 1)

@@ -76,3 +76,23 @@ def test_pixels_without_an_area_leave_the_area_of_nodata_a_number(window):
     assert sums.nodata_pixels == nodata_HW.sum() + beyond_HW.sum()
     assert sums.nodata_m2 == pytest.approx(area_HW[nodata_HW].sum())
     assert sums.area_m2.sum() == pytest.approx(area_HW[valid_HW & ~beyond_HW].sum())
+
+
+def test_clearing_pixels_gives_the_sums_of_a_map_without_their_change(window, tmp_path):
+    change_HW, valid_HW, area_HW = window
+    sums, expected = TransitionSums(SENSEEARTH), TransitionSums(SENSEEARTH)
+    sums.add(change_HW, valid_HW, area_HW)
+    cleared_HW = valid_HW & (change_HW == 17) & (np.arange(70) < 40)
+    assert 0 < cleared_HW.sum() < (valid_HW & (change_HW == 17)).sum()
+    sums.clear(17, int(cleared_HW.sum()), float(area_HW[cleared_HW].sum()))
+    expected.add(np.where(cleared_HW, 0, change_HW), valid_HW, area_HW)
+    assert (sums.pixels == expected.pixels).all()
+    assert sums.area_m2 == pytest.approx(expected.area_m2)
+    sums.write_csv(tmp_path / "transitions.csv")
+    with (tmp_path / "transitions.csv").open(newline="") as file:
+        *_, unchanged, total, _ = csv.DictReader(file)
+    assert float(total["share_percent"]) == 100
+    share = (
+        100 * area_HW[valid_HW & ((change_HW == 0) | cleared_HW)].sum() / area_HW[valid_HW].sum()
+    )
+    assert float(unchanged["share_percent"]) == pytest.approx(share)
