@@ -119,7 +119,7 @@ def test_the_blocks_of_a_killed_worker_go_to_others(cluster, predict, tmp_path, 
 
 
 def test_a_block_that_cannot_be_read_is_its_error_and_the_rest_is_kept(
-    cluster, scene, model_folder, small_blocks, whole, tmp_path, caplog
+    cluster, scene, model_folder, small_blocks, whole, tmp_path, caplog, monkeypatch
 ):
     after = tmp_path / "after.tif"
     with rasterio.open(scene / "after.tif") as dataset:
@@ -129,13 +129,21 @@ def test_a_block_that_cannot_be_read_is_its_error_and_the_rest_is_kept(
     with rasterio.open(after, "w", **profile) as dataset:
         dataset.write(image)
     content = after.read_bytes()
-    # The last rows are missing; the upper blocks do not need them.
-    after.write_bytes(content[: -4 * 420 * 3])
+    look_over = rasters.look_over
+
+    def look_and_lose(*arguments):
+        """The real thing, after which the last rows are lost; the upper blocks do without."""
+        report = look_over(*arguments)
+        after.write_bytes(content[: -4 * 420 * 3])
+        return report
+
     pair = (scene / "before.tif", after)
     options = {"model": model_folder, "memory": MEMORY["ray"], **OPTIONS}
     options |= {"engine": "ray", "worker_cpus": 1}
     output = tmp_path / "out"
-    with pytest.raises(RasterError, match=r"after.tif: pixels cannot be read in rows"):
+    read_error = pytest.raises(RasterError, match=r"after.tif: pixels cannot be read in rows")
+    with monkeypatch.context() as patch, read_error:
+        patch.setattr(rasters, "look_over", look_and_lose)
         td.predict(*pair, output, **options)
     assert "attempt 3" in caplog.text
     assert not output.exists()
