@@ -84,7 +84,7 @@ class Within:
                 ("at most", self.most),
                 ("less than", self.below),
             )
-            if math.isfinite(bound)
+            if math.isfinite(bound) and bound != LARGEST_COUNT
         ]
         return " and ".join(parts)
 
@@ -181,7 +181,10 @@ def check_value(name: str, value: Any, hint: Any):
         _convert(hint, value, name)
     except FieldError as error:
         flag = f"--{name.split('[')[0].replace('_', '-')}"
-        raise ArgumentError(str(error), fix=f"give {flag} {error.expected}") from error
+        # An option that may be null is one that may be left out.
+        expected = error.expected.removesuffix(" or null")
+        problem = f"{error.place} is {show(error.value)}, and it must be {expected}"
+        raise ArgumentError(problem, fix=f"give {flag} {expected}") from error
 
 
 def checks_ranges(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

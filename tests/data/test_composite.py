@@ -1,6 +1,7 @@
 """Composed pairs against sources whose pixels say what they are."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,12 +214,16 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         compose_pairs(*sources, tmp_path / name, pairs=3, seed=seed, size_px=64, classes=OWN)
     first, again, other = (read_bytes(tmp_path / name) for name in "abc")
-    assert len(first) == 3 * 6 + 1
+    # Six files a pair, the class table, and the list of what is terradelta's.
+    assert len(first) == 3 * 6 + 2
     assert first == again
     assert all(first[path] != other[path] for path in first if path.parts[0] in ("im1", "im2"))
     # The first pairs stay what they are however many are asked for.
     compose_pairs(*sources, tmp_path / "d", pairs=1, seed=5, size_px=64, classes=OWN)
-    assert read_bytes(tmp_path / "d").items() <= first.items()
+    fewer = read_bytes(tmp_path / "d")
+    assert fewer.keys() - first.keys() == set()
+    # The list of the folder's files is shorter too.
+    assert {path for path in fewer if fewer[path] != first[path]} == {Path(".terradelta.json")}
 
 
 def test_a_composed_folder_is_a_data_set_with_classes_of_its_own(tmp_path):

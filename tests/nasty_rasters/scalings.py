@@ -406,14 +406,14 @@ def scale_too_small_for_values(bench: Bench) -> Refusal:
 
 @refused
 def range_of_stored_numbers_where_there_are_tags(bench: Bench) -> Refusal:
-    problem = r"before\.tif holds float32 values up to 0\.\d+", "range 0 to 4080", "percentile"
+    problem = r"before\.tif .* float32, values 0\.\d+ to 0\.\d+", "range 0 to 4080"
     return _refuse(bench, NEW, *problem, value_range=(0, 4080))
 
 
 @refused
 def range_in_which_no_value_lies(bench: Bench) -> Refusal:
     pair = bench.pair(home(), MOVED)
-    problem = r"before\.tif .* no value lies in the range 1000 to 3000", "percentile .* from"
+    problem = (r"before\.tif .* values \d+ to \d+; no value lies in the range 1000 to 3000",)
     return Refusal(pair.before, pair.after, problem, {"value_range": (1000, 3000)})
 
 
@@ -421,7 +421,9 @@ def range_in_which_no_value_lies(bench: Bench) -> Refusal:
 def range_in_which_no_value_of_after_lies(bench: Bench) -> Refusal:
     pair = bench.pair(home(), MOVED)
     ranges = {"value_range": (0, 255), "after_value_range": (256, 300)}
-    return Refusal(pair.before, pair.after, (r"after\.tif .* range 256 to 300",), ranges)
+    return Refusal(
+        pair.before, pair.after, (r"after\.tif: .*; after: .* range 256 to 300",), ranges
+    )
 
 
 @refused
@@ -436,7 +438,7 @@ def range_of_after_that_runs_backwards(bench: Bench) -> Refusal:
 
 @refused
 def scale_without_a_range(bench: Bench) -> Refusal:
-    problem = r"before\.tif holds float32 values up to 0\.\d+", "up to 255"
+    problem = r"before\.tif .* float32, values 0\.\d+ to 0\.\d+", "up to 255"
     return _refuse(bench, NEW, *problem, value_range=None)
 
 

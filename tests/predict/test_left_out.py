@@ -104,7 +104,10 @@ def test_folders_of_images_have_neither(model_folder, tmp_path, options):
 
 def test_a_plan_refuses_what_the_run_would_refuse(scene, inputs, model_folder):
     pair = scene / "before.tif", inputs / "after.tif"
-    td.plan_pair(*pair, model=model_folder, mask=inputs / "clouds.tif", tile_size=TILE_SIZE_PX)
+    settings = {"model": model_folder, "mask": inputs / "clouds.tif", "tile_size": TILE_SIZE_PX}
+    td.plan_pair(*pair, **settings, mask_values="scl")
+    with pytest.raises(RasterError, match="no pixel is valid"):
+        td.plan_pair(*pair, **settings)
     with pytest.raises(ArgumentError, match="no mask"):
         td.plan_pair(*pair, model=model_folder, mask_values="scl")
     with pytest.raises(RasterError, match="never the nodata value 1000"):

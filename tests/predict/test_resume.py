@@ -79,7 +79,11 @@ def test_a_raster_that_was_replaced_is_noticed(own_pair, options, tmp_path, chan
     path.write_bytes(other)
     # As a careful copy sets it.
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(OutputExistsError, match=r"before\.tif (is not the file|had 4)"):
+    # One that is shorter is read no further than the look at the pair.
+    with pytest.raises(
+        (OutputExistsError, RasterError),
+        match=r"before\.tif(:.* cannot be| is not the file| had 4)",
+    ):
         predict(own_pair, output, shard="2/2", **options)
     assert {block: block.read_bytes() for block in list_blocks(output)} == blocks
     path.write_bytes(content)
@@ -149,9 +153,9 @@ def test_a_damaged_job_is_dropped_on_request_only(pair, options, whole, tmp_path
     path = tmp_path / "out.partial" / "job.json"
     for content in (b"", b"\xff", b"[]", b'{"format": 2}', path.read_bytes()[:-100]):
         path.write_bytes(content)
-        with pytest.raises(OutputError, match=r"job\.json is damaged"):
+        with pytest.raises(OutputError, match=r"job\.json (cannot be read|holds a list|.*format)"):
             predict(pair, output, **options)
-        with pytest.raises(OutputError, match=r"job\.json is damaged"):
+        with pytest.raises(OutputError, match=r"job\.json (cannot be read|holds a list|.*format)"):
             td.merge(output)
     predict(pair, output, overwrite=True, **options)
     assert_same_bytes(output, whole, ("changes.gpkg",))

@@ -142,7 +142,7 @@ def test_windows_of_another_depth_get_the_same_suggestion(write, model, monkeypa
 @pytest.mark.parametrize(
     ("ranges", "error", "problem"),
     [
-        ((1000, 3000), RasterError, r"before\.tif .* up to \d+, and no value lies in .* 1000 to 3"),
+        ((1000, 3000), RasterError, r"before\.tif .* to \d+; no value lies in .* 1000 to 3"),
         ((0, float("inf")), ArgumentError, "from 0 to inf"),
         ((float("nan"), 5), ArgumentError, "from nan to 5"),
         ((5, 4), ArgumentError, "from 5 to 4"),

@@ -393,7 +393,7 @@ def test_cautions_stand_above_the_map_and_can_be_folded(browser, folder):
 
 def test_where_nothing_was_found_the_headline_says_so(browser, folder):
     path = folder / "summary.json"
-    none = {"changed_ha": 0.0, "changed_percent": 0.0}
+    none = {"changed_pixels": 0, "changed_ha": 0.0, "changed_percent": 0.0, "transitions": []}
     path.write_text(json.dumps({**json.loads(path.read_text()), **none}))
     with serve(folder) as port, open_page(browser, port) as page:
         expect(page.locator("#headline")).to_contain_text("predicted: no change found in")

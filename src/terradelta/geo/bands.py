@@ -139,7 +139,8 @@ def _find_names(known: Mapping[int, str], band_names: Sequence[str]) -> list[int
 
 def _find_band(dataset: Described, known: dict[int, str], band: int | str) -> int:
     text = str(band).lower()
-    number = int(text) if text.isdecimal() and text.isascii() else None
+    # Superscripts are digits too, and of 4,300 digits Python makes no number.
+    number = int(text) if re.fullmatch("[0-9]{1,9}", text) else None
     for candidate, name in known.items():
         if candidate == number or (number is None and name == text):
             return candidate

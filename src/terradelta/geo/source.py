@@ -197,7 +197,7 @@ def _open_file(path: str) -> DatasetReader:
     try:
         dataset = rasterio.open(location)
     except RasterioError as error:
-        if Path(location).is_dir():
+        if os.path.isdir(location):  # noqa: PTH112 - of a name that is too long it says no
             raise _refuse_folder(Path(location)) from error
         raise RasterError(
             f"{path} cannot be opened as a raster: {error}",

@@ -42,12 +42,16 @@ def look_over(
             names = [name_source(path) for path in (before, after)]
             is_named = any(name in finding.message for name in names)
             subject = "" if is_named else f"{' and '.join(names)}: "
-            raise RasterError(
-                f"{subject}{finding.message}", finding.fix or "give images that can be compared"
-            )
+            raise RasterError(f"{subject}{finding.message}", _phrase(finding.fix))
     if reading.shift_px == (0.0, 0.0):
         return report
     return Report(tuple(_tell_undone(finding, reading) for finding in report.findings))
+
+
+def _phrase(fix: str | None) -> str:
+    """Return what fixes it as an imperative; a check names the flag alone."""
+    fix = fix or "give images that can be compared"
+    return f"add {fix}" if fix.startswith("--") else fix
 
 
 def _tell_undone(finding: Finding, reading: PairOptions) -> Finding:

@@ -183,7 +183,7 @@ def test_options_of_a_cluster_need_one(predict, tmp_path):
         predict(tmp_path / "out", address="auto", workers=2)
     with pytest.raises(ArgumentError, match="engine 'spark' is not known"):
         predict(tmp_path / "out", engine="spark")
-    with pytest.raises(ArgumentError, match="--workers is 0"):
+    with pytest.raises(ArgumentError, match=r"workers is 0, and it must be .* at least 1"):
         predict(tmp_path / "out", engine="ray", workers=0)
 
 
