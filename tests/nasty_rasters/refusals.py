@@ -224,9 +224,11 @@ def damaged_compression(bench: Bench) -> Refusal:
 @refused
 def virtual_raster_whose_file_is_gone(bench: Bench) -> Refusal:
     after = bench.write("after.tif", draw_rgb(home(), "after"))
-    copy(after, bench.folder / "after.vrt", driver="VRT")
-    after.unlink()
-    return _refuse_after(bench, bench.folder / "after.vrt", r"after\.vrt")
+    virtual = bench.folder / "after.vrt"
+    copy(after, virtual, driver="VRT")
+    # Not unlinked: GDAL may keep a file open that it has read.
+    virtual.write_text(virtual.read_text().replace("after.tif", "gone.tif"))
+    return _refuse_after(bench, virtual, r"after\.vrt")
 
 
 @refused

@@ -1,6 +1,7 @@
 """The acceptance table: each odd pair has the right map, or the right error."""
 
 import csv
+import inspect
 import re
 from contextlib import ExitStack
 
@@ -177,6 +178,37 @@ def test_the_polygons_burn_to_the_map(prediction):
             shapes = zip(frame.geometry, frame.transition, strict=True)
             features.rasterize(shapes, out=burnt_HW, transform=dataset.transform)
     assert (burnt_HW == np.where(change_HW == 255, 0, change_HW)).all()
+
+
+def check(pair, model):
+    """What `check` says of a pair, given the options of `predict` that it has."""
+    known = inspect.signature(td.check).parameters
+    options = {name: value for name, value in pair.options.items() if name in known}
+    return td.check(pair.before, pair.after, model=model, **options)
+
+
+def test_what_is_mapped_passes_the_check(case, judge_folder):
+    report = check(case[0], judge_folder)
+    failed = [finding for finding in report.findings if finding.level == "FAIL"]
+    assert not failed
+    # A map carries what the check warns of.
+    assert all(caution.message and caution.fix for caution in report.cautions)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_fails_the_check(name, judge_folder, tmp_path):
+    with ExitStack() as exits:
+        refusal = REFUSED[name](Bench(tmp_path, exits))
+        if not refusal.options.keys() <= inspect.signature(td.check).parameters.keys():
+            pytest.skip("check has not all of its options")
+        try:
+            report = check(refusal, judge_folder)
+        except td.TerradeltaError:
+            # An option that cannot be read leaves nothing to look at.
+            return
+    failed = [finding for finding in report.findings if finding.level == "FAIL"]
+    assert failed
+    assert all(finding.fix for finding in failed)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -14,7 +14,8 @@ from terradelta.cli import main
 from terradelta.errors import ArgumentError
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.grid import Grid
-from terradelta.predict.planning import choose_tiles, measure_extent, parse_workers
+from terradelta.predict.planning import choose_tiles, measure_extent
+from terradelta.predict.prices import parse_workers
 from terradelta.predict.tiling import BlockPlan, Tiling
 
 GRID = Grid(CRS.from_epsg(32632), Affine(10, 0, 400_000, 0, -10, 6_000_000), 9_300, 7_100)

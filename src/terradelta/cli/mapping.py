@@ -74,6 +74,10 @@ def check(
     bands: Bands = None,
     value_range: ValueRange = None,
     after_value_range: AfterValueRange = None,
+    match_light: Literal["none", "linear", "histogram"] = "none",
+    nodata: str | None = None,
+    mask: str | None = None,
+    mask_values: str | None = None,
     grid: str = "before",
     aoi: Path | None = None,
     before_date: str | None = None,
@@ -94,6 +98,10 @@ def check(
         bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
         value_range: Values that are dark and bright, scale and offset applied: 0,3000.
         after_value_range: The same of the after image, where it differs: 1000,4000.
+        match_light: Give the after image the light of the before image first.
+        nodata: A stored value that is no data: 0, or before=0,after=255.
+        mask: Raster of pixels to leave out: clouds.tif, or before=a.tif,after=b.tif.
+        mask_values: Which values of the masks leave a pixel out; any but 0 by default.
         grid: Whose pixels the map gets: before, after, the side of a pixel in CRS units, or
             CRS@SIDE: EPSG:3035@10.
         aoi: Vector file with polygons, or FILE#LAYER; the rest is not looked at.
@@ -110,6 +118,10 @@ def check(
         bands=split_list(bands),
         value_range=_parse_range(value_range),
         after_value_range=_parse_range(after_value_range, "--after-value-range"),
+        match_light=match_light,
+        nodata=split_dates(nodata, float),
+        mask=split_dates(mask, str),
+        mask_values=mask_values,
         grid=grid,
         aoi=aoi,
         before_date=before_date,

@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from terradelta.errors import ArgumentError
+from terradelta.geo.ranges import Range, require_range
+
 Value = TypeVar("Value")
 Bands = Sequence[int | str]
 Both = Value | tuple[Value | None, Value | None] | None
 """One value for both dates, or one for each; None where nothing is said."""
+
+LIGHT_MATCHES = ("none", "linear", "histogram")
+"""How the light of one date can be fitted to the other's; see `fit_light`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,54 @@ class PairOptions:
         """
         before = self.before.value_range
         return before, before if self.match_light != "none" else self.after.value_range
+
+    @classmethod
+    def from_flags(
+        cls,
+        *,
+        bands: Bands | None = None,
+        grid: str | float = "before",
+        aoi: str | Path | None = None,
+        value_range: Range | None = None,
+        after_value_range: Range | None = None,
+        match_light: str = "none",
+        nodata: Both[float] = None,
+        mask: Both[str | Path] = None,
+        mask_values: str | None = None,
+    ) -> Self:
+        """Return the options of the verbs that read a pair, named like their flags.
+
+        Raises:
+            ArgumentError: If a range is not finite or runs backwards, a way to match light is not
+                known, or two flags contradict each other.
+        """
+        require_range(value_range, "--value-range")
+        require_range(after_value_range, "--after-value-range")
+        if match_light not in LIGHT_MATCHES:
+            raise ArgumentError(
+                f"match_light {match_light!r} is not known",
+                fix=f"use one of {', '.join(LIGHT_MATCHES)}",
+            )
+        if match_light != "none" and after_value_range is not None:
+            raise ArgumentError(
+                "--match-light and --after-value-range both say what the values of the after image "
+                "mean",
+                fix="leave --after-value-range out: matched, it has the values of the before image",
+            )
+        ranges = value_range, after_value_range or value_range
+        before, after = (
+            DateOptions(*said)
+            for said in zip(split_both(nodata), ranges, split_both(mask), strict=True)
+        )
+        return cls(
+            bands=bands,
+            grid=grid,
+            aoi=aoi,
+            before=before,
+            after=after,
+            mask_values=mask_values,
+            match_light=match_light,
+        )
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> Self:

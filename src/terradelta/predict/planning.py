@@ -33,13 +33,14 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.map_grid import parse_grid, span_grid
 from terradelta.geo.mosaic import Mosaic
-from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
+from terradelta.geo.options import Bands, Both, PairOptions
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.scale import advise_scale
 from terradelta.models.bundle import load_model
 from terradelta.predict.engine import TILE_SIZE, Predictor
 from terradelta.predict.examination import look_over
+from terradelta.predict.prices import WorkerKind, parse_workers
 from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
 from terradelta.predict.run import find_model_folders
 from terradelta.predict.tiling import BlockPlan, Cut, Tile
@@ -83,18 +84,6 @@ class TilePace:
     def seconds(self) -> float:
         """Of one tile: while the network works on one, the next are read."""
         return max(self.network_seconds, self.read_seconds or 0.0)
-
-
-@dataclass(frozen=True)
-class WorkerKind:
-    """A kind of machine that may do the work."""
-
-    name: str
-    """What it is called."""
-    speed: float
-    """How many times as fast as this machine, as the user says."""
-    price_per_hour: float | None
-    """In the user's currency; None if not told."""
 
 
 @dataclass(frozen=True)
@@ -205,18 +194,14 @@ def plan_pair(
     Raises:
         TerradeltaError: If an input cannot be used.
     """
-    value_range = settings.get("value_range")
-    ranges = value_range, settings.get("after_value_range") or value_range
-    first, second = (
-        DateOptions(*said)
-        for said in zip(split_both(nodata), ranges, split_both(mask), strict=True)
-    )
-    reading = PairOptions(
+    reading = PairOptions.from_flags(
         bands=bands,
         grid=grid,
         aoi=aoi,
-        before=first,
-        after=second,
+        value_range=settings.get("value_range"),
+        after_value_range=settings.get("after_value_range"),
+        nodata=nodata,
+        mask=mask,
         mask_values=mask_values,
     )
     options = RasterOptions(reading=reading, dates=(before_date, after_date))
@@ -288,32 +273,6 @@ def plan_area(
     advice = advise_scale(map_grid, predictor.needs.resolution_m)
     cautions = () if advice is None else (Caution("scale", *advice),)
     return WorkPlan(map_grid, extent, _measure_network(predictor), kinds, cautions)
-
-
-def parse_workers(text: str | None) -> tuple[WorkerKind, ...]:
-    """Return the kinds of workers in "PRICE" or "NAME[@SPEED]:PRICE,...".
-
-    SPEED is how many times as fast as this machine a kind is: as measured by a plan made there.
-
-    Raises:
-        ArgumentError: If it says anything else.
-    """
-    if text is None:
-        return (WorkerKind("like this machine", 1.0, None),)
-    kinds = []
-    for part in text.split(","):
-        number = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
-        match = re.fullmatch(rf"\s*(?:([^:@]+?)(?:@({number}))?:)?({number})\s*", part)
-        if match is None or (match[2] and float(match[2]) == 0):
-            raise ArgumentError(
-                f"{part!r} is no price of a worker",
-                fix="write the price of an hour of this machine, --price-per-hour 0.40, or of "
-                "several kinds and how many times as fast they are: cpu:0.40,gpu@25:1.20",
-            )
-        kinds.append(
-            WorkerKind(match[1] or "like this machine", float(match[2] or 1), float(match[3]))
-        )
-    return tuple(kinds)
 
 
 def measure_extent(

@@ -8,8 +8,7 @@ from pathlib import Path
 from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Report
 from terradelta.geo.listing import RasterPaths
-from terradelta.geo.options import Bands, DateOptions, PairOptions
-from terradelta.geo.ranges import require_range
+from terradelta.geo.options import Bands, Both, PairOptions
 from terradelta.predict.needs import describe_needs
 from terradelta.predict.run import load_cards
 
@@ -22,6 +21,10 @@ def check(
     bands: Bands | None = None,
     value_range: tuple[float, float] | None = None,
     after_value_range: tuple[float, float] | None = None,
+    match_light: str = "none",
+    nodata: Both[float] = None,
+    mask: Both[str | Path] = None,
+    mask_values: str | None = None,
     grid: str | float = "before",
     aoi: str | Path | None = None,
     before_date: str | None = None,
@@ -36,25 +39,32 @@ def check(
         bands: Band numbers (from 1) or names to read instead of those that the rasters name.
         value_range: Values that become the darkest and the brightest the model knows.
         after_value_range: The same of the after image, where it differs.
+        match_light: How the after image gets the light of the before image; see `predict`.
+        nodata: A stored value that is no data; one for both dates, or a pair.
+        mask: A raster of pixels to leave out; one for both dates, or a pair.
+        mask_values: Which values of the masks leave a pixel out.
         grid: Whose pixels the map gets; see `predict`.
         aoi: A vector file with polygons.
         before_date: When the before image was taken, in ISO 8601; by default what the raster says.
         after_date: When the after image was taken.
 
     Returns:
-        Findings; where one fails, what cannot be found without it is left out.
+        Findings of all that can be looked at, whatever fails.
 
     Raises:
         ModelError: If a model cannot be read.
-        ArgumentError: If a range is not finite or runs backwards, or a date is none.
+        ArgumentError: If an option cannot be used, or a date is none.
     """
-    first, second = (
-        DateOptions(value_range=require_range(part, flag))
-        for part, flag in (
-            (value_range, "--value-range"),
-            (after_value_range or value_range, "--after-value-range"),
-        )
+    options = PairOptions.from_flags(
+        bands=bands,
+        grid=grid,
+        aoi=aoi,
+        value_range=value_range,
+        after_value_range=after_value_range,
+        match_light=match_light,
+        nodata=nodata,
+        mask=mask,
+        mask_values=mask_values,
     )
-    options = PairOptions(bands=bands, grid=grid, aoi=aoi, before=first, after=second)
     needs = describe_needs(load_cards(model))
     return examine_pair(before, after, options, needs, (before_date, after_date))

@@ -25,11 +25,9 @@ from terradelta.geo.dates import describe_dates, find_folder_dates, read_flag
 from terradelta.geo.finding import list_cautions
 from terradelta.geo.grid import allow_no_place
 from terradelta.geo.listing import RasterPaths, name_source, require_paths
-from terradelta.geo.normalization import KINDS
-from terradelta.geo.options import Bands, Both, DateOptions, PairOptions, split_both
+from terradelta.geo.options import Bands, Both, PairOptions
 from terradelta.geo.origin import list_origins
 from terradelta.geo.polygons import split_layer
-from terradelta.geo.ranges import require_range
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
 from terradelta.models.card import ModelCard
@@ -167,25 +165,17 @@ def predict(
     for name, source in (("before", before), ("after", after)):
         require_paths(source, name)
     is_folder = _is_folder_pair(before, after)
-    require_range(value_range, "--value-range")
-    require_range(after_value_range, "--after-value-range")
-    if match_light != "none" and after_value_range is not None:
-        raise ArgumentError(
-            "--match-light and --after-value-range both say what the values of the after image "
-            "mean",
-            fix="leave --after-value-range out: matched, it has the values of the before image",
-        )
     options = RasterOptions(
-        reading=PairOptions(
+        reading=PairOptions.from_flags(
             bands=bands,
             grid=grid,
             aoi=aoi,
-            before=DateOptions(split_both(nodata)[0], value_range, split_both(mask)[0]),
-            after=DateOptions(
-                split_both(nodata)[1], after_value_range or value_range, split_both(mask)[1]
-            ),
+            value_range=value_range,
+            after_value_range=after_value_range,
+            match_light=match_light,
+            nodata=nodata,
+            mask=mask,
             mask_values=mask_values,
-            match_light=_require_choice("matching of light", match_light, ("none", *KINDS)),
         ),
         dates=(before_date, after_date),
         strict=strict,
