@@ -171,7 +171,8 @@ def test_a_source_that_is_gone_is_named(write_raster, picture_CHW, tmp_path):
     rasterio.shutil.copy(after, virtual, driver="VRT")
     rasterio.shutil.copy(virtual, outer, driver="VRT")
     # Not unlinked: GDAL may keep a file open that it has read.
-    virtual.write_text(virtual.read_text().replace("after.tif", "gone.tif"))
+    for path in (virtual, outer):
+        path.write_text(path.read_text().replace("after.tif", "gone.tif"))
     for path in (virtual, outer):
         with (
             RasterPair(before, path, BANDS) as pair,
