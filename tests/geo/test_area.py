@@ -81,7 +81,7 @@ def test_only_pixels_near_the_end_of_a_projection_have_no_area(inside_px):
     end, _ = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(180, 0)
     grid = Grid(crs, Affine(10, 0, end - 10 * inside_px, 0, -10, 450), 450, 90)
     areas = measure_pixels(grid, Window(0, 0, 450, 90))
-    assert np.isnan(areas[:, inside_px + 1 :]).all()
+    assert (areas[:, inside_px + 1 :] == 0).all()
     sure_px = max(inside_px - 65, 1)
     assert np.isfinite(areas[:, :sure_px]).all()
     part = Window(0, 0, sure_px, 90)

@@ -68,7 +68,7 @@ TRANSFORMS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     code=st.sampled_from(list_codes()),
     transform=TRANSFORMS,

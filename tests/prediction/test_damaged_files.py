@@ -150,6 +150,7 @@ def test_what_a_later_version_adds_and_an_earlier_one_lacks_is_read(folder):
     assert td.open_prediction(folder).summary["cautions"] == ["look"]
 
 
+@pytest.mark.slow
 def test_damaged_polygons_are_read_or_refused_by_every_reader(folder):
     path = folder / "changes.gpkg"
     content = path.read_bytes()
@@ -252,6 +253,7 @@ def test_damaged_estimates_are_read_or_refused(surveyed, tmp_path):
     assert refused > 2
 
 
+@pytest.mark.slow
 def test_damaged_zones_are_read_or_refused(surveyed, tmp_path):
     path = Path(shutil.copy(surveyed / "zones" / "zones.gpkg", tmp_path))
     generator = random.Random(1)
@@ -265,6 +267,7 @@ def test_damaged_zones_are_read_or_refused(surveyed, tmp_path):
     assert refused > 1
 
 
+@pytest.mark.slow
 def test_damaged_points_are_read_or_refused(surveyed, tmp_path):
     path = Path(shutil.copy(surveyed.with_name("points.gpkg"), tmp_path))
     generator = random.Random(1)
@@ -338,6 +341,8 @@ def test_a_raster_that_is_a_folder_is_no_folder_of_images(tmp_path, scene):
     assert caught.value.problem.split(": ")[0] in report.to_text()
 
 
+# rasterio cannot report damaged bytes of GDAL's own messages.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*rasterio._env.log_error")
 @pytest.mark.parametrize("name", ["change.tif", "before_class.tif"])
 def test_damaged_maps_are_read_or_refused(surveyed, folder, name):
     zones = surveyed.with_name("zones.gpkg")

@@ -178,7 +178,8 @@ def _require_pixels(grid: Grid, name: str):
     numbers = tuple(grid.transform)[:6]
     is_finite = all(abs(number) < LARGEST_NUMBER for number in numbers)
     across, down = grid.pixel_size if is_finite else (0.0, 0.0)
-    if is_finite and abs(grid.transform.determinant) > FLATTEST * across * down > 0:
+    has_sides = min(across, down) > 1 / LARGEST_NUMBER
+    if has_sides and abs(grid.transform.determinant) > FLATTEST * across * down:
         return
     reason = "its pixels have no area" if is_finite else "not all of its numbers are coordinates"
     raise RasterError(

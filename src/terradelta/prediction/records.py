@@ -7,8 +7,8 @@ version did not write have a default.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -16,6 +16,7 @@ from rasterio.errors import CRSError
 
 from terradelta.classes import ClassTable
 from terradelta.fields import COUNT, POSITIVE_COUNT, FieldError, Within, keyed
+from terradelta.geo.dates import ImageDate
 from terradelta.geo.grid import Grid
 
 LARGEST_AREA_HA = 1e12
@@ -46,6 +47,70 @@ class TransitionRow:
 
 
 @dataclass(frozen=True)
+class CautionRecord:
+    """What makes a map doubtful."""
+
+    name: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class FindingRecord:
+    """What was found about the pair before it was mapped."""
+
+    name: str
+    level: str
+    message: str
+    values: dict[str, Any]
+    fix: str | None = None
+    is_doubt: bool = True
+
+
+@dataclass(frozen=True)
+class DateRecord:
+    """When an image was taken.
+
+    Raises:
+        FieldError: If it is no date.
+    """
+
+    text: str
+    origin: str
+
+    def __post_init__(self):
+        try:
+            ImageDate.parse(self.text, self.origin)
+        except ValueError as error:
+            raise FieldError("dates", self.text, "a date as ISO 8601 has it") from error
+
+
+@dataclass(frozen=True)
+class DatesRecord:
+    """When both images were taken; None where nothing says so."""
+
+    before: DateRecord | None = None
+    after: DateRecord | None = None
+
+
+@dataclass(frozen=True)
+class OriginRecord:
+    """A file that a raster was read from."""
+
+    path: str
+    size_bytes: Count
+    sha256: str
+
+
+@dataclass(frozen=True)
+class OriginsRecord:
+    """The files of both dates."""
+
+    before: tuple[OriginRecord, ...] = ()
+    after: tuple[OriginRecord, ...] = ()
+
+
+@dataclass(frozen=True)
 class Summary:
     """The sums of a map.
 
@@ -65,6 +130,8 @@ class Summary:
     nodata_ha: Area | None = None
     patches: Count | None = None
     """None of a folder of images, which has no polygons."""
+    cautions: tuple[CautionRecord, ...] = ()
+    dates: DatesRecord | None = None
 
     def __post_init__(self):
         has_area = self.changed_ha is not None
@@ -181,6 +248,11 @@ class Parameters:
     aoi: AreaRecord | None = None
     register: bool = False
     value_range: tuple[float, float] | None = None
+    after_value_range: tuple[float, float] | None = None
+    nodata: tuple[float | None, float | None] | None = None
+    mask: tuple[str | None, str | None] | None = None
+    mask_values: str | None = None
+    match_light: str = "none"
     tta: str | None = None
     change_threshold: float | None = None
     min_area_m2: float = 0.0
@@ -229,6 +301,9 @@ class Run:
     versions: dict[str, str]
     shift_px: tuple[Shift, Shift] = (0.0, 0.0)
     views_of_blocks: tuple[ViewsRecord, ...] = ()
+    cautions: tuple[CautionRecord, ...] = ()
+    findings: tuple[FindingRecord, ...] = ()
+    dates: DatesRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -277,6 +352,9 @@ class Request:
     classes: ClassTable
     plan: TilingRecord
     shift_px: tuple[Shift, Shift] = (0.0, 0.0)
+    findings: tuple[FindingRecord, ...] = ()
+    dates: DatesRecord | None = None
+    origins: OriginsRecord = field(default_factory=OriginsRecord)
 
     def __post_init__(self):
         column, row, width, height = self.plan.area
