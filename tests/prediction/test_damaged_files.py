@@ -128,15 +128,19 @@ def test_an_error_names_file_key_and_value(folder):
 def test_what_a_later_version_adds_and_an_earlier_one_lacks_is_read(folder):
     run = json.loads((folder / "run.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())
-    run |= {"cautions": [{"code": "scale"}], "dates": {"before": "2019-01-01"}}
-    run["parameters"]["masks"] = {"before": None}
+    run |= {"weather": [{"cloud": 0.2}], "orbits": {"before": "2019-01-01"}}
+    run["parameters"]["filters"] = {"before": None}
     run["before"]["nodata"] = ["0", "0", "0"]
-    summary["cautions"] = ["look"]
-    for key in ("shift_px", "views_of_blocks", "blocks", "seconds", "plan"):
+    summary["weather"] = ["fair"]
+    for key in ("shift_px", "views_of_blocks", "blocks", "seconds", "plan", "cautions", "findings"):
         del run[key]
+    del run["dates"], run["masks"], run["light"]
     for key in ("aoi", "register", "tta", "min_area_m2", "time_budget_seconds", "cog_size_px"):
         del run["parameters"][key]
-    del summary["patches"], summary["nodata_ha"]
+    for key in ("nodata", "mask", "mask_values", "match_light", "after_value_range"):
+        del run["parameters"][key]
+    for key in ("patches", "nodata_ha", "cautions", "dates"):
+        del summary[key]
     (folder / "run.json").write_text(json.dumps(run))
     (folder / "summary.json").write_text(json.dumps(summary))
     assert (
@@ -147,7 +151,7 @@ def test_what_a_later_version_adds_and_an_earlier_one_lacks_is_read(folder):
         )
         == 0
     )
-    assert td.open_prediction(folder).summary["cautions"] == ["look"]
+    assert td.open_prediction(folder).summary["weather"] == ["fair"]
 
 
 @pytest.mark.slow
