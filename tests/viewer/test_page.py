@@ -290,6 +290,7 @@ def test_a_page_outlives_its_server(browser, folder):
         context.close()
 
 
+@pytest.mark.slow
 def test_without_the_token_the_page_only_looks(browser, port, folder):
     was = (folder / "changes.gpkg").read_bytes()
     with open_page(browser, port, token=None) as page:

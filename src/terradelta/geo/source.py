@@ -212,6 +212,12 @@ def _open_file(path: str) -> DatasetReader:
             f"{path} holds no bands but subdatasets: {names}",
             fix="name one of the subdatasets instead of the container",
         )
+    if dataset.driver == "VRT":
+        # GDAL may read what is missing as no data, without a word.
+        missing = find_missing_sources(path)
+        if missing:
+            dataset.close()
+            raise _refuse_missing(path, missing)
     return dataset
 
 
@@ -276,16 +282,20 @@ def read_stored(
             raise _explain(name, window, error) from error
 
 
+def _refuse_missing(name: str, missing: Sequence[str]) -> RasterError:
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return RasterError(
+        f"{name} shows {missing[0]}{more}, which is not there",
+        fix="put it back where the virtual raster looks for it, or build the virtual raster "
+        "anew with gdalbuildvrt",
+    )
+
+
 def _explain(name: str, window: Window, error: RasterioError) -> RasterError:
     """Return why pixels cannot be read."""
     missing = find_missing_sources(name)
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        return RasterError(
-            f"{name} shows {missing[0]}{more}, which is not there",
-            fix="put it back where the virtual raster looks for it, or build the virtual raster "
-            "anew with gdalbuildvrt",
-        )
+        return _refuse_missing(name, missing)
     return RasterError(
         f"{name}: pixels cannot be read in rows {window.row_off} to "
         f"{window.row_off + window.height}: {error}",

@@ -230,7 +230,7 @@ def find_missing_sources(name: str) -> list[str]:
             file = str(path.parent / (source.text or "")) if is_beside else source.text or ""
             if is_file(file):
                 waiting.append(file)
-            elif not file.startswith("/vsi") and "://" not in file and "<" not in file:
+            elif not file.startswith("/vsi") and not set(":<") & set(file):
                 missing[file] = None
     return list(missing)
 

@@ -302,7 +302,8 @@ class Run:
     shift_px: tuple[Shift, Shift] = (0.0, 0.0)
     views_of_blocks: tuple[ViewsRecord, ...] = ()
     cautions: tuple[CautionRecord, ...] = ()
-    findings: tuple[FindingRecord, ...] = ()
+    findings: tuple[FindingRecord, ...] | None = None
+    """None of an earlier version, which did not keep them."""
     dates: DatesRecord | None = None
 
 

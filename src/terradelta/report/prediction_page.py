@@ -210,7 +210,7 @@ def _list_findings(
     subject: _Subject, models: list[dict[str, Any]], missing: str | None
 ) -> list[Finding] | None:
     """Return what was found about the pair when it was mapped; None where nobody can know."""
-    if "findings" in subject.run:
+    if subject.run.get("findings") is not None:
         return [Finding.from_dict(row) for row in subject.run["findings"]]
     # Earlier versions left none.
     return None if missing else list(_check_pair(subject, models))
