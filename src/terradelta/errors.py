@@ -1,4 +1,4 @@
-"""Errors a user can act on: each says what is wrong, with both values, and what mends it."""
+"""Errors a user can act on: each says what is wrong, with both values, and what fixes it."""
 
 from __future__ import annotations
 

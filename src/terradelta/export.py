@@ -409,7 +409,7 @@ def _require_package(package: str, to: str):
 
 @contextmanager
 def _hush_torch() -> Iterator[None]:
-    """Keep from users what torch says of itself while it exports: they cannot mend it.
+    """Keep from users what torch says of itself while it exports: they cannot fix it.
 
     Shapes that a trace turns into constants are those of the module's own decisions, which are the
     same for every size that is let in.

@@ -10,8 +10,8 @@ from terradelta.errors import RasterError
 from terradelta.geo.band_names import name_file_band
 from terradelta.geo.bands import is_guess, join_bands, select_bands
 from terradelta.geo.check import examine_pair
-from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import ModelNeeds, PairOptions
 
 RGB = ("red", "green", "blue")
 SENTINEL_2 = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 
 from terradelta.data.synthetic import draw_pair
 from terradelta.geo.check import examine_pair
-from terradelta.geo.options import DateOptions, ModelNeeds, PairOptions
+from terradelta.geo.pair_options import DateOptions, ModelNeeds, PairOptions
 
 from .conftest import RGB, UTM_ORIGIN
 

@@ -13,8 +13,8 @@ from affine import Affine
 from terradelta.data.synthetic import draw_pair
 from terradelta.errors import RasterError
 from terradelta.geo.collars import find_collars
-from terradelta.geo.options import DateOptions, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import DateOptions, PairOptions
 
 from .conftest import UTM_ORIGIN
 

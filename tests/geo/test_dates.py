@@ -106,7 +106,7 @@ def test_a_period_has_a_first_and_a_last_moment(text, start, end):
     ["", "yesterday", "2019-13", "2019-02-30", "01.06.2019", "20190601", "0019", "2020/2019"],
 )
 def test_a_flag_that_is_no_date_says_how_to_write_one(text):
-    with pytest.raises(ArgumentError, match=r"--after-date .* is no date") as caught:
+    with pytest.raises(ArgumentError, match=r"--after-date .* is not a date") as caught:
         read_flag("--after-date", text)
     assert "--after-date 2019-06-01" in caught.value.fix
 

@@ -9,8 +9,8 @@ from rasterio.windows import Window
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.check import examine_pair
 from terradelta.geo.exclusion import MaskValues
-from terradelta.geo.options import DateOptions, ModelNeeds, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import DateOptions, ModelNeeds, PairOptions
 
 from .conftest import UTM_ORIGIN
 

@@ -20,8 +20,8 @@ from terradelta.geo import mosaic as mosaics
 from terradelta.geo.check import examine_pair
 from terradelta.geo.listing import list_rasters
 from terradelta.geo.mosaic import Mosaic, describe_images, open_images
-from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import ModelNeeds, PairOptions
 
 from .conftest import RGB, UTM_ORIGIN
 

@@ -9,8 +9,8 @@ from rasterio.windows import Window
 
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.bands import select_bands
-from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import PairOptions
 
 from .conftest import RGB, UTM_ORIGIN
 

@@ -18,8 +18,8 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.area import find_ground, measure_pixels
 from terradelta.geo.grid import Grid
 from terradelta.geo.map_grid import choose_grid, name_metric_grid, parse_grid, span_grid
-from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.placement import place_raster, reaches_off_earth
 from terradelta.geo.scale import find_scale_caution, measure_pixel_size
 from terradelta.geo.source import open_source

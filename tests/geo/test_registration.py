@@ -7,8 +7,8 @@ import pytest
 import rasterio
 
 from terradelta.data.synthetic import draw_pair
-from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.registration import measure_shift, measure_stack
 
 RGB = ("red", "green", "blue")

@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 
 from terradelta.geo.check import examine_pair
 from terradelta.geo.grid import Grid
-from terradelta.geo.options import ModelNeeds, PairOptions
+from terradelta.geo.pair_options import ModelNeeds, PairOptions
 from terradelta.geo.scale import advise_scale, measure_pixel_size
 
 KNOWN_M = (0.3, 1.2)

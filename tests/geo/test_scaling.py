@@ -8,8 +8,8 @@ from rasterio.windows import Window
 
 from terradelta.errors import RasterError
 from terradelta.geo.mosaic import describe_images
-from terradelta.geo.options import PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.scaling import Scaling, merge_scaling
 
 from .conftest import UTM_ORIGIN

@@ -16,8 +16,8 @@ from rasterio.windows import Window
 from scipy.ndimage import binary_dilation
 
 from terradelta.errors import RasterError
-from terradelta.geo.options import DateOptions, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import DateOptions, PairOptions
 from terradelta.geo.source import open_source
 from terradelta.geo.virtual import name_raster
 

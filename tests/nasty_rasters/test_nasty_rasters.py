@@ -13,8 +13,8 @@ from rasterio import features
 from rasterio.windows import Window
 
 import terradelta as td
-from terradelta.geo.options import DateOptions, PairOptions, split_both
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import DateOptions, PairOptions, split_both
 
 from . import (  # noqa: F401
     containers,

@@ -229,7 +229,7 @@ def test_what_check_fails_predict_refuses_before_the_work(scene, model_folder, t
 
 
 def test_dates_that_are_none_are_refused_before_anything(predict, tmp_path):
-    with pytest.raises(ArgumentError, match="--before-date 2019-13 is no date"):
+    with pytest.raises(ArgumentError, match="--before-date 2019-13 is not a date"):
         predict(tmp_path / "out", before_date="2019-13")
     assert list(tmp_path.iterdir()) == []
 

@@ -130,3 +130,14 @@ def test_a_mosaic_with_a_raster_in_no_place_is_refused_by_name(kind, tmp_path, m
     bad = write_pair(tmp_path / "bad", CRS.from_epsg(32633), place)
     with pytest.raises(RasterError, match=r"bad/before.tif"):
         td.predict([good[0], bad[0]], good[1], tmp_path / "out", model=model_folder)
+
+
+def test_square_pixels_are_announced_once(model_folder, tmp_path, caplog):
+    """Square degrees at 60 degrees north are twice as long as wide."""
+    pair = write_pair(tmp_path / "in", "EPSG:4326", Affine(5e-6, 0, 25, 0, -5e-6, 60))
+    report = td.check(*pair, model=model_folder)
+    (grid,) = [finding for finding in report.findings if finding.name == "grid"]
+    assert "2.00 times as long as wide" in grid.message
+    with caplog.at_level("INFO", logger="terradelta"):
+        td.predict(*pair, tmp_path / "out", model=model_folder, precision="fp32")
+    assert caplog.text.count("times as long as wide") == 1

@@ -139,6 +139,18 @@ def test_windows_of_another_depth_get_the_same_suggestion(write, model, monkeypa
     assert refused.value.fix.endswith(suggested)
 
 
+def test_a_plan_reads_the_light_option_of_the_run(scene, model_folder):
+    with pytest.raises(ArgumentError, match="match-light and --after-value-range both say"):
+        td.plan_pair(
+            scene / "before.tif",
+            scene / "after.tif",
+            model=model_folder,
+            match_light="linear",
+            value_range=(0, 255),
+            after_value_range=(0, 200),
+        )
+
+
 @pytest.mark.parametrize(
     ("ranges", "error", "problem"),
     [

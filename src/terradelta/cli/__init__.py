@@ -40,7 +40,7 @@ def _load_recipe(arguments: Sequence[str]):
 
 
 def main(arguments: Sequence[str] | None = None):
-    """Run the command line; the exit code is 2 for what the user can mend."""
+    """Run the command line; the exit code is 2 for what the user can fix."""
     # Called by a program, its line is one of many things that the process does.
     clock = count_process() if arguments is None else nullcontext()
     arguments = list(sys.argv[1:] if arguments is None else arguments)

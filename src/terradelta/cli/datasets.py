@@ -28,7 +28,7 @@ def doctor(
 
     Args:
         data: Data set: a folder in a known layout, or a CSV.
-        fix: Folder to make, with what can be mended safely mended and the rest left out.
+        fix: Folder to make, with what can be corrected safely corrected and the rest left out.
         classes: Class table (a classes.json), where the data set has none of its own.
         as_json: Print one JSON object.
         overwrite: Replace an existing copy.

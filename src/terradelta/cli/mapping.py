@@ -84,7 +84,7 @@ def check(
     after_date: str | None = None,
     as_json: Json = False,
 ):
-    """Say what is wrong with a pair of rasters, and which flag of `predict` mends it.
+    """Say what is wrong with a pair of rasters, and which flag of `predict` fixes it.
 
     Exit code 0 when nothing fails, 2 otherwise.
 
@@ -250,6 +250,7 @@ def predict(
             bands=split_list(bands),
             value_range=_parse_range(value_range),
             after_value_range=_parse_range(after_value_range, "--after-value-range"),
+            match_light=match_light,
             nodata=split_dates(nodata, float),
             mask=split_dates(mask, str),
             mask_values=mask_values,

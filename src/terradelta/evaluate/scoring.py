@@ -260,8 +260,8 @@ def compare(
         predictions: Folder of the predicted masks.
         other: Folder of masks that another model predicted.
         labels: Folder of the true masks.
-        protocol: As of `score`.
-        classes: As of `score`.
+        protocol: Same as in `score`.
+        classes: Same as in `score`.
         bootstrap: How many sets of images to draw, and how many random exchanges.
         seed: Of both.
 

@@ -32,13 +32,13 @@ def parse_area(text: str | float) -> float:
     """Return the square metres of an area such as "100m2", "0.5 ha" or a number of m2.
 
     Raises:
-        ArgumentError: If it is no area.
+        ArgumentError: If it is not an area.
     """
     match = re.fullmatch(
         r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*(m2|m²|ha|km2|km²)?\s*", str(text).lower()
     )
     if match is None:
-        raise ArgumentError(f"{text!r} is no area", fix="write it like 100m2, 0.5ha or 1km2")
+        raise ArgumentError(f"{text!r} is not an area", fix="write it like 100m2, 0.5ha or 1km2")
     return float(match[1]) * M2_PER_UNIT[(match[2] or "m2").replace("²", "2")]
 
 

@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.geo.band_names import name_colours, name_file_band
 from terradelta.geo.listing import BAND_JOINER, split_files
-from terradelta.geo.options import Bands
+from terradelta.geo.pair_options import Bands
 from terradelta.geo.virtual import name_raster
 
 GUESSED_BANDS = 4
@@ -55,7 +55,7 @@ def select_bands(
 
     Raises:
         ArgumentError: If `bands` has another length than `band_names`.
-        RasterError: If a band does not exist or cannot be told from the others.
+        RasterError: If a band does not exist or cannot be distinguished from the others.
     """
     known = describe_bands(dataset)
     if bands is not None:

@@ -19,8 +19,8 @@ from terradelta.geo.dates import check_dates, find_dates
 from terradelta.geo.finding import Finding, Report
 from terradelta.geo.listing import RasterPaths, list_rasters
 from terradelta.geo.mosaic import Mosaic, open_images
-from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import Images, RasterPair
+from terradelta.geo.pair_options import ModelNeeds, PairOptions
 from terradelta.geo.placement import place_raster
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
@@ -267,7 +267,8 @@ def _check_grid(pair: RasterPair) -> Finding:
     size = f"{pair.grid.width} x {pair.grid.height} px"
     values = {"width": pair.grid.width, "height": pair.grid.height, "resampled": resampled}
     how = f"{' and '.join(resampled)} resampled onto it" if resampled else "on the same pixels"
-    return Finding("grid", "OK", f"the map has {size}, {how}", values=values)
+    notice = f"; {pair.notice}" if pair.notice else ""
+    return Finding("grid", "OK", f"the map has {size}, {how}{notice}", values=values)
 
 
 def _check_scale(pair: RasterPair, resolution_m: tuple[float, float] | None) -> Iterator[Finding]:

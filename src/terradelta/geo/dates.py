@@ -160,7 +160,7 @@ def read_flag(flag: str, text: str | None) -> ImageDate | None:
     """Return the date that a user gives, None if none was given.
 
     Raises:
-        ArgumentError: If it is no date.
+        ArgumentError: If it is not a date.
     """
     if text is None:
         return None
@@ -168,7 +168,7 @@ def read_flag(flag: str, text: str | None) -> ImageDate | None:
         return ImageDate.parse(str(text), "flag")
     except ValueError as error:
         raise ArgumentError(
-            f"{flag} {text} is no date: {error}",
+            f"{flag} {text} is not a date: {error}",
             fix=f"write it as ISO 8601 has it: {flag} 2019-06-01, 2019-06, 2019 or "
             "2019-06-01T10:20:30Z",
         ) from error

@@ -22,7 +22,7 @@ class Finding:
     message: str
     """What was found."""
     fix: str | None = None
-    """What mends it."""
+    """What fixes it."""
     values: dict[str, Any] = field(default_factory=dict)
     """The numbers, JSON-ready."""
     is_doubt: bool = True

@@ -6,7 +6,6 @@ trained with.
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -45,8 +44,6 @@ MAX_SIDE_PX = 2**31 - 1
 INSISTENCE = "!"
 """At the end of a grid that was asked for twice."""
 
-logger = logging.getLogger(__name__)
-
 
 class GridChoice(NamedTuple):
     """What `--grid` asks for."""
@@ -67,6 +64,8 @@ class MapGrid:
     """The pixels."""
     cautions: tuple[Caution, ...] = ()
     """Reasons to doubt where it lies or how it looks to a network."""
+    notice: str = ""
+    """What a user should know of pixels that are not a raster's own."""
 
 
 def parse_grid(choice: str | float) -> GridChoice:
@@ -123,7 +122,8 @@ def choose_grid(before: Images, after: Images, choice: str | float) -> MapGrid:
             f"--grid {choice}",
         ).intersect(places[1].grid)
     else:
-        return MapGrid(_share_pixels(places, choice), cautions)
+        grid, notice = _share_pixels(places, choice)
+        return MapGrid(grid, cautions, notice)
     return MapGrid(grid, cautions + _find_cautions(grid))
 
 
@@ -191,23 +191,19 @@ def name_metric_grid(grid: Grid) -> str | None:
     return f"EPSG:{326 if latitude >= 0 else 327}{zone:02d}@{size_m:.2g}"
 
 
-def _share_pixels(places: tuple[Placement, Placement], choice: str | float) -> Grid:
-    """Return the pixels of one of two rasters, north up and square."""
+def _share_pixels(places: tuple[Placement, Placement], choice: str | float) -> tuple[Grid, str]:
+    """Return the pixels of one of two rasters, north up and square, and a notice of new ones."""
     base, other = (place.grid for place in (places if choice == "before" else places[::-1]))
     upright = _turn_upright(base)
     square = _make_square(upright)
+    notice = ""
     if square != upright:
-        logger.info(
-            "the pixels of the %s raster are %.2f times as long as wide on the ground: the map has "
-            "square ones, %d x %d in place of %d x %d",
-            choice,
-            _compare_sides(upright),
-            square.width,
-            square.height,
-            base.width,
-            base.height,
+        notice = (
+            f"the pixels of the {choice} raster are {_compare_sides(upright):.2f} times as long as "
+            f"wide on the ground: the map has square ones, {square.width} x {square.height} in "
+            f"place of {base.width} x {base.height}"
         )
-    return square if square.same_as(other) else square.intersect(other)
+    return square if square.same_as(other) else square.intersect(other), notice
 
 
 def _share_plane(

@@ -41,7 +41,7 @@ from terradelta.geo.listing import (
     name_source,
     record_source,
 )
-from terradelta.geo.options import Bands
+from terradelta.geo.pair_options import Bands
 from terradelta.geo.scaling import DTYPE, Scaling, merge_scaling
 from terradelta.geo.source import describe_source, open_source, read_pixels
 

@@ -23,7 +23,7 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.map_grid import Images, choose_grid
 from terradelta.geo.mosaic import Mosaic, open_images
-from terradelta.geo.options import PairOptions
+from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.placement import reaches_off_earth
 from terradelta.geo.scaling import Scaling
 from terradelta.geo.virtual import name_raster
@@ -72,6 +72,8 @@ class RasterPair:
     """Which of their bands are read, by number from 1."""
     band_names: tuple[str, ...]
     """What those are to the model."""
+    notice: str
+    """What a user should know of pixels that are not a raster's own; mostly nothing."""
     cautions: tuple[Caution, ...]
     """Reasons to doubt where the pair lies."""
     aoi: AreaOfInterest | None
@@ -98,7 +100,7 @@ class RasterPair:
             ]
             selected = [select_bands(dataset, band_names, bands) for dataset in datasets]
             chosen = choose_grid(datasets[0], datasets[1], options.grid)
-            self.grid, self.cautions = chosen.grid, chosen.cautions
+            self.grid, self.cautions, self.notice = chosen.grid, chosen.cautions, chosen.notice
             self._has_edge = reaches_off_earth(self.grid)
             self.aoi = AreaOfInterest(aoi, self.grid) if aoi is not None else None
             whole = cut_window(0, 0, self.grid.width, self.grid.height)

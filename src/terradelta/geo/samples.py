@@ -144,8 +144,8 @@ class PixelSamples:
         """Raise if the values of a date do not fit; warn where hardly any do.
 
         Args:
-            ranges: As of `judge_values`.
-            model_range: As of `judge_values`.
+            ranges: Same as in `judge_values`.
+            model_range: Same as in `judge_values`.
 
         Raises:
             RasterError: With the flags that fit.
@@ -173,8 +173,8 @@ class PixelSamples:
         """Hold values against what is dark and bright, and the dates against each other.
 
         Args:
-            ranges: As of `judge_values`.
-            model_range: As of `judge_values`.
+            ranges: Same as in `judge_values`.
+            model_range: Same as in `judge_values`.
         """
         yield self._check_depth(ranges, model_range)
         yield self._check_dates(ranges, model_range)
@@ -261,8 +261,8 @@ class PixelSamples:
         """Compare medians and spreads: other light, haze, season, or another processing.
 
         Args:
-            ranges: As of `judge_values`.
-            model_range: As of `judge_values`.
+            ranges: Same as in `judge_values`.
+            model_range: Same as in `judge_values`.
         """
         laid_out = self._lay_out(ranges, model_range)
         if self._compare(*laid_out) is not None:

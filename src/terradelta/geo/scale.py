@@ -51,7 +51,7 @@ def doubt_unknown_size(resolution_m: tuple[float, float]) -> Caution:
 
 
 def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[str, str] | None:
-    """Return what is wrong with a grid's pixel size and what mends it; None where nothing is.
+    """Return what is wrong with a grid's pixel size and what fixes it; None where nothing is.
 
     Args:
         grid: The grid a map will have.

@@ -29,7 +29,7 @@ from terradelta.errors import RasterError
 from terradelta.geo.bands import Described, join_bands
 from terradelta.geo.grid import allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
-from terradelta.geo.options import Bands
+from terradelta.geo.pair_options import Bands
 from terradelta.geo.placement import choose_reference, place_raster
 from terradelta.geo.scaling import Scaling
 from terradelta.geo.validity import find_valid, require_nodata

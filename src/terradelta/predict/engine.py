@@ -21,8 +21,8 @@ from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
-from terradelta.geo.options import ModelNeeds
 from terradelta.geo.pair import PairWindow
+from terradelta.geo.pair_options import ModelNeeds
 from terradelta.geo.ranges import Range, require_range
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
@@ -132,7 +132,7 @@ class Predictor:
         """Make ready what runs the networks; the first answer does it otherwise.
 
         Args:
-            pixels: As of `choose`.
+            pixels: Same as in `choose`.
 
         Raises:
             ArgumentError: If the runtime that was asked for cannot be had.

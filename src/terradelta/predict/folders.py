@@ -25,8 +25,8 @@ from terradelta.errors import ArgumentError, DataError
 from terradelta.geo.dates import Dates, check_dates
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid, allow_no_place, cut_window
-from terradelta.geo.options import ModelNeeds
 from terradelta.geo.pair import PairWindow
+from terradelta.geo.pair_options import ModelNeeds
 from terradelta.geo.samples import PixelSamples
 from terradelta.geo.scale import advise_scale, advise_unknown_scale
 from terradelta.predict.confidence import UnsureChange

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from terradelta.geo.options import ModelNeeds
+from terradelta.geo.pair_options import ModelNeeds
 from terradelta.models.card import ModelCard
 
 

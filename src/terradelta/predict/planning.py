@@ -33,13 +33,13 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.listing import RasterPaths
 from terradelta.geo.map_grid import parse_grid, span_grid
 from terradelta.geo.mosaic import Mosaic
-from terradelta.geo.options import Bands, Both, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import Bands, Both, PairOptions
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.scale import advise_scale
 from terradelta.models.bundle import load_model
+from terradelta.predict.admission import look_over
 from terradelta.predict.engine import TILE_SIZE, Predictor
-from terradelta.predict.examination import look_over
 from terradelta.predict.prices import WorkerKind, parse_workers
 from terradelta.predict.rasters import RasterOptions, open_pair, plan_blocks
 from terradelta.predict.run import find_model_folders
@@ -161,6 +161,7 @@ def plan_pair(
     *,
     model: str | Path | Sequence[str | Path] | None = None,
     bands: Bands | None = None,
+    match_light: str = "none",
     nodata: Both[float] = None,
     mask: Both[str | Path] = None,
     mask_values: str | None = None,
@@ -177,8 +178,9 @@ def plan_pair(
     Args:
         before: The earlier raster or mosaic; see `list_rasters`.
         after: The later one.
-        model: As of `predict`.
-        bands: As of `predict`, like `nodata`, `mask`, `mask_values`, `grid` and `aoi`.
+        model: Same as in `predict`.
+        bands: Same as in `predict`, like `match_light`, `nodata`, `mask` and what follows.
+        match_light: Of the dates.
         nodata: A value for both dates, or a pair.
         mask: A raster for both dates, or a pair.
         mask_values: Of the masks.
@@ -186,7 +188,7 @@ def plan_pair(
         aoi: Of the map.
         before_date: When the before image was taken.
         after_date: When the after image was taken.
-        tile_size: As of `predict`.
+        tile_size: Same as in `predict`.
         prices: What workers cost an hour; see `parse_workers`.
         settings: The rest of what `predict` tells a `Predictor`: tta, value_range,
             after_value_range, device, backend and precision.
@@ -200,6 +202,7 @@ def plan_pair(
         aoi=aoi,
         value_range=settings.get("value_range"),
         after_value_range=settings.get("after_value_range"),
+        match_light=match_light,
         nodata=nodata,
         mask=mask,
         mask_values=mask_values,
@@ -238,11 +241,11 @@ def plan_area(
     Args:
         area: A vector file with polygons, or "WEST,SOUTH,EAST,NORTH" in degrees.
         grid: CRS and side of the map's pixels: "EPSG:6933@10".
-        model: As of `predict`.
+        model: Same as in `predict`.
         bytes_per_pixel: Of both dates together; by default a byte a band.
-        tile_size: As of `predict`.
+        tile_size: Same as in `predict`.
         prices: What workers cost an hour; see `parse_workers`.
-        settings: As of `plan_pair`.
+        settings: Same as in `plan_pair`.
 
     Raises:
         TerradeltaError: If an argument cannot be used.

@@ -8,7 +8,7 @@ from pathlib import Path
 from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Report
 from terradelta.geo.listing import RasterPaths
-from terradelta.geo.options import Bands, Both, PairOptions
+from terradelta.geo.pair_options import Bands, Both, PairOptions
 from terradelta.predict.needs import describe_needs
 from terradelta.predict.run import load_cards
 

@@ -36,7 +36,7 @@ def parse_workers(text: str | None) -> tuple[WorkerKind, ...]:
         match = re.fullmatch(rf"\s*(?:([^:@]+?)(?:@({number}))?:)?({number})\s*", part)
         if match is None or (match[2] and float(match[2]) == 0):
             raise ArgumentError(
-                f"{part!r} is no price of a worker",
+                f"{part!r} is not a price of a worker",
                 fix="write the price of an hour of this machine, --price-per-hour 0.40, or of "
                 "several kinds and how many times as fast they are: cpu:0.40,gpu@25:1.20",
             )

@@ -26,17 +26,17 @@ from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images
 from terradelta.geo.normalization import LightMatch, fit_light
-from terradelta.geo.options import PairOptions
 from terradelta.geo.origin import describe_origins
 from terradelta.geo.pair import Images, PairWindow, RasterPair
+from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
 from terradelta.geo.virtual import name_raster
 from terradelta.heap import return_freed_memory
 from terradelta.outputs import null_undefined
+from terradelta.predict.admission import look_over
 from terradelta.predict.engine import Predictor
-from terradelta.predict.examination import look_over
 from terradelta.predict.job import Job, describe_grid, describe_plan, require_space
 from terradelta.predict.memory import DEFAULT_MEMORY_BYTES, plan_cache_bytes, plan_memory
 from terradelta.predict.pace import Pace
@@ -140,6 +140,8 @@ def answer_rasters(
         OutputExistsError: If an unfinished run that asked for something else is in the way.
     """
     with open_pair(predictor, before, after, options) as (pair, shift_px):
+        if pair.notice:
+            logger.info(pair.notice)
         reading = replace(options.reading, shift_px=shift_px)
         report = _look_over(predictor, before, after, reading, options)
         light = _fit_light(pair, options.reading)

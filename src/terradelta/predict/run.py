@@ -25,8 +25,8 @@ from terradelta.geo.dates import describe_dates, find_folder_dates, read_flag
 from terradelta.geo.finding import list_cautions
 from terradelta.geo.grid import allow_no_place
 from terradelta.geo.listing import RasterPaths, name_source, require_paths
-from terradelta.geo.options import Bands, Both, PairOptions
 from terradelta.geo.origin import list_origins
+from terradelta.geo.pair_options import Bands, Both, PairOptions
 from terradelta.geo.polygons import split_layer
 from terradelta.heap import return_freed_memory
 from terradelta.models.bundle import hash_model, load_card, load_model
@@ -445,7 +445,8 @@ def _parse_shard(shard: str) -> tuple[int, int]:
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise ArgumentError(
-            f"{shard!r} is no shard", fix="write the number of the shard and how many: --shard 2/4"
+            f"{shard!r} is not a valid shard",
+            fix="write the number of the shard and how many: --shard 2/4",
         )
     return number, count
 

@@ -72,7 +72,7 @@ class DateRecord:
     """When an image was taken.
 
     Raises:
-        FieldError: If it is no date.
+        FieldError: If it is not a date.
     """
 
     text: str

@@ -30,8 +30,8 @@ from terradelta.geo.cog import find_map
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid, allow_no_place, make_transformer
 from terradelta.geo.listing import name_source
-from terradelta.geo.options import ModelNeeds, PairOptions
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import ModelNeeds, PairOptions
 from terradelta.prediction.changes import find_changes, read_outlines, read_patch_table
 from terradelta.prediction.folder import FIX, PredictionFolder
 from terradelta.report.areas import ESTIMATES_FILE, describe_areas, read_estimates
@@ -217,7 +217,7 @@ def _list_findings(
 
 
 def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Finding]:
-    """Look the pair over again, and say where a flag of the run has mended what is found."""
+    """Look the pair over again, and say where a flag of the run has fixed what is found."""
     divisors = [model["card"].scaling.divisor for model in models if model["card"]]
     needs = ModelNeeds(
         tuple(subject.run["band_names"]),

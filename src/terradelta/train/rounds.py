@@ -83,7 +83,7 @@ def pseudo_label(
     Raises:
         ArgumentError: If a number is out of range, an unfinished OUTPUT was made otherwise, or
             several processes run this.
-        TerradeltaError: As of `label_unchanged` and `train`.
+        TerradeltaError: Same as in `label_unchanged` and `train`.
     """
     rule = rule or VotingRule()
     folder = Path(output)

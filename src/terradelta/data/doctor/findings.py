@@ -31,7 +31,7 @@ class Finding:
     files: tuple[str, ...] = ()
     """Where, relative to the data set: masks, or the before image where a pair is meant."""
     fix: str | None = None
-    """What mends it."""
+    """What fixes it."""
     action: Action = "kept"
     """What a repair does with these files, or with their pairs."""
     values: Mapping[str, Any] = field(default_factory=dict)

@@ -103,7 +103,7 @@ def _choose_order(*witnesses: set[Form]) -> Form:
 
 
 def read_any_mask(form: MaskForm, classes: ClassTable, is_change_mask: bool) -> np.ndarray | None:
-    """Return (H, W) uint8 class ids as they are meant, None where that cannot be told.
+    """Return (H, W) uint8 class ids as they are meant, None where that is ambiguous.
 
     A change mask gives 1 = changed (before any finding about its polarity).
     """

@@ -83,7 +83,7 @@ class PairRecord:
     images: tuple[ImageFacts, ImageFacts] | None = None
     """None where an image could not be read."""
     labels: LabelFacts | None = None
-    """None where there are none, or they cannot be told or do not fit the images."""
+    """None where there are none, or they are ambiguous or do not fit the images."""
     shift: Shift = UNKNOWN
     faults: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     """By code: the file at fault, and why the pair cannot be used."""
@@ -144,7 +144,7 @@ def measure_pair(
 def _read_masks(
     files: PairFiles, forms: Mapping[Path, MaskForm], classes: ClassTable
 ) -> list[tuple[Path, np.ndarray]]:
-    """Return the masks of the dates, one of a change mask; none if one cannot be told."""
+    """Return the masks of the dates, one of a change mask; none if one is ambiguous."""
     masks = []
     for path in dict.fromkeys((files.before_label, files.after_label)):
         form = forms.get(path) if path else None

@@ -1,4 +1,4 @@
-"""A clean copy of a data set: what can be mended safely is, what cannot is left out and named.
+"""A clean copy of a data set: what can be corrected safely is, what cannot is left out and named.
 
 Legend of the array names: H rows, W columns.
 """
@@ -37,7 +37,7 @@ def repair(
 
     The copy has im1 im2 label1 label2, or A B label for change masks, in train, val and test where
     the data set names them (pairs of no split go to `unlisted`). Images are copied byte for byte,
-    and so are masks unless they are mended. The data set itself is not touched.
+    and so are masks unless they are corrected. The data set itself is not touched.
 
     Args:
         data: The data set.
@@ -131,7 +131,7 @@ class _Copy:
         lines = [
             f"{len(self.pairs)} of {self.number_found} pairs of {self.data.name}, copied by"
             " terradelta doctor --fix.",
-            "Images are as they were. Masks that were mended are indexed PNGs of class ids.",
+            "Images are as they were. Masks that were corrected are indexed PNGs of class ids.",
         ]
         for finding in self.report.findings:
             if finding.level == "OK" and finding.action == "kept":

@@ -4,7 +4,7 @@
 few points: the share's distribution is skewed, and its standard error is itself a guess that is
 small whenever the share came out small.
 
-The first is mended by a symmetric interval on the scale of log odds. Of the second only that part
+The first is fixed by a symmetric interval on the scale of log odds. Of the second only that part
 matters which does not merely follow the share, the design effect: the variance over the p(1 - p)
 that it is proportional to in a simple random sample. How well the sample knows it is told by
 degrees of freedom, as Satterthwaite (1946) matches them to a variance's variance, and t takes the

@@ -168,7 +168,7 @@ def read_survey(path: Path) -> Survey:
         _check_tables(tables, facts, grid)
     except (ValueError, KeyError, ArgumentError) as error:
         raise DataError(
-            f"{path} is no file of points to label, or damaged: {error}",
+            f"{path} is not a file of points to label, or it is damaged: {error}",
             fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
         ) from error
     design, strata, mapped = tables["design"], tables["strata"], tables["mapped"]
@@ -253,7 +253,7 @@ def read_table(path: Path, layer: str) -> pandas.DataFrame:
         return pyogrio.read_dataframe(path, layer=layer)
     except (OSError, ValueError, RuntimeError, ShapelyError) as error:
         raise DataError(
-            f"{path} is no file of points to label, its table {layer!r} cannot be read: {error}",
+            f"{path} is not a file of points to label: its table {layer!r} cannot be read: {error}",
             fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
         ) from error
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from terradelta.errors import ClusterError, TerradeltaError
 from terradelta.geo.normalization import LightMatch
-from terradelta.geo.options import PairOptions
 from terradelta.geo.origin import describe_origins, find_differences
 from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import PairOptions
 from terradelta.models.bundle import Model, load_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.job import Job, describe_grid

@@ -28,9 +28,9 @@ from terradelta.geo.bands import select_bands
 from terradelta.geo.cog import find_map
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.mosaic import Mosaic, open_images
-from terradelta.geo.options import PairOptions
 from terradelta.geo.overview import warp_overview
 from terradelta.geo.pair import Images
+from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.scaling import Scaling
 from terradelta.geo.source import open_source
 from terradelta.geo.style import RAMP

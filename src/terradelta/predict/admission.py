@@ -8,7 +8,7 @@ from terradelta.errors import RasterError
 from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Finding, Report
 from terradelta.geo.listing import RasterPaths, name_source
-from terradelta.geo.options import ModelNeeds, PairOptions
+from terradelta.geo.pair_options import ModelNeeds, PairOptions
 from terradelta.heap import return_freed_memory
 
 
