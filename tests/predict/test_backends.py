@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -104,6 +106,31 @@ def test_every_backend_answers_floats_like_the_eager_network(model, backend):
     if backend == "onnx":
         pytest.importorskip("onnxruntime", reason="pip install terradelta[onnx]")
     require_alike(model, backend, torch.float32)
+
+
+INTERRUPTED = """
+import signal, sys, torch
+from concurrent.futures import ThreadPoolExecutor
+
+from terradelta.data.synthetic import draw_pair
+from terradelta.models.bundle import load_model
+from terradelta.predict.engine import Predictor
+
+kept = [Predictor([load_model(sys.argv[1])], backend="openvino", precision="fp32")]
+kept[0](*(torch.from_numpy(image)[None] for image in draw_pair(0, 64)[:2]))
+with ThreadPoolExecutor(1) as pool:
+    pool.submit(kept.clear).result()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_is_handled_after_another_thread_has_dropped_a_predictor(model_folder):
+    line = [sys.executable, "-c", INTERRUPTED, str(model_folder)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import openvino
@@ -33,6 +34,16 @@ ELEMENT_TYPES = {
 }
 
 
+@cache
+def load_core() -> openvino.Core:
+    """Return OpenVINO's core, one for the process.
+
+    It takes over the thread's stack for signals and frees it with the last core. Where that
+    happens in another thread, the next signal, Ctrl-C say, ends the process.
+    """
+    return openvino.Core()
+
+
 class OpenVINOBackend:
     """A graph compiled for each shape that is asked for.
 
@@ -49,7 +60,7 @@ class OpenVINOBackend:
         self._deployment = Deployment(model, pool_window_px)
         self._precision = precision
         self._least_px = pool_window_px or 0
-        self._core = openvino.Core()
+        self._core = load_core()
         self._int8 = self._read_int8(model) if precision == "int8" else None
         self._compiled: dict[tuple[torch.Size, torch.dtype], openvino.CompiledModel] = {}
 
@@ -169,4 +180,4 @@ def take_stored(graph: openvino.Model, request: Request) -> openvino.Model:
 
 def multiplies_bfloat16() -> bool:
     """Return whether OpenVINO computes in bfloat16 on this processor."""
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
