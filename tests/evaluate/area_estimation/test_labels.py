@@ -158,7 +158,7 @@ def test_files_that_are_no_copies_of_one_sample_are_refused(labelled, drawn, tmp
         read_labels([labelled, other])
     with pytest.raises(ArgumentError, match="named twice"):
         read_labels([labelled, labelled])
-    with pytest.raises(DataError, match="no file of points to label"):
+    with pytest.raises(DataError, match="is not a file of points to label"):
         read_labels([drawn / "change.tif"])
 
 
