@@ -171,12 +171,13 @@ def test_the_main_job_from_the_command_line(run, tmp_path):
         ("score", "out", "drawn", "--protocol", "ual"),
         ("info", "run/best", "--json"),
         ("models",),
-        ("evaluate", "run/last", "drawn", "--split", "all", "-o", "seen", "--calibrate"),
+        ("evaluate", "run/last", "drawn", "--split", "all", "-o", "seen"),
         ("evaluate", "run/last", "drawn", "--split", "all", "--against", "run/last", "--json"),
         ("score", "out", "drawn", "--bootstrap", 100, "--json"),
         ("score", "out", "drawn", "--against", "drawn", "--bootstrap", 100),
         ("pseudo-label", "run/last", "drawn", "-o", "named", "--confidence", 0, "--json"),
         ("train", "named/data.csv"),
+        ("calibrate", "run/last", "drawn", "--split", "all"),
     ]
     printed = []
     for step in steps:
@@ -203,6 +204,7 @@ def test_the_main_job_from_the_command_line(run, tmp_path):
     added = json.loads(printed[12])
     assert added["added_px"] + added["disagreed_px"] == added["unlabelled_px"] > 0
     assert "# 5 pairs to train on, 1 for validation" in printed[13]
+    assert "logits of change divided by" in printed[14]
     assert difference.split()[1:3] == [f"{scored['fscd'] or 0:.4f}", "1.0000"]
 
 

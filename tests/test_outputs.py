@@ -103,6 +103,7 @@ def test_what_is_put_into_an_output_while_it_is_replaced_is_kept(tmp_path, caplo
         ("data/im1/raster.tif/out", "below"),
         ("loop", "cannot be written"),
         ("n" * 300, "cannot be written: File name too long"),
+        ("d\udce9j\u00e0", "not UTF-8"),
     ],
 )
 def test_places_that_no_output_may_have(tmp_path, monkeypatch, output, message):
@@ -199,6 +200,20 @@ def test_a_file_appears_whole(tmp_path):
         staged.write_text("whole")
     assert target.read_text() == "whole"
     assert sorted(p.name for p in tmp_path.iterdir()) == [".table.partial.csv", "table.csv"]
+
+
+def test_a_file_follows_links_and_takes_no_folder_away(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    with stage_file(tmp_path / "link" / "table.csv") as staged:
+        staged.write_text("whole")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "nowhere" / "table.csv").read_text() == "whole"
+    (tmp_path / "log.csv").mkdir()
+    with (
+        pytest.raises(OutputExistsError, match=r"log\.csv is a folder"),
+        stage_file(tmp_path / "log.csv"),
+    ):
+        pytest.fail("nothing is written")
 
 
 def test_errors_survive_pickling_between_processes():

@@ -21,8 +21,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from terradelta.evaluate.model_scores import evaluate
 from terradelta.evaluate.protocols import PROTOCOLS
-from terradelta.evaluate.scoring import evaluate
 from terradelta.evaluate.seeds import compare_seeds, summarize_seeds
 from terradelta.outputs import write_json
 from terradelta.train.comparison import TEST_FILE

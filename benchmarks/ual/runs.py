@@ -98,7 +98,7 @@ def _cross(
 
 def train_and_score(run: Run, data: Path, work: Path, epochs: int) -> dict:
     """Return the run's line."""
-    from terradelta.evaluate.scoring import evaluate
+    from terradelta.evaluate.model_scores import evaluate
     from terradelta.train.config import TrainConfig
     from terradelta.train.loop import train
 

@@ -24,7 +24,7 @@ import terradelta as td
 from data import write_pairs
 from terradelta.data.dataset import ChangeDataset
 from terradelta.data.layouts import find_pairs
-from terradelta.evaluate.diagnosis import diagnose_model
+from terradelta.evaluate.temperatures import calibrate
 from terradelta.models.bundle import Model, load_card, load_model, replace_card, save_model
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import find_probabilities
@@ -93,7 +93,7 @@ def finish(folder: Path, pairs: Path, output: Path):
         same_class_changes=False,
     )
     save_model(Model(model.network, card), output, dtype=torch.float16, overwrite=True)
-    done = diagnose_model([output], str(pairs), None, "val", calibrate=True)
+    done = calibrate(output, str(pairs))
     logging.info("threshold %.3f: %.2f %% of unchanged ground; %s", threshold, 100 * share, done)
     scores = {
         f"held-out composed pairs and unchanged ground, protocol {protocol}": td.evaluate(

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from terradelta.evaluate.area_estimation.design import SampleDesign as SampleDesign
     from terradelta.evaluate.area_estimation.sampling import sample as sample
     from terradelta.evaluate.area_estimation.zonal import stats as stats
+    from terradelta.evaluate.model_scores import compare_models as compare_models
+    from terradelta.evaluate.model_scores import evaluate as evaluate
     from terradelta.evaluate.scoring import compare as compare
-    from terradelta.evaluate.scoring import evaluate as evaluate
     from terradelta.evaluate.scoring import score as score
+    from terradelta.evaluate.temperatures import calibrate as calibrate
     from terradelta.export import export as export
     from terradelta.models.bundle import convert as convert
     from terradelta.models.bundle import load_model as load_model
@@ -58,15 +60,17 @@ _HOMES = {
     "TerradeltaError": "terradelta.errors",
     "TrainConfig": "terradelta.train.config",
     "assess": "terradelta.evaluate.area_estimation.assessment",
+    "calibrate": "terradelta.evaluate.temperatures",
     "check": "terradelta.predict.preflight",
     "compare": "terradelta.evaluate.scoring",
+    "compare_models": "terradelta.evaluate.model_scores",
     "compare_runs": "terradelta.train.comparison",
     "compose_pairs": "terradelta.data.composite",
     "convert": "terradelta.models.bundle",
     "create_model": "terradelta.models.registry",
     "demo": "terradelta.demo",
     "draw_pair": "terradelta.data.synthetic",
-    "evaluate": "terradelta.evaluate.scoring",
+    "evaluate": "terradelta.evaluate.model_scores",
     "export": "terradelta.export",
     "label_unchanged": "terradelta.train.pseudo_labels",
     "list_encoders": "terradelta.models.registry",

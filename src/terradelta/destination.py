@@ -131,7 +131,13 @@ def _require_own_folder(path: str | Path, folder: Path, overwrite: bool):
 
 
 def _require_names(path: Path, beside: Sequence[str] = ()):
-    """Raise if the system cannot have a name."""
+    """Raise if the system, or a format that is written, cannot have a name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"{path} has bytes that are not UTF-8 text in its name", fix=_ELSEWHERE
+        ) from error
     for ending in ("", *beside):
         with suppress(FileNotFoundError):
             path.with_name(path.name + ending).stat()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,14 @@ from torch.export import Dim, ExportedProgram
 
 from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError
+from terradelta.fields import checks_ranges
 from terradelta.models.bundle import Model, hash_model, load_model
 from terradelta.models.deployment import fold_norms
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.predict.engine import (
     DEFAULT_TILE_SIZE_PX,
     MIN_MARGINS_PER_TILE,
+    TILE_SIZE,
     choose_pool_window,
 )
 
@@ -134,12 +136,13 @@ class InputSize:
         return torch.zeros(2, self.bands, height, width)
 
 
+@checks_ranges
 def export(
     model: str | Path,
     output: str | Path | None = None,
     *,
     to: TargetName,
-    tile_size: int | None = None,
+    tile_size: Annotated[int, TILE_SIZE] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a model for another runtime, whole or not at all.

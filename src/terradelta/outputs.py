@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from terradelta.destination import Inputs, claim_folder, follow_link
-from terradelta.errors import OutputError
+from terradelta.errors import OutputError, OutputExistsError
 from terradelta.ownership import clear_folder, find_foreign, name_unfinished, write_manifest
 from terradelta.review_copies import keep_reviews
 
@@ -145,9 +145,18 @@ def write_bytes(path: Path, content: bytes):
 
 @contextmanager
 def stage_file(path: str | Path) -> Iterator[Path]:
-    """Yield a new path of the same suffix that replaces `path` when the block ends well."""
+    """Yield a new path of the same suffix that replaces `path` when the block ends well.
+
+    Raises:
+        OutputExistsError: If a folder is there.
+    """
     path = follow_link(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise OutputExistsError(
+            f"{path} is a folder, and a file is to be written there",
+            fix="move that folder away, then run the same command again",
+        )
+    follow_link(path.parent).mkdir(parents=True, exist_ok=True)
     staged = name_unfinished(path.parent, path.suffix)
     try:
         yield staged

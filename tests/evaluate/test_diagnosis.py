@@ -13,9 +13,10 @@ import terradelta as td
 from terradelta.data.dataset import ChangeDataset
 from terradelta.data.layouts import find_pairs
 from terradelta.data.synthetic import write_folders
-from terradelta.errors import ArgumentError, OutputExistsError
-from terradelta.evaluate.diagnosis import _decide, calibrate_card, diagnose, diagnose_model
+from terradelta.errors import OutputExistsError
+from terradelta.evaluate.diagnosis import _decide, diagnose
 from terradelta.evaluate.protocols import PROTOCOLS
+from terradelta.evaluate.temperatures import calibrate_card
 from terradelta.models.bundle import Model, load_model, save_model
 from terradelta.models.card import Temperatures
 from terradelta.predict.engine import Predictor
@@ -92,10 +93,9 @@ def test_files_are_whole_and_json(diagnosis, tmp_path):
 
 def test_calibration_is_better_and_leaves_the_map_as_it_is(model, data, diagnosis, tmp_path):
     before = td.evaluate(model, data, split="all", **EXACT).numbers
-    done = diagnose_model([model], data, None, "all", calibrate=True, **EXACT)
-    assert "calibrated" in done[0]
+    fitted = td.calibrate(model, data, split="all", **EXACT)
     card = load_model(model).card
-    assert card.temperatures != Temperatures()
+    assert card.temperatures == fitted != Temperatures()
     assert card.change_threshold == pytest.approx(0.5)
     assert td.evaluate(model, data, split="all", **EXACT).numbers == before
     predictor = Predictor([load_model(model)], **EXACT)
@@ -136,15 +136,22 @@ def test_temperatures_outlive_saving_and_older_cards_have_none(trained, tmp_path
         Temperatures(change=0)
 
 
-def test_what_cannot_be_calibrated_or_would_be_lost_is_refused(trained, data, tmp_path):
-    with pytest.raises(ArgumentError, match="one model"):
-        diagnose_model([trained, trained], data, None, "all", calibrate=True)
-    with pytest.raises(ArgumentError, match="views"):
-        diagnose_model([trained], data, None, "all", calibrate=True, tta="flips")
+def test_the_output_of_evaluate_is_of_the_maps_it_scores(trained, data, diagnosis, tmp_path):
+    options = {"split": "all", "bootstrap": 100, **EXACT}
+    scores = td.evaluate(trained, data, output=tmp_path / "seen", **options)
+    assert scores == td.evaluate(trained, data, **options)
+    seen = json.loads((tmp_path / "seen" / "diagnosis.json").read_text())
+    assert seen == json.loads(json.dumps(diagnosis.to_dict()))
+
+
+def test_nothing_is_lost_and_nothing_left_where_evaluate_fails(trained, data, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine.txt").touch()
     with pytest.raises(OutputExistsError):
-        diagnose_model([trained], data, tmp_path / "there", "all")
+        td.evaluate(trained, data, split="all", output=tmp_path / "there")
+    with pytest.raises(td.TerradeltaError, match="1 image has no spread"):
+        td.evaluate(trained, data, split="val", bootstrap=100, output=tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def test_a_probability_that_is_just_the_threshold_counts_as_changed_as_in_predict(trained, data):

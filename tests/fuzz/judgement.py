@@ -15,10 +15,14 @@ from typing import Any
 
 import rasterio
 
+from terradelta.ownership import MANIFEST_FILE
+
 from .corpus import MADE
 from .lines import IN_PLACE, RESUMABLE, Line
 from .runner import CPU_SECONDS, WALL_SECONDS, Run
 
+FALSE = ("no", "n", "false", "f", "0")
+"""What turns a flag off."""
 PEAK_BYTES = 1024**3
 """Far more than any run on files of this size needs."""
 OWN_FILES = ("points.gpkg", "points_chips")
@@ -133,7 +137,7 @@ def _judge_files(line: Line, run: Run, root: Path, before: Listing) -> list[Find
     made = [path for path in after if path not in before]
     changed = [path for path in before if after.get(path) != before[path]]
     findings = []
-    lost = [path for path in changed if not _may_replace(path, line, run, root)]
+    lost = [path for path in changed if not _may_replace(path, line, run, root, before)]
     if lost:
         findings.append(Finding("lost", _summarize(lost), "\n".join(lost[:8])))
     if _drops_reviews(line, changed, made):
@@ -180,7 +184,7 @@ def _may_make(path: str, line: Line, run: Run, root: Path) -> bool:
     return line.verb in RESUMABLE and any(_is_within(path, output) for output in partial)
 
 
-def _may_replace(path: str, line: Line, run: Run, root: Path) -> bool:
+def _may_replace(path: str, line: Line, run: Run, root: Path, before: Listing) -> bool:
     """Return whether the run may have changed or removed this path, which was there before it."""
     outputs = [_place(output, root) for output in line.outputs]
     within = [output for output in outputs if _is_within(path, output)]
@@ -192,12 +196,14 @@ def _may_replace(path: str, line: Line, run: Run, root: Path) -> bool:
         return True
     if run.code != 0:
         return False
-    if line.verb in IN_PLACE or (line.verb == "evaluate" and line.has("--calibrate")):
-        return line.has("--overwrite") or line.verb in ("evaluate",)
+    if line.verb in IN_PLACE:
+        return line.has("--overwrite") or line.verb == "calibrate"
     inputs = [_place(text, root) for text in line.inputs if text]
     is_input = any(_is_within(a, b) or _is_within(b, a) for a in within for b in inputs)
     is_own = any(
-        output.removeprefix("home/") in (*MADE, "reviewed", *OWN_FILES) for output in within
+        output.removeprefix("home/") in (*MADE, "reviewed", *OWN_FILES)
+        or f"{output}/{MANIFEST_FILE}" in before
+        for output in within
     )
     return line.has("--overwrite") and is_own and not is_input
 
@@ -206,7 +212,7 @@ def _judge_content(line: Line, run: Run, home: Path) -> list[Finding]:
     if line.has("--help") or line.has("--version"):
         return []
     try:
-        if line.has("--json"):
+        if line.has("--json") and line.get("--json") not in FALSE:
             for text in run.stdout.splitlines() if line.verb == "pseudo-label" else [run.stdout]:
                 _parse(text)
         if line.verb == "predict" and not line.has("--plan"):

@@ -78,7 +78,7 @@ class Line:
 
 
 OUTPUT_FLAGS = ("--output", "--fix", "--export")
-IN_PLACE = ("report", "assess", "stats", "quantize", "merge")
+IN_PLACE = ("report", "assess", "stats", "quantize", "calibrate", "merge")
 """Verbs that add to a folder that they read."""
 RESUMABLE = ("predict", "merge", "train", "pseudo-label")
 """Verbs that leave unfinished work to go on with."""
@@ -104,10 +104,8 @@ def _list_outputs(line: Line) -> list[str]:
             ending = {"deepness": "onnx", "openvino": "xml"}.get(line.get("--to") or "")
             made = output or f"{first}.{ending or line.get('--to')}"
             return [made, str(Path(made).with_suffix(".bin"))]
-        case "quantize":
+        case "quantize" | "calibrate":
             return [first]
-        case "evaluate":
-            return [output, first if line.has("--calibrate") else ""]
         case "demo":
             return [output or "demo"]
         case _:
@@ -162,6 +160,7 @@ HEALTHY = {
         "train-from": "train recipe.yaml --output=new --device=cpu --from=model",
         "train-resumed": "train recipe.yaml --output=run --resume --epochs=2 --device=cpu",
         "evaluate": f"evaluate model data --split=all --json {_RUNTIME}",
+        "calibrate": f"calibrate model data --split=all {_RUNTIME}",
         "evaluate-all": "evaluate model pairs.csv --split=all --output=new --bootstrap=100 "
         f"{_RUNTIME}",
         "score": "score masks data --json",

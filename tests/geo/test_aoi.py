@@ -119,6 +119,13 @@ def test_a_file_whose_name_holds_the_mark_is_opened_as_it_is(tmp_path):
     assert len(read_polygons(path, grid, "--aoi")) == 1
 
 
+def test_a_ring_that_is_none_is_refused_with_the_file(tmp_path):
+    path = tmp_path / "area.geojson"
+    path.write_text('{"type": "Polygon", "coordinates": [[[12, 47], [13, 47]]]}')
+    with pytest.raises(RasterError, match=r"area\.geojson cannot be opened as a vector file"):
+        read_polygons(path, Grid(CRS.from_epsg(4326), Affine(1, 0, 12, 0, -1, 48), 5, 5), "--aoi")
+
+
 def test_a_vertex_that_is_not_finite_is_refused_with_the_file(tmp_path):
     path = tmp_path / "broken.gpkg"
     with np.errstate(invalid="ignore"):

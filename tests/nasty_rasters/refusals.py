@@ -93,6 +93,31 @@ def control_points_that_place_nothing(bench: Bench) -> Refusal:
 
 
 @refused
+def virtual_raster_that_is_no_xml(bench: Bench) -> Refusal:
+    after = bench.write("after.tif", draw_rgb(home(), "after"))
+    virtual = after.with_suffix(".vrt")
+    copy(after, virtual, driver="VRT")
+    # GDAL reads it, and ends the text there.
+    virtual.write_text(virtual.read_text() + "\0<")
+    return _refuse_after(bench, virtual, r"after\.vrt is not well-formed XML")
+
+
+@refused
+def virtual_raster_with_bytes_that_are_no_text(bench: Bench) -> Refusal:
+    virtual = bench.folder / "after.vrt"
+    virtual.write_bytes(b"<VRTDataset><\xff\xfe")
+    return _refuse_after(bench, virtual, r"after\.vrt cannot be opened as a raster")
+
+
+@refused
+def alpha_band_that_is_truncated(bench: Bench) -> Refusal:
+    four = draw(home(), "after").arrange(0, 1, 2, 3)
+    after = bench.write("after.tif", four, photometric="RGB", alpha="yes", interleave="band")
+    after.write_bytes(after.read_bytes()[:-2000])
+    return _refuse_after(bench, after, r"after\.tif: pixels cannot be read in rows")
+
+
+@refused
 def grey_image(bench: Bench) -> Refusal:
     after = bench.write("after.tif", draw(home(), "after").arrange(0))
     return _refuse_after(bench, after, r"after\.tif has the bands 1", "needs red, green, blue")

@@ -167,6 +167,18 @@ def test_a_prediction_of_an_earlier_version_has_no_findings_and_is_looked_over_a
     assert "to doubt this map" not in text
 
 
+def test_findings_may_lack_what_other_versions_do_not_write(mapper, read_page):
+    result = mapper.predict()
+    path = result.folder / "run.json"
+    run = json.loads(path.read_text())
+    for finding in run["findings"]:
+        for key in ("fix", "is_doubt"):
+            del finding[key]
+    path.write_text(json.dumps(run))
+    td.report(result.folder, overwrite=True)
+    assert "both EPSG:32632" in read_page(result.folder / "report.html").text
+
+
 def test_without_a_crs_it_tells_pixels(mapper, read_page):
     for name in ("before.tif", "after.tif"):
         mapper.copy(mapper.scene / name, mapper.folder / name, crs=None, transform=None)

@@ -1,5 +1,6 @@
 """Recipes, checkpoints and logs of a run that are damaged: refused, file and key by name."""
 
+import csv
 import json
 import random
 import shutil
@@ -168,6 +169,16 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(config, run):
     edit_progress(tensors=None)(state_of(run))
     assert train(replace(config, epochs=2), run, resume=True).folder == run
     assert json.loads((run / "checkpoints" / "epoch-0002" / "progress.json").read_text())["tensors"]
+
+
+def test_a_log_may_have_columns_of_another_version(config, run):
+    path = state_of(run) / "progress.json"
+    progress = json.loads(path.read_text())
+    progress["log"][0]["recald_scd"] = 0.5
+    path.write_text(json.dumps(progress))
+    train(replace(config, epochs=2), run, resume=True)
+    rows = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
+    assert [row["recald_scd"] for row in rows] == ["0.5", ""]
 
 
 def test_damaged_checkpoints_are_read_or_refused(run):

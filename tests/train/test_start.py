@@ -14,7 +14,7 @@ from terradelta.cli import main
 from terradelta.data.images import read_mask, write_change_mask
 from terradelta.data.synthetic import write_folders
 from terradelta.errors import ArgumentError
-from terradelta.evaluate.scoring import evaluate
+from terradelta.evaluate.model_scores import evaluate
 from terradelta.models.bundle import load_model
 from terradelta.predict.run import DEFAULT_MODEL
 from terradelta.report.page import report

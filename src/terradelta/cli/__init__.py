@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from io import TextIOWrapper
 
 from cyclopts import CycloptsError
 
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None):
     # Called by a program, its line is one of many things that the process does.
     clock = count_process() if arguments is None else nullcontext()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names of files may be no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     log = logging.StreamHandler()
     log.setFormatter(_Redacted("%(message)s"))
     logging.basicConfig(handlers=[log])

@@ -84,7 +84,6 @@ def evaluate(
     bootstrap: int | None = None,
     seed: int = 0,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    calibrate: Annotated[bool, Parameter(negative=())] = False,
     tta: Views = "none",
     device: str = "auto",
     backend: Runtime = "auto",
@@ -105,7 +104,6 @@ def evaluate(
         seed: Of that drawing.
         output: Folder to write: numbers of all protocols, IoU by class, transitions, outlines of
             change, reliability of the probabilities.
-        calibrate: Store temperatures in the model, fitted on these pairs; its map stays the same.
         tta: Flips and turns whose answers are averaged.
         device: auto, cpu, cuda or cuda:N.
         backend: What runs the network.
@@ -114,34 +112,61 @@ def evaluate(
         overwrite: Replace an OUTPUT that is there.
         as_json: Print one JSON object.
     """
-    from terradelta.evaluate import scoring
+    from terradelta.evaluate import model_scores
 
-    runtime = {"tta": tta, "device": device, "backend": backend, "precision": precision}
-    if output is not None or calibrate:
-        from terradelta.evaluate.diagnosis import diagnose_model
-
-        for found in diagnose_model(
-            model.split(","), data, output, split, calibrate, overwrite=overwrite, **runtime
-        ):
-            print(found, file=sys.stderr)
+    options = {
+        "split": split,
+        "protocol": protocol,
+        "seed": seed,
+        "output": output,
+        "overwrite": overwrite,
+        "tta": tta,
+        "device": device,
+        "backend": backend,
+        "precision": precision,
+    }
     if against is None:
-        scores = scoring.evaluate(
-            model.split(","),
-            data,
-            split=split,
-            protocol=protocol,
-            bootstrap=bootstrap,
-            seed=seed,
-            **runtime,
-        )
+        scores = model_scores.evaluate(model.split(","), data, bootstrap=bootstrap, **options)
         print_scores(scores, as_json)
-        return
-    counts = [
-        scoring.count_dataset(*scoring.prepare(name.split(","), data, split, **runtime), protocol)
-        for name in (model, against)
-    ]
-    replicates = bootstrap or scoring.DEFAULT_REPLICATES
-    print_comparison(scoring.compare_counts(counts[0], counts[1], replicates, seed), as_json)
+    else:
+        replicates = model_scores.DEFAULT_REPLICATES if bootstrap is None else bootstrap
+        names = model.split(","), against.split(",")
+        comparison = model_scores.compare_models(*names, data, bootstrap=replicates, **options)
+        print_comparison(comparison, as_json)
+    if output is not None:
+        print(f"diagnosis in {output}", file=sys.stderr)
+
+
+@app.command
+def calibrate(
+    model: Path,
+    data: str,
+    /,
+    *,
+    split: Split = "val",
+    device: str = "auto",
+    backend: Runtime = "auto",
+    precision: Precision = "auto",
+):
+    """Make a model's probabilities honest: store temperatures in it; its maps stay the same.
+
+    Args:
+        model: Model folder.
+        data: Labelled pairs that it was not trained on: a folder in a known layout, or a CSV.
+        split: Which part of it.
+        device: auto, cpu, cuda or cuda:N.
+        backend: What runs the network.
+        precision: fp32 is exact; the others are faster.
+    """
+    from terradelta.evaluate.temperatures import calibrate as run_calibrate
+
+    fitted = run_calibrate(
+        model, data, split=split, device=device, backend=backend, precision=precision
+    )
+    print(
+        f"calibrated {model}: logits of change divided by {fitted.change:.3g}, of classes by "
+        f"{fitted.classes:.3g}"
+    )
 
 
 @app.command

@@ -317,8 +317,14 @@ def _list_pairs(root: Path, problems: Problems | None) -> list[PairFiles]:
 
 def _list_images(folder: Path) -> dict[str, Path]:
     """Return the image files of a folder by stem, leaving out hidden and other files."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be listed: {error.strerror}", fix="give a folder of images"
+        ) from error
     images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
         other = images.setdefault(path.stem, path)

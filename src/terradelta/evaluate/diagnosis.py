@@ -6,8 +6,7 @@ Legend of the array names: C bands, H rows, W columns, K classes, N pixels, I id
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from tqdm import tqdm
 
 from terradelta.classes import ClassTable
 from terradelta.data.dataset import ChangeDataset, PairSample
-from terradelta.data.layouts import Split, list_inputs
-from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
+from terradelta.evaluate.bootstrap import ImageCounts
 from terradelta.evaluate.boundaries import BoundaryCounts
 from terradelta.evaluate.calibration import (
     Reliability,
@@ -34,10 +32,8 @@ from terradelta.evaluate.protocols import (
     create_protocol,
     measure_class_ious,
 )
-from terradelta.evaluate.scoring import prepare
-from terradelta.models.bundle import load_card, replace_card
-from terradelta.models.card import ModelCard, Temperatures
-from terradelta.outputs import null_undefined, stage_folder, write_json
+from terradelta.models.card import Temperatures
+from terradelta.outputs import null_undefined, write_json
 from terradelta.predict.engine import Predictor
 from terradelta.predict.folders import ImageProbabilities, find_probabilities
 from terradelta.predict.votes import choose_classes
@@ -151,7 +147,11 @@ class Diagnosis:
 
 
 def diagnose(
-    predictor: Predictor, dataset: ChangeDataset, tolerance_px: float = 2.0, seed: int = 0
+    predictor: Predictor,
+    dataset: ChangeDataset,
+    tolerance_px: float = 2.0,
+    seed: int = 0,
+    counts: ImageCounts | None = None,
 ) -> Diagnosis:
     """Look closely at what a predictor answers on a labelled data set.
 
@@ -160,6 +160,7 @@ def diagnose(
         dataset: Fully labelled pairs of the models' classes.
         tolerance_px: How far outlines of change may be apart.
         seed: Of the pixels that temperatures are fitted on.
+        counts: Where each pair's maps are counted as well.
 
     Raises:
         ArgumentError: If the pairs have other classes than the models, or change masks alone.
@@ -171,7 +172,7 @@ def diagnose(
             f"{dataset.pairs.root} names {dataset.pairs.classes.num_classes} classes, and the model"
             f" {classes.num_classes}",
             fix="look closely at pairs that label the model's classes; `evaluate` without --output"
-            " and --calibrate scores change masks too",
+            " scores change masks too",
         )
     small = classes.num_classes <= MAX_TRANSITION_CLASSES
     names = [name for name in PROTOCOLS if small or name != "from-to"]
@@ -182,77 +183,16 @@ def diagnose(
     )
     random = np.random.default_rng(seed)
     for index in tqdm(range(len(dataset)), "diagnosing", unit="pair", disable=None, leave=False):
-        _examine_pair(predictor, dataset[index], diagnosis, random)
+        maps = _examine_pair(predictor, dataset[index], diagnosis, random)
+        if counts is not None:
+            counts.add(*maps)
     return diagnosis
-
-
-def diagnose_model(
-    model: Sequence[str | Path],
-    data: str | Path,
-    output: Path | None,
-    split: Split,
-    calibrate: bool = False,
-    *,
-    overwrite: bool = False,
-    **runtime: str,
-) -> list[str]:
-    """Look closely at a model on a data set, write what was found, calibrate the model.
-
-    Args:
-        model: Model folders that vote.
-        data: Labelled pairs.
-        output: Folder to write what was found into; None for nothing.
-        split: Which pairs.
-        calibrate: Store the fitted temperatures in the model, which must be one without test-time
-            views.
-        overwrite: Replace an output that is there.
-        runtime: Options of `Predictor`.
-
-    Returns:
-        What was done, in sentences.
-
-    Raises:
-        ArgumentError: If several models or views are to be calibrated, or the pairs show nothing to
-            calibrate on.
-        OutputExistsError: If the output is there.
-    """
-    if calibrate and (len(model) > 1 or runtime.get("tta", "none") != "none"):
-        raise ArgumentError(
-            "a temperature belongs to one model without test-time views",
-            fix="calibrate each model alone, then let them vote",
-        )
-    if output is not None:
-        output = claim_folder(output, [*model, *list_inputs(data)], overwrite=overwrite)
-    diagnosis = diagnose(*prepare(model, data, split, **runtime))
-    done = []
-    if output is not None:
-        with stage_folder(output, overwrite=overwrite, listed=False) as staged:
-            diagnosis.write(staged)
-        done.append(f"diagnosis in {output}")
-    if calibrate:
-        fitted = diagnosis.fit_temperatures()
-        replace_card(model[0], calibrate_card(load_card(model[0]), fitted))
-        done.append(
-            f"calibrated {model[0]}: logits of change divided by {fitted.change:.3g}, of classes by"
-            f" {fitted.classes:.3g}"
-        )
-    return done
-
-
-def calibrate_card(card: ModelCard, fitted: Temperatures) -> ModelCard:
-    """Return a card with temperatures on top of its own; what counts as changed stays the same."""
-    own = card.temperatures
-    threshold = 1 / (1 + (1 / card.change_threshold - 1) ** (1 / fitted.change))
-    return replace(
-        card,
-        temperatures=Temperatures(own.change * fitted.change, own.classes * fitted.classes),
-        change_threshold=threshold,
-    )
 
 
 def _examine_pair(
     predictor: Predictor, sample: PairSample, diagnosis: Diagnosis, random: np.random.Generator
-):
+) -> tuple[np.ndarray, ...]:
+    """Add a pair to a diagnosis; returns its maps, before and after as predicted, then as true."""
     change_HW = sample.change_HW.numpy() > 0
     # Land cover that is labelled where nothing changed is not part of the answer.
     true = tuple(
@@ -278,6 +218,7 @@ def _examine_pair(
     for metric in diagnosis.protocols.values():
         metric.update(*predicted, *true)
     diagnosis.pairs += 1
+    return *predicted, *true
 
 
 def _decide(

@@ -1,4 +1,4 @@
-"""Numbers for predictions: a model on a data set, or a folder of masks against its labels.
+"""Numbers for predictions: a folder of masks against its labels, or against another.
 
 Legend of the array names: H rows, W columns.
 """
@@ -9,16 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from terradelta.classes import BINARY, SENSEEARTH, ClassTable
+from terradelta.classes import SENSEEARTH, ClassTable
 from terradelta.data.class_file import read_classes
 from terradelta.data.images import read_mask
-from terradelta.data.layouts import Split, find_masks
-from terradelta.errors import ArgumentError, DataError
+from terradelta.data.layouts import find_masks
+from terradelta.errors import DataError
 from terradelta.evaluate.bootstrap import (
     DEFAULT_REPLICATES,
     Difference,
@@ -29,10 +29,6 @@ from terradelta.evaluate.bootstrap import bootstrap as find_intervals
 from terradelta.evaluate.bootstrap import compare as compare_images
 from terradelta.evaluate.protocols import create_protocol
 from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
-
-if TYPE_CHECKING:
-    from terradelta.data.dataset import ChangeDataset, PairSample
-    from terradelta.predict.engine import Predictor
 
 
 @dataclass(frozen=True)
@@ -89,129 +85,6 @@ class Comparison:
 
 
 @checks_ranges
-def evaluate(
-    model: str | Path | Sequence[str | Path],
-    data: str | Path,
-    *,
-    split: Split = "val",
-    protocol: str = "second",
-    bootstrap: Annotated[int, POSITIVE_COUNT] | None = None,
-    seed: Annotated[int, COUNT] = 0,
-    tta: str = "none",
-    device: str = "auto",
-    backend: str = "auto",
-    precision: str = "auto",
-) -> Scores:
-    """Score a model, or several that vote, on a labelled data set.
-
-    Args:
-        model: A model folder or several.
-        data: A data set folder in a known layout, or a CSV.
-        split: "train", "val", "test" or "all".
-        protocol: "second", "from-to" or "ual".
-        bootstrap: How many sets of images to draw for 95 % intervals; None for none.
-        seed: Of that drawing.
-        tta: Test-time views to average: "none", "flips", "d4" or "seed6".
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: What runs the network: "auto", "torch", "torch-compile",
-            "openvino" or "onnx".
-        precision: "auto", "fp32", "bf16", "fp16" or "int8".
-
-    Raises:
-        TerradeltaError: If the model or the data cannot be used, or their classes differ.
-    """
-    predictor, dataset = prepare(
-        model, data, split, tta=tta, device=device, backend=backend, precision=precision
-    )
-    counts = count_dataset(predictor, dataset, protocol, apart=bootstrap is not None)
-    return _summarize(counts, bootstrap, seed)
-
-
-def prepare(
-    model: str | Path | Sequence[str | Path], data: str | Path, split: Split, **runtime: str
-) -> tuple[Predictor, ChangeDataset]:
-    """Return a predictor that is ready, and the labelled pairs it is to answer.
-
-    Args:
-        model: A model folder or several that vote.
-        data: A data set folder in a known layout, or a CSV.
-        split: "train", "val", "test" or "all".
-        runtime: Options of `Predictor`.
-
-    Raises:
-        TerradeltaError: If the model or the data cannot be used, or their classes differ.
-    """
-    from terradelta.data.dataset import ChangeDataset
-    from terradelta.data.layouts import find_pairs
-    from terradelta.models.bundle import load_model
-    from terradelta.predict.engine import Predictor
-    from terradelta.predict.folders import count_pixels_per_size
-
-    folders = [model] if isinstance(model, str | Path) else list(model)
-    predictor = Predictor([load_model(folder) for folder in folders], **runtime)  # pyright: ignore[reportArgumentType]
-    pairs = find_pairs(data, split=split)
-    predictor.start(count_pixels_per_size(pairs.pairs))
-    dataset = ChangeDataset(pairs)
-    if dataset.pairs.classes not in (predictor.classes, BINARY):
-        raise ArgumentError(
-            f"the model knows the classes {', '.join(predictor.classes.names[1:])} and {data} "
-            f"has {', '.join(dataset.pairs.classes.names[1:])}",
-            fix="use a model that was trained on these classes",
-        )
-    return predictor, dataset
-
-
-def evaluate_dataset(
-    predictor: Predictor, dataset: ChangeDataset, protocol: str
-) -> dict[str, float]:
-    """Return the numbers of a protocol for a predictor on a labelled data set."""
-    return count_dataset(predictor, dataset, protocol, apart=False).metric.compute()
-
-
-def count_dataset(
-    predictor: Predictor, dataset: ChangeDataset, protocol: str, apart: bool = True
-) -> ImageCounts:
-    """Return the counts of a predictor's maps, pair by pair if they are to be kept apart.
-
-    Only changed pixels have classes in the truth, whatever else is labelled. Where the truth are
-    change masks, classes do not count in the answer either.
-    """
-    counts = ImageCounts(create_protocol(protocol, dataset.pairs.classes.num_classes), apart)
-    for index in tqdm(range(len(dataset)), "evaluating", unit="pair", disable=None, leave=False):
-        sample = dataset[index]
-        predicted = answer_pair(predictor, dataset, sample)
-        change_HW = sample.change_HW.numpy() > 0
-        true = (
-            np.where(change_HW, labels_HW.numpy(), 0)
-            for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
-        )
-        counts.add(*predicted, *true)
-    return counts
-
-
-def answer_pair(
-    predictor: Predictor, dataset: ChangeDataset, sample: PairSample
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes of both dates that a predictor answers, in the data set's class table.
-
-    Args:
-        predictor: The models.
-        dataset: Pairs of their classes, or with change masks alone.
-        sample: One of its pairs.
-
-    Returns:
-        Two (H, W) uint8 arrays, 0 where unchanged; 1 where changed if the data set has no classes.
-    """
-    from terradelta.predict.folders import ImagePair, predict_images
-
-    images = ImagePair(sample.before_CHW.numpy(), sample.after_CHW.numpy())
-    before_HW, after_HW = predict_images(predictor, images)
-    if dataset.pairs.classes == BINARY:
-        before_HW, after_HW = (np.minimum(ids_HW, 1) for ids_HW in (before_HW, after_HW))
-    return before_HW, after_HW
-
-
-@checks_ranges
 def score(
     predictions: str | Path,
     labels: str | Path,
@@ -240,7 +113,7 @@ def score(
         ArgumentError: If the protocol is unknown.
     """
     counts = count_folders(predictions, labels, protocol, classes, apart=bootstrap is not None)
-    return _summarize(counts, bootstrap, seed)
+    return summarize(counts, bootstrap, seed)
 
 
 @checks_ranges
@@ -286,8 +159,8 @@ def compare_counts(
 ) -> Comparison:
     """Return both scores with their intervals, and their differences."""
     return Comparison(
-        _summarize(first, bootstrap, seed),
-        _summarize(second, bootstrap, seed),
+        summarize(first, bootstrap, seed),
+        summarize(second, bootstrap, seed),
         compare_images(first, second, bootstrap, seed),
     )
 
@@ -321,7 +194,8 @@ def count_folders(
     return counts
 
 
-def _summarize(counts: ImageCounts, bootstrap: int | None = None, seed: int = 0) -> Scores:
+def summarize(counts: ImageCounts, bootstrap: int | None = None, seed: int = 0) -> Scores:
+    """Return the numbers of counted maps, with intervals if sets of images are to be drawn."""
     metric = counts.metric
     intervals = {} if bootstrap is None else find_intervals(counts, bootstrap, seed)
     return Scores(metric.name, metric.compute(), len(counts), intervals)

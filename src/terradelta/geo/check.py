@@ -238,7 +238,8 @@ def _check_overlap(pair: RasterPair) -> Finding:
     for dataset in pair.datasets:
         bounds = pair.grid.find_bounds(place_raster(dataset).grid)
         area = abs((bounds[2] - bounds[0]) * (bounds[3] - bounds[1]))
-        shares.append(min(1.0, abs((right - left) * (top - bottom)) / area))
+        # A planet's raster may lie where its CRS shows nothing.
+        shares.append(min(1.0, abs((right - left) * (top - bottom)) / area) if area > 0 else 0.0)
     message = f"{shares[0]:.1%} of before and {shares[1]:.1%} of after"
     values = {"before_share": shares[0], "after_share": shares[1]}
     if min(shares) >= WARN_OVERLAP_SHARE:

@@ -39,7 +39,7 @@ class Finding:
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
         """Read a line of a run.json."""
         names = ("name", "level", "message", "fix", "values", "is_doubt")
-        return cls(**{name: row[name] for name in names})
+        return cls(**{name: row[name] for name in names if name in row})
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from rasterio.windows import Window
 from terradelta.errors import RasterError
 
 LATTICE_PARTS = 16
+OPEN_ERRORS = (RasterioError, UnicodeDecodeError)
+"""What rasterio raises of a damaged file: its message may quote bytes that are not text."""
 OUTLINE_POINTS = 1000
 """Of each side of a raster whose outline is transformed."""
 
@@ -180,6 +182,8 @@ class Grid:
         """Return the whole pixels that CRS bounds touch, or None where they touch none."""
         inverse = ~self.transform
         columns, rows = zip(*(inverse @ corner for corner in _corners(*bounds)), strict=True)
+        if not np.isfinite((columns, rows)).all():
+            return None
         # A thousandth of a pixel of overlap is rounding, not ground.
         first_column = max(0, math.floor(min(columns) + 1e-3))
         first_row = max(0, math.floor(min(rows) + 1e-3))

@@ -9,6 +9,7 @@ import numpy as np
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 from rasterio.crs import CRS
+from shapely.errors import ShapelyError
 
 from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid
@@ -123,7 +124,13 @@ def _choose_layer(path: str | Path, option: str) -> geopandas.GeoDataFrame:
                 for name in ([wanted] if wanted is not None else names)
                 if layers[name] is not None
             }
-    except (DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
+    except (
+        DataSourceError,
+        DataLayerError,
+        FeatureError,
+        GeometryError,
+        ShapelyError,
+    ) as error:
         raise RasterError(
             f"{path} cannot be opened as a vector file: {error}",
             fix=f"give an {option} file that GDAL reads, for example GeoPackage or GeoJSON",

@@ -27,7 +27,7 @@ from rasterio.windows import Window
 
 from terradelta.errors import RasterError
 from terradelta.geo.bands import Described, join_bands
-from terradelta.geo.grid import allow_no_place, cut_window
+from terradelta.geo.grid import OPEN_ERRORS, allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.pair_options import Bands
 from terradelta.geo.placement import choose_reference, place_raster
@@ -142,9 +142,16 @@ def has_false_alpha(dataset: DatasetReader, bands: Bands | None = None) -> bool:
     # Bands of 16 bits or floats may be masks of 8 bits, or of one.
     opaque = (1, 255, *((np.iinfo(kind).max,) if kind.kind in "ui" else ()))
     values = np.concatenate(
-        [dataset.read(number, window=window).ravel() for window in _spread_windows(dataset)]
+        [_probe(dataset, number, window).ravel() for window in _spread_windows(dataset)]
     )
     return bool(np.isin(values, (0, *opaque)).mean() < OPAQUE_SHARE)
+
+
+def _probe(dataset: DatasetReader, band: int, window: Window) -> np.ndarray:
+    try:
+        return dataset.read(band, window=window)
+    except RasterioError as error:
+        raise _explain(name_raster(dataset), window, error) from error
 
 
 def find_alpha(dataset: DatasetReader, bands: Bands | None = None) -> int | None:
@@ -196,7 +203,7 @@ def _open_file(path: str) -> DatasetReader:
             os.environ.setdefault(name, value)
     try:
         dataset = rasterio.open(location)
-    except RasterioError as error:
+    except OPEN_ERRORS as error:
         if os.path.isdir(location):  # noqa: PTH112 - of a name that is too long it says no
             raise _refuse_folder(Path(location)) from error
         raise RasterError(

@@ -216,6 +216,9 @@ def find_missing_sources(name: str) -> list[str]:
 
     Args:
         name: A raster, or files of bands; see `split_files`.
+
+    Raises:
+        RasterError: If a virtual raster is not well-formed XML.
     """
     missing: dict[str, None] = {}
     found: set[str] = set()
@@ -225,7 +228,7 @@ def find_missing_sources(name: str) -> list[str]:
         if path.suffix.lower() != ".vrt" or str(path) in found:
             continue
         found.add(str(path))
-        for source in ElementTree.parse(path).iter("SourceFilename"):
+        for source in _parse(path).iter("SourceFilename"):
             is_beside = source.get("relativeToVRT") == "1"
             file = str(path.parent / (source.text or "")) if is_beside else source.text or ""
             if is_file(file):
@@ -233,6 +236,16 @@ def find_missing_sources(name: str) -> list[str]:
             elif not file.startswith("/vsi") and not set(":<") & set(file):
                 missing[file] = None
     return list(missing)
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise RasterError(
+            f"{path} is not well-formed XML: {error}",
+            fix="build it again, for example with gdalbuildvrt",
+        ) from error
 
 
 def stack_bands(

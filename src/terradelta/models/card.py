@@ -146,7 +146,7 @@ class ModelCard:
     same_class_changes: bool = True
     """Whether a change may be from a class to itself, as a new building in an old one's place."""
     temperatures: Temperatures = field(default_factory=Temperatures)
-    """As `evaluate --calibrate` has found them."""
+    """As `calibrate` has found them."""
     resolution_m: tuple[float, float] | None = None
     """Least and largest side of a pixel on the ground that it learned from, in metres."""
     tile_size_px: int | None = None

@@ -18,12 +18,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, OutputError
 from terradelta.geo.cog import find_map, read_classes
-from terradelta.geo.grid import Grid, allow_no_place
+from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place
 from terradelta.predict.prediction import Prediction
 from terradelta.prediction.changes import find_changes, read_patches
 from terradelta.prediction.folder import FIX, PredictionFolder
@@ -124,7 +123,7 @@ def _draw_map(prediction: Prediction, ax: Axes):
             shape = choose_shape(grid)
             change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
             nodata = dataset.nodata
-    except RasterioError as error:
+    except OPEN_ERRORS as error:
         raise OutputError(f"{path} cannot be read: {error}", FIX) from error
     map_HWC = np.zeros((*shape, 4), dtype=np.uint8)
     map_HWC[change_HW == 0] = UNCHANGED

@@ -19,7 +19,6 @@ import pandas
 import rasterio
 import shapely
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from scipy.ndimage import binary_erosion
 
 from terradelta.cautions import read_cautions
@@ -28,7 +27,7 @@ from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import examine_pair
 from terradelta.geo.cog import find_map
 from terradelta.geo.finding import Finding
-from terradelta.geo.grid import Grid, allow_no_place, make_transformer
+from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place, make_transformer
 from terradelta.geo.listing import name_source
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.pair_options import ModelNeeds, PairOptions
@@ -112,7 +111,7 @@ class _Subject:
                 shape = choose_shape(grid)
                 change_HW = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
                 change_HW[change_HW == dataset.nodata] = 0
-        except RasterioError as error:
+        except OPEN_ERRORS as error:
             raise _complain(path, error) from error
         left, bottom, right, top = grid.bounds
         if not (left < right and bottom < top):

@@ -26,8 +26,8 @@ from terradelta.data.dataset import ChangeDataset
 from terradelta.data.layouts import find_pairs, list_inputs, list_named_splits
 from terradelta.destination import claim_folder, follow_link
 from terradelta.errors import ArgumentError, TerradeltaError
+from terradelta.evaluate.model_scores import evaluate_dataset
 from terradelta.evaluate.protocols import PROTOCOLS
-from terradelta.evaluate.scoring import evaluate_dataset
 from terradelta.heap import keep_freed_memory
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.bundle import Model, load_model

@@ -12,7 +12,7 @@ from PIL import Image
 
 from terradelta.classes import ClassTable
 from terradelta.data.dataset import ChangeDataset
-from terradelta.evaluate.scoring import answer_pair
+from terradelta.evaluate.model_scores import answer_pair
 from terradelta.geo.stretch import draw_rgb, find_range
 from terradelta.outputs import stage_file
 from terradelta.predict.engine import Predictor

@@ -104,7 +104,8 @@ class RunRecord:
 
     def _write_log(self, log: list[dict[str, Any]]):
         with stage_file(self.run / "log.csv") as staged, staged.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(log[-1]))
+            # A run that is resumed may have lines of another version.
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for line in log for key in line)))
             writer.writeheader()
             writer.writerows(log)
         with stage_file(self.run / "log.jsonl") as staged:

@@ -240,3 +240,16 @@ def test_images_that_were_moved_are_asked_for(small, tmp_path):
     shutil.copy(folder / "before.tif", tmp_path / "here.tif")
     sample(folder, tmp_path / "p.gpkg", design, before=tmp_path / "here.tif")
     assert len(list((tmp_path / "p_chips").glob("*.png"))) == 24
+
+
+def test_images_that_were_replaced_are_not_drawn(small, tmp_path):
+    folder, _ = small
+    for name in ("before.tif", "after.tif"):
+        with rasterio.open(folder / name) as dataset:
+            image_CHW, profile = dataset.read(), dataset.profile
+        profile["height"] -= 5
+        with rasterio.open(folder / name, "w", **profile) as dataset:
+            dataset.write(image_CHW[:, :-5])
+    with pytest.raises(RasterError, match=r"the images share .* they were replaced"):
+        sample(folder, tmp_path / "p.gpkg", SampleDesign(points=12, floor=2))
+    assert not list(tmp_path.glob("p*"))

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
 from rasterio.warp import transform
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from terradelta.errors import RasterError
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.cog import find_map, read_classes
-from terradelta.geo.grid import Grid, allow_no_place, cut_window
+from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place, cut_window
 
 BLOCK_SIZE_PX = 2048
 """Pixels are numbered block by block, so points that a seed has drawn depend on it."""
@@ -64,7 +63,7 @@ class ChangeMap:
         try:
             with allow_no_place():
                 self._dataset = self._exits.enter_context(rasterio.open(self.path))
-        except RasterioError as error:
+        except OPEN_ERRORS as error:
             raise RasterError(
                 f"{self.path} cannot be opened: {error}",
                 fix="give the folder that `terradelta predict` has made of two rasters",
@@ -144,7 +143,7 @@ class ChangeMap:
     def _read_values(self, window: Window) -> np.ndarray:
         try:
             values_HW = self._dataset.read(1, window=window)
-        except RasterioError as error:
+        except OPEN_ERRORS as error:
             raise RasterError(
                 f"{self.path}: pixels cannot be read in rows {window.row_off} to "
                 f"{window.row_off + window.height}: {error}",

@@ -155,6 +155,13 @@ def _draw_chips(
     pair: RasterPair, survey: Survey, staged: Path, folder_name: str, size_px: int
 ) -> list[tuple[str, str]]:
     """Draw the pictures and return their paths as the file of points will see them."""
+    if (pair.area.height, pair.area.width) != (survey.grid.height, survey.grid.width):
+        raise RasterError(
+            f"the images share {pair.area.width} x {pair.area.height} px now, and their map has "
+            f"{survey.grid.width} x {survey.grid.height} px: they were replaced",
+            fix="say where the images of the map lie with --before and --after, or draw no "
+            "pictures of the points with --chip-size 0",
+        )
     pixels, digits = survey.pixels, len(str(len(survey)))
     places = (
         (f"{number:0{digits}}", int(row), int(column))

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from terradelta.classes import ClassTable
 from terradelta.errors import DataError, RasterError
-from terradelta.geo.grid import Grid, allow_no_place
+from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images, open_images
 from terradelta.prediction.folder import SUMMARY_FILE, PredictionFolder
@@ -102,7 +101,7 @@ def open_map(path: Path) -> DatasetReader:
     try:
         with allow_no_place():
             dataset = rasterio.open(path)
-    except RasterioError as error:
+    except OPEN_ERRORS as error:
         raise RasterError(
             f"{path} cannot be opened: {error}", fix="run the same `terradelta predict` again"
         ) from error
