@@ -103,6 +103,7 @@ def test_damaged_json_is_read_or_refused_by_every_reader(folder, name):
 def test_an_error_names_file_key_and_value(folder):
     for name, key, value, words in (
         ("run.json", "models", [{"folder": 3}], r"run\.json: models\[0\]\.folder is 3, and it m"),
+        ("run.json", "findings", [{"name": "a", "level": "", "message": "b"}], "one of OK, WARN"),
         ("run.json", "shift_px", [0, None], r"run\.json: shift_px\[1\] is None"),
         ("summary.json", "changed_ha", -1, r"summary\.json: changed_ha is -1, .* at least 0"),
         ("summary.json", "changed_percent", float("nan"), r"changed_percent is nan"),

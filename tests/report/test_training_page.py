@@ -116,6 +116,15 @@ def test_without_the_data_it_says_so_and_shows_the_rest(run, data, read_page):
     assert page.tables == []
 
 
+def test_a_recipe_that_names_no_data_is_said_so(run, read_page, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    recipe = tmp_path / "run" / "config.yaml"
+    lines = recipe.read_text().splitlines(keepends=True)
+    recipe.write_text("".join(line for line in lines if not line.startswith("data:")))
+    page = read_page(td.report(tmp_path / "run", overwrite=True))
+    assert "trained on data that the recipe does not name" in page.text
+
+
 def test_a_run_without_an_epoch_is_refused(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()

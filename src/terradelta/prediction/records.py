@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -60,7 +60,7 @@ class FindingRecord:
     """What was found about the pair before it was mapped."""
 
     name: str
-    level: str
+    level: Literal["OK", "WARN", "FAIL"]
     message: str
     values: dict[str, Any]
     fix: str | None = None
