@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from dataclasses import replace
@@ -121,6 +122,17 @@ def alpha_band_that_is_truncated(bench: Bench) -> Refusal:
 def grey_image(bench: Bench) -> Refusal:
     after = bench.write("after.tif", draw(home(), "after").arrange(0))
     return _refuse_after(bench, after, r"after\.tif has the bands 1", "needs red, green, blue")
+
+
+@refused
+def palette_without_colours(bench: Bench) -> Refusal:
+    after = bench.write("after.tif", draw(home(), "after").arrange(0))
+    virtual = after.with_suffix(".vrt")
+    copy(after, virtual, driver="VRT")
+    named = re.sub("<ColorInterp>.*?<", "<ColorInterp>Palette<", virtual.read_text())
+    assert "Palette" in named
+    virtual.write_text(named)
+    return _refuse_after(bench, virtual, r"after\.vrt has the bands 1", "needs red, green, blue")
 
 
 @refused

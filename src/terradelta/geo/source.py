@@ -369,7 +369,13 @@ def _is_plain(dataset: DatasetReader) -> bool:
 
 
 def _is_paletted(dataset: DatasetReader) -> bool:
-    return dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette
+    if dataset.count != 1 or dataset.colorinterp[0] != ColorInterp.palette:
+        return False
+    try:
+        return bool(dataset.colormap(1))
+    except ValueError:
+        # Declared a palette, it has none: its values are grey.
+        return False
 
 
 def _lay_down(dataset: DatasetReader, crs: CRS, options: dict[str, Any]) -> WarpedVRT:
