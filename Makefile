@@ -1,7 +1,7 @@
 # Everything a newcomer needs: `make demo`, `make test`. Each target installs what it uses into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-MAPLIBRE := src/terradelta/report/viewer/page/maplibre-gl
+MAPLIBRE := src/terradelta/viewer/page/maplibre-gl
 MAPLIBRE_VERSION := 6.17.0
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 SHARED ?= ../shared/data
@@ -28,7 +28,7 @@ fuzz: .venv/installed-dev      ## damaged files and hostile options for every ve
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --healthy --runs 4000
 
 kill: .venv/installed-dev      ## a map of 4,000 x 4,000 px killed 100 times, a quarter of an hour
-	$(BIN)/python -m pytest -m slow tests/predict/test_kills.py
+	$(BIN)/python -m pytest -m slow tests/mapping/test_kills.py
 
 mutants: .venv/installed-dev   ## change the code in small ways and count what the tests notice, an hour
 	nice $(BIN)/python benchmarks/mutants.py
@@ -40,10 +40,11 @@ qgis:                          ## Debian's QGIS, which some slow tests ask; they
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-qgis; \
 	else echo "python3-qgis is not installed and apt-get is not at hand: its tests will skip"; fi
 
-check: .venv/installed-dev     ## style and types
+check: .venv/installed-dev     ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

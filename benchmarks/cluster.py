@@ -18,10 +18,10 @@ import numpy as np
 import psutil
 import ray
 
+from terradelta.inference.cluster.crew import Crew
+from terradelta.inference.cluster.worker import MAX_BLOCKS_AT_ONCE, Answer, Post
+from terradelta.inference.store import BlockFacts
 from terradelta.outputs import write_bytes
-from terradelta.predict.cluster.crew import Crew
-from terradelta.predict.cluster.worker import MAX_BLOCKS_AT_ONCE, Answer, Post
-from terradelta.predict.store import BlockFacts
 
 CONTENT_BYTES = 400_000
 """Of a block's file: three megapixels of five layers, deflated."""

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from terradelta.data.synthetic import draw_pair
+from terradelta.inference.predictor import Predictor, choose_pool_window
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import ModelCard
+from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.models.registry import create_model
-from terradelta.predict.engine import Predictor, choose_pool_window
-from terradelta.predict.run import DEFAULT_MODEL
 from trained import WORK, train_fcn
 
 SIZE_PX = 512

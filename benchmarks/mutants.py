@@ -32,16 +32,19 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkR
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {
     "losses": ("losses/*.py", "tests/losses"),
-    "votes": ("predict/votes.py", "tests/predict/test_votes.py tests/predict/test_engine.py"),
-    "tiling": ("predict/tiling.py", "tests/predict/test_tiling.py"),
-    "transitions": ("predict/transitions.py", "tests/predict/test_transitions.py"),
+    "votes": (
+        "inference/votes.py",
+        "tests/inference/test_votes.py tests/inference/test_predictor.py",
+    ),
+    "tiling": ("inference/tiling.py", "tests/inference/test_tiling.py"),
+    "transitions": ("inference/transitions.py", "tests/inference/test_transitions.py"),
     "grid": ("geo/grid.py", "tests/geo/test_grid.py tests/geo/test_pair.py"),
     "area": ("geo/area.py", "tests/geo/test_area.py"),
     "estimators": (
-        "evaluate/area_estimation/estimators.py",
-        "tests/evaluate/area_estimation/test_estimators.py",
+        "areas/estimators.py",
+        "tests/areas/test_estimators.py",
     ),
-    "protection": ("report/viewer/protection.py", "tests/viewer/test_protection.py"),
+    "protection": ("viewer/protection.py", "tests/viewer/test_protection.py"),
 }
 """Files under src/terradelta to change, and the tests that are to notice."""
 ALIKE = ("Is_Eq", "IsNot_NotEq", "Eq_Is", "NotEq_IsNot")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from terradelta.evaluate.confusion import count_confusion
+from terradelta.evaluation.confusion import count_confusion
 
 ROUNDS = 5
 LINES = {
@@ -22,7 +22,7 @@ LINES = {
     "terradelta --help": ["-m", "terradelta.cli", "--help"],
     "terradelta predict --help": ["-m", "terradelta.cli", "predict", "--help"],
     "import torch": ["-c", "import torch"],
-    "import terradelta.predict.run": ["-c", "from terradelta.predict.run import predict"],
+    "import terradelta.mapping.run": ["-c", "from terradelta.mapping.run import predict"],
 }
 SIDE_PX = 4096
 IDS = 7

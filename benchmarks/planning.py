@@ -24,8 +24,8 @@ def measure(side: int) -> dict[str, float]:
     from rasterio.windows import Window
 
     from terradelta.geo.grid import Grid
-    from terradelta.predict.planning import measure_extent
-    from terradelta.predict.tiling import BlockPlan, Tiling
+    from terradelta.inference.tiling import BlockPlan, Tiling
+    from terradelta.mapping.planning import measure_extent
 
     tiling = Tiling(1024, 64, 8)
     pixels = side * 3 * tiling.step_px + 2 * tiling.margin_px

@@ -22,9 +22,9 @@ import torch
 
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.geo.grid import cut_window
+from terradelta.inference.backends import Request
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
-from terradelta.predict.backends import Request
-from terradelta.predict.engine import Predictor
 from trained import WORK, train_fcn
 
 GIGABYTE = 1024**3

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from inference import Labels, compare, draw_scenes
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.deployment import Deployment, fold_norms
-from terradelta.predict.engine import Predictor
 from trained import WORK, train_fcn
 
 LEVELS = 255

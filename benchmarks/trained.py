@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from terradelta.data.synthetic import write_folders
-from terradelta.predict.backends.quantization import quantize
-from terradelta.train.config import TrainConfig
-from terradelta.train.loop import train
+from terradelta.inference.quantization import quantize
+from terradelta.training.config import TrainConfig
+from terradelta.training.loop import train
 
 WORK = Path(__file__).parent / "work"
 SEED = 11

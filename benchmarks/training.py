@@ -22,8 +22,8 @@ from terradelta.data.synthetic import draw_pair, write_folders
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.card import Scaling
 from terradelta.models.registry import create_model
-from terradelta.train.config import TrainConfig
-from terradelta.train.loop import train
+from terradelta.training.config import TrainConfig
+from terradelta.training.loop import train
 from trained import WORK
 
 SIZE_PX = 256

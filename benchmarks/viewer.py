@@ -31,10 +31,10 @@ from rasterio.windows import Window
 
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.geo.source import describe_source
-from terradelta.predict.assembly import assemble, finish
-from terradelta.predict.job import Job
-from terradelta.predict.run import predict
-from terradelta.predict.store import BlockFacts, BlockLayers
+from terradelta.inference.job import Job
+from terradelta.inference.store import BlockFacts, BlockLayers
+from terradelta.mapping.assembly import assemble, finish
+from terradelta.mapping.run import predict
 
 WORK = Path(__file__).parent / "work" / "viewer"
 SCENE_SIZE_PX = 1500

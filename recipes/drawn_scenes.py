@@ -18,7 +18,7 @@ import torch
 import terradelta as td
 from terradelta.data.synthetic import write_folders
 from terradelta.models.bundle import Model
-from terradelta.train.config import TrainConfig
+from terradelta.training.config import TrainConfig
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 TRAINING_SEED, TRAINING_PAIRS = 1, 1600

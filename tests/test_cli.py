@@ -11,10 +11,10 @@ import torch
 
 import terradelta as td
 from terradelta.cli import main
+from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.models.published import list_published_keys
-from terradelta.predict.run import DEFAULT_MODEL
-from terradelta.train.config import TrainConfig
-from tests.evaluate.area_estimation.maps import UTM, draw_map, draw_truth, label, write_prediction
+from terradelta.training.config import TrainConfig
+from tests.areas.maps import UTM, draw_map, draw_truth, label, write_prediction
 
 VERBS = (
     "demo",
@@ -88,8 +88,8 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
     code = (
         "import sys, terradelta as td\n"
         "assert 'torch' not in sys.modules\n"
-        "from terradelta.predict.engine import Predictor\n"
-        "from terradelta.evaluate.scoring import Scores\n"
+        "from terradelta.inference.predictor import Predictor\n"
+        "from terradelta.evaluation.scoring import Scores\n"
         "assert td.predict.__name__ == 'predict' and callable(td.evaluate) and callable(td.train)\n"
         "assert all(hasattr(td, name) for name in td.__all__)\n"
     )
@@ -147,7 +147,7 @@ def test_options_on_the_line_override_the_recipe_even_with_its_default(tmp_path)
     recipe = tmp_path / "recipe.yaml"
     TrainConfig(data="somewhere", model="unet", epochs=7, class_weights=(1, 2)).write_yaml(recipe)
     code = (
-        "import sys\nfrom terradelta.train import loop\n"
+        "import sys\nfrom terradelta.training import loop\n"
         "def train(config, output, **_):\n"
         "    print(config.model, config.epochs, config.data, config.class_weights)\n"
         "    raise SystemExit\n"

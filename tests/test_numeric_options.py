@@ -10,10 +10,10 @@ import terradelta as td
 from terradelta.cli import main
 from terradelta.data.synthetic import write_folders, write_geotiff_pair
 from terradelta.errors import ArgumentError
+from terradelta.inference.memory import parse_memory
+from terradelta.inference.predictor import Predictor
 from terradelta.models.precision import choose_device
-from terradelta.predict.engine import Predictor
-from terradelta.predict.memory import parse_memory
-from terradelta.report.viewer.server import view
+from terradelta.viewer.server import view
 
 
 def refuse(capsys, *line):

@@ -104,6 +104,7 @@ def test_what_is_put_into_an_output_while_it_is_replaced_is_kept(tmp_path, caplo
         ("loop", "cannot be written"),
         ("n" * 300, "cannot be written: File name too long"),
         ("d\udce9j\u00e0", "not UTF-8"),
+        ("a\nb", r"'a\\nb' has control characters"),
     ],
 )
 def test_places_that_no_output_may_have(tmp_path, monkeypatch, output, message):

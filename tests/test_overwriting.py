@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import terradelta as td
+from terradelta.areas.design import SampleDesign
 from terradelta.cli import main
 from terradelta.data.images import write_mask
 from terradelta.data.synthetic import write_folders, write_geotiff_pair
-from terradelta.evaluate.area_estimation.design import SampleDesign
 from terradelta.models.published import list_published_keys
-from tests.evaluate.area_estimation.maps import UTM, draw_map, draw_truth, label, write_prediction
+from tests.areas.maps import UTM, draw_map, draw_truth, label, write_prediction
 
 PAIR = ("pair/before.tif", "pair/after.tif")
 FOLDER_VERBS = {

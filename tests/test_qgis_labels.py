@@ -14,9 +14,9 @@ import rasterio
 from rasterio.vrt import WarpedVRT
 
 import terradelta as td
+from terradelta.areas.assessment import FEW_POINTS
+from terradelta.areas.survey import STATES, read_survey
 from terradelta.classes import SENSEEARTH
-from terradelta.evaluate.area_estimation.assessment import FEW_POINTS
-from terradelta.evaluate.area_estimation.survey import STATES, read_survey
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.grid import Grid, cut_window
 

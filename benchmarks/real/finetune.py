@@ -16,10 +16,10 @@ from pairs import RealPair, read_levir
 from table import BUILDING_WAYS, tally, write_table
 
 import terradelta as td
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
-from terradelta.predict.engine import Predictor
-from terradelta.predict.run import DEFAULT_MODEL
-from terradelta.train.config import TrainConfig
+from terradelta.models.embedded import DEFAULT_MODEL
+from terradelta.training.config import TrainConfig
 
 HALF = 5
 EPOCHS = 60

@@ -19,11 +19,11 @@ from pairs import RealPair, read_levir, read_oscd, read_unchanged
 from PIL import Image
 from table import Tally
 
+from terradelta.inference.folders import ImagePair, predict_images
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
+from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.outputs import stage_folder
-from terradelta.predict.engine import Predictor
-from terradelta.predict.folders import ImagePair, predict_images
-from terradelta.predict.run import DEFAULT_MODEL
 
 SIDE_PX = 384
 GAP_PX = 6

@@ -25,11 +25,11 @@ import torch
 from pairs import RealPair, read_levir
 from table import BUILDING, Tally
 
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.quantization import quantize
+from terradelta.inference.votes import ClassMaps
 from terradelta.models.bundle import load_model
-from terradelta.predict.backends.quantization import quantize
-from terradelta.predict.engine import Predictor
-from terradelta.predict.run import DEFAULT_MODEL
-from terradelta.predict.votes import ClassMaps
+from terradelta.models.embedded import DEFAULT_MODEL
 
 WAYS = (
     ("torch", "fp32"),

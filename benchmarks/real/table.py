@@ -19,10 +19,10 @@ from rivals import RIVALS
 from scipy.ndimage import label
 
 from terradelta.classes import SENSEEARTH
+from terradelta.inference.folders import ImageProbabilities, find_probabilities
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
-from terradelta.predict.engine import Predictor
-from terradelta.predict.folders import ImageProbabilities, find_probabilities
-from terradelta.predict.run import DEFAULT_MODEL
+from terradelta.models.embedded import DEFAULT_MODEL
 
 BUILDING = SENSEEARTH.names.index("building") - 1
 SMALLEST_OBJECT_PX = 40

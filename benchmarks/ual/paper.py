@@ -21,13 +21,13 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from terradelta.evaluate.model_scores import evaluate
-from terradelta.evaluate.protocols import PROTOCOLS
-from terradelta.evaluate.seeds import compare_seeds, summarize_seeds
+from terradelta.evaluation.model_scores import evaluate
+from terradelta.evaluation.protocols import PROTOCOLS
+from terradelta.evaluation.seeds import compare_seeds, summarize_seeds
 from terradelta.outputs import write_json
-from terradelta.train.comparison import TEST_FILE
-from terradelta.train.config import TrainConfig
-from terradelta.train.loop import train
+from terradelta.training.comparison import TEST_FILE
+from terradelta.training.config import TrainConfig
+from terradelta.training.loop import train
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tables import Tables, format_tables

@@ -16,9 +16,9 @@ from runs import BENCHMARKS, HERE, LOSSES, MAIN_MODEL, Run
 from terradelta.classes import ClassTable
 from terradelta.data.dataset import ChangeDataset, PairSample
 from terradelta.data.layouts import find_pairs
+from terradelta.inference.folders import ImagePair, predict_images
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
-from terradelta.predict.engine import Predictor
-from terradelta.predict.folders import ImagePair, predict_images
 
 UNCHANGED = (255, 255, 255)
 SEED = 0

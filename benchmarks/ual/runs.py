@@ -98,9 +98,9 @@ def _cross(
 
 def train_and_score(run: Run, data: Path, work: Path, epochs: int) -> dict:
     """Return the run's line."""
-    from terradelta.evaluate.model_scores import evaluate
-    from terradelta.train.config import TrainConfig
-    from terradelta.train.loop import train
+    from terradelta.evaluation.model_scores import evaluate
+    from terradelta.training.config import TrainConfig
+    from terradelta.training.loop import train
 
     config = TrainConfig(
         data=str(data / run.benchmark),

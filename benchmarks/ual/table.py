@@ -16,8 +16,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from runs import BENCHMARKS, HERE, LOSSES, MAIN_MODEL, WEIGHTED, Run, read_runs
 
-from terradelta.evaluate.bootstrap import Difference
-from terradelta.evaluate.seeds import compare_seeds, summarize_seeds
+from terradelta.evaluation.bootstrap import Difference
+from terradelta.evaluation.seeds import compare_seeds, summarize_seeds
 
 sys.path.append(str(HERE.parent))
 from tables import Tables, format_tables

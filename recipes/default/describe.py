@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from terradelta.models.bundle import hash_model, load_card, replace_card
-from terradelta.predict.run import DEFAULT_MODEL
+from terradelta.models.embedded import DEFAULT_MODEL
 
 CARD = Path(__file__).with_name("card.yaml")
 

@@ -33,11 +33,11 @@ from tqdm import tqdm
 from data import BUILDING, CITIES, GROUND, list_urbantree, name_site, read_urbantree
 from terradelta.classes import SENSEEARTH
 from terradelta.data.images import write_mask
+from terradelta.inference.folders import find_probabilities
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
+from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.outputs import stage_folder
-from terradelta.predict.engine import Predictor
-from terradelta.predict.folders import find_probabilities
-from terradelta.predict.run import DEFAULT_MODEL
 
 CORRECTIONS = Path(__file__).with_name("corrections.csv")
 SCALES = (1.0, 1.5)

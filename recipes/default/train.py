@@ -24,12 +24,12 @@ import terradelta as td
 from data import write_pairs
 from terradelta.data.dataset import ChangeDataset
 from terradelta.data.layouts import find_pairs
-from terradelta.evaluate.temperatures import calibrate
+from terradelta.evaluation.temperatures import calibrate
+from terradelta.inference.folders import find_probabilities
+from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import Model, load_card, load_model, replace_card, save_model
-from terradelta.predict.engine import Predictor
-from terradelta.predict.folders import find_probabilities
-from terradelta.predict.run import DEFAULT_MODEL
-from terradelta.train.config import TrainConfig
+from terradelta.models.embedded import DEFAULT_MODEL
+from terradelta.training.config import TrainConfig
 
 HERE = Path(__file__).parent
 MOST_FALSE_SHARE = 0.01

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,6 +139,8 @@ def _require_names(path: Path, beside: Sequence[str] = ()):
         raise OutputError(
             f"{path} has bytes that are not UTF-8 text in its name", fix=_ELSEWHERE
         ) from error
+    if any(unicodedata.category(letter) == "Cc" for letter in str(path)):
+        raise OutputError(f"{str(path)!r} has control characters in its name", fix=_ELSEWHERE)
     for ending in ("", *beside):
         with suppress(FileNotFoundError):
             path.with_name(path.name + ending).stat()

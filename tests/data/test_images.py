@@ -20,7 +20,7 @@ from terradelta.data.images import (
     write_change_mask,
     write_mask,
 )
-from terradelta.errors import ArgumentError, DataError
+from terradelta.errors import ArgumentError, DataError, OutputExistsError
 
 PALETTE = np.array(SENSEEARTH.colours, np.uint8)
 
@@ -234,7 +234,7 @@ def test_a_mask_is_replaced_whole_and_a_failure_leaves_nothing_behind(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", SENSEEARTH), new)
     np.testing.assert_array_equal(read_mask(tmp_path / "link.png", SENSEEARTH), old)
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(OSError, match=r"folder\.png"):
+    with pytest.raises(OutputExistsError, match=r"folder\.png"):
         write_mask(tmp_path / "folder.png", new, SENSEEARTH)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.png", "link.png", "mask.png"]
 

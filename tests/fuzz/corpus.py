@@ -24,10 +24,10 @@ from terradelta.data.class_file import write_classes
 from terradelta.data.synthetic import write_folders, write_geotiff_pair
 from terradelta.models.bundle import save_model
 from terradelta.models.published import list_published_keys
-from terradelta.report.viewer.reviews import Review, ReviewStore
+from terradelta.viewer.reviews import Review, ReviewStore
+from tests.areas.maps import label
 from tests.conftest import make_model
-from tests.evaluate.area_estimation.maps import label
-from tests.train.recipes import SMALL
+from tests.training.recipes import SMALL
 
 MADE = ("out", "pieces", "model", "data", "run", "shards")
 """Folders that terradelta made and that hold nothing else, so that --overwrite may replace them."""

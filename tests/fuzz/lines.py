@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from terradelta.evaluate.area_estimation.assessment import FILES as ASSESSMENT_FILES
+from terradelta.areas.assessment import FILES as ASSESSMENT_FILES
 
 from .corpus import NETWORK, PAIR, RUNTIME
 

@@ -119,6 +119,7 @@ def test_a_file_whose_name_holds_the_mark_is_opened_as_it_is(tmp_path):
     assert len(read_polygons(path, grid, "--aoi")) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Non closed ring:RuntimeWarning")
 def test_a_ring_that_is_none_is_refused_with_the_file(tmp_path):
     path = tmp_path / "area.geojson"
     path.write_text('{"type": "Polygon", "coordinates": [[[12, 47], [13, 47]]]}')

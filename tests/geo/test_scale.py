@@ -58,7 +58,8 @@ def test_coarse_pixels_are_told_and_no_grid_is_advised_for_them():
 
 
 def test_check_and_predict_say_so(write_raster, tmp_path, caplog):
-    from terradelta.predict.run import load_cards, predict
+    from terradelta.mapping.run import predict
+    from terradelta.models.embedded import load_cards
 
     image_CHW = np.random.default_rng(0).integers(0, 255, (3, 64, 64), dtype=np.uint8)
     ten_m = Affine(10, 0, 500_000, 0, -10, 5_400_000)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_sample_image
 
 from terradelta.models.efficientnet_lite import VARIANTS, EfficientNetLite, SamePaddingConv2d
-from terradelta.models.published import load_encoder_weights, read_checkpoint
+from terradelta.models.weight_files import read_checkpoint
+from terradelta.models.weights import load_encoder_weights
 
 # With the classifier, as the authors' repository counts them.
 PUBLISHED_PARAMETERS = {

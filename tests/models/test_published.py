@@ -13,15 +13,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from terradelta.errors import ModelError
-from terradelta.models.published import (
-    convert_published,
-    list_published_keys,
-    load_encoder_weights,
-    read_checkpoint,
-    spread_bands,
-)
+from terradelta.models.published import convert_published, list_published_keys
 from terradelta.models.registry import create_model
 from terradelta.models.resnet import ResNet
+from terradelta.models.weight_files import read_checkpoint
+from terradelta.models.weights import load_encoder_weights, spread_bands
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 CASES = (

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from terradelta.errors import ModelError
 from terradelta.models.card import Scaling
-from terradelta.models.published import convert_published, load_encoder_weights
+from terradelta.models.published import convert_published
 from terradelta.models.registry import create_model
+from terradelta.models.weights import load_encoder_weights
 
 ENCODERS = ("aerial_resnet18", "aerial_resnet18_slim")
 

@@ -12,20 +12,20 @@ import warnings
 from pathlib import Path
 
 import pytest
-from tests.evaluate.area_estimation.maps import label
+from tests.areas.maps import label
 from tests.mutants import list_places, mutate_bytes, mutate_json, mutate_tables
 from tests.weights import DRAWN_MODEL
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.errors import OutputError, TerradeltaError
-from terradelta.predict.job import partial_folder
+from terradelta.inference.job import partial_folder
 from terradelta.prediction.folder import PredictionFolder
 from terradelta.prediction.records import PairRun
-from terradelta.report.viewer.application import create_application
-from terradelta.report.viewer.checked import export_checked
-from terradelta.report.viewer.result import Result
-from terradelta.report.viewer.reviews import ReviewStore
+from terradelta.viewer.checked import export_checked
+from terradelta.viewer.endpoints import create_application
+from terradelta.viewer.result import Result
+from terradelta.viewer.reviews import ReviewStore
 
 
 @pytest.fixture(scope="module")

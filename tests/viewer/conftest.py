@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
-from terradelta.report.viewer.application import create_application
-from terradelta.report.viewer.result import Result
+from terradelta.viewer.endpoints import create_application
+from terradelta.viewer.result import Result
 from tests.weights import DRAWN_MODEL
 
 TOKEN = "a token of this run"

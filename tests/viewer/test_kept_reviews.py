@@ -12,8 +12,8 @@ import terradelta as td
 from terradelta.cli import main
 from terradelta.errors import OutputError
 from terradelta.outputs import stage_folder
-from terradelta.report.viewer.checked import export_checked
-from terradelta.report.viewer.reviews import Review, ReviewStore
+from terradelta.viewer.checked import export_checked
+from terradelta.viewer.reviews import Review, ReviewStore
 from tests.weights import DRAWN_MODEL
 
 REVIEW = Review("rejected", None, None, "a shadow", "2026-01-01T00:00:00Z")

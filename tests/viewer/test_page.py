@@ -14,8 +14,8 @@ import uvicorn
 from PIL import Image
 
 from terradelta.geo.vector import LAYER
-from terradelta.report.viewer.application import create_application
-from terradelta.report.viewer.result import Result
+from terradelta.viewer.endpoints import create_application
+from terradelta.viewer.result import Result
 from tests.chromium import WEBGL_IN_SOFTWARE, launch, require_browser
 
 from .conftest import add_cautions, edit_run

@@ -21,8 +21,9 @@ from shapely.geometry import shape
 from terradelta.errors import ArgumentError, DataError, OutputExistsError
 from terradelta.geo.cog import read_classes
 from terradelta.geo.vector import LAYER
-from terradelta.report.viewer import application, reviews
-from terradelta.report.viewer.checked import export_checked
+from terradelta.viewer import endpoints as application
+from terradelta.viewer import reviews
+from terradelta.viewer.checked import export_checked
 
 from .conftest import connect, review
 

@@ -16,10 +16,10 @@ import pytest
 import uvicorn
 
 from terradelta.errors import ArgumentError
-from terradelta.report.viewer.application import PAGE, create_application
-from terradelta.report.viewer.protection import MAX_BODY_BYTES
-from terradelta.report.viewer.result import Result
-from terradelta.report.viewer.server import view
+from terradelta.viewer.endpoints import PAGE, create_application
+from terradelta.viewer.protection import MAX_BODY_BYTES
+from terradelta.viewer.result import Result
+from terradelta.viewer.server import view
 
 from .conftest import TOKEN, connect, review
 

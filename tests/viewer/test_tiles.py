@@ -17,9 +17,9 @@ from rio_tiler.reader import part
 
 from terradelta.errors import DataError, OutputError, RasterError
 from terradelta.geo.cog import read_classes
-from terradelta.report.viewer import reduction
-from terradelta.report.viewer.result import Result
-from terradelta.report.viewer.tiles import MERCATOR_TILES, TILE_SIZE_PX, ChangeTiles, ImageTiles
+from terradelta.viewer import reduction
+from terradelta.viewer.result import Result
+from terradelta.viewer.tiles import MERCATOR_TILES, TILE_SIZE_PX, ChangeTiles, ImageTiles
 
 from .conftest import add_cautions, connect, edit_run
 

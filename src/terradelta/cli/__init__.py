@@ -10,12 +10,17 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError
 
-from terradelta.cli import areas, datasets, learning, mapping, models, viewing
+from terradelta.cli import area_verbs as areas
+from terradelta.cli import dataset_verbs as datasets
+from terradelta.cli import learning_verbs as learning
+from terradelta.cli import map_verbs as mapping
+from terradelta.cli import model_verbs as models
+from terradelta.cli import view_verbs as viewing
 from terradelta.cli.application import app
 from terradelta.errors import TerradeltaError
 from terradelta.redaction import redact
 from terradelta.stopwatch import count_process
-from terradelta.train.config import TrainConfig
+from terradelta.training.config import TrainConfig
 
 __all__ = ["app", "areas", "datasets", "learning", "main", "mapping", "models", "viewing"]
 

@@ -286,7 +286,7 @@ def _find_hindrance(crs: CRS) -> str | None:
     if known is None:
         return "which GDAL cannot say to other programs (it has no WKT 1)"
     if known.is_vertical or known.is_engineering or not (known.is_geographic or known.is_projected):
-        return f"which is no map of the Earth but a {known.type_name}"
+        return f"which is not a map of the Earth (its kind is {known.type_name})"
     try:
         make_transformer(crs.to_wkt(), "EPSG:4326")
     except ProjError:

@@ -16,10 +16,11 @@ from terradelta.destination import claim_folder
 from terradelta.errors import ModelError, TerradeltaError
 from terradelta.inputs import read_object
 from terradelta.models.card import CARD_FILE, ModelCard
-from terradelta.models.published import convert_published, load_strictly
+from terradelta.models.published import convert_published
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.models.weight_files import read_checkpoint
+from terradelta.models.weights import load_strictly
 from terradelta.outputs import null_undefined, stage_file, stage_folder
 
 WEIGHTS_FILE = "model.safetensors"

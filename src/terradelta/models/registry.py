@@ -18,6 +18,7 @@ from terradelta.models.resnet import ResNet
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.models.timm_encoder import TimmEncoder
 from terradelta.models.unet import UNetHead
+from terradelta.models.weights import load_encoder_weights
 
 _ARCHITECTURES = ("fcn", "pspnet", "deeplabv3plus", "unet", "fpn")
 _COARSE = ("unet", "fpn")
@@ -77,9 +78,6 @@ def create_model(
         for part, channels in ((_semantic_part(name), num_classes), (name, 1))
     )
     if encoder_weights is not None:
-        # Imported here because published.py builds networks with this function.
-        from terradelta.models.published import load_encoder_weights
-
         load_encoder_weights(built, encoder, encoder_weights)
     config = {
         "name": name,

@@ -92,7 +92,7 @@ def test_levir_is_found_healthy_and_its_turned_masks_are_not(shared, tmp_path):
 def test_the_page_names_every_code():
     source = Path(examine.__code__.co_filename).parent
     text = "".join(
-        (source / f"{name}.py").read_text() for name in ("examination", "labels", "leaks")
+        (source / f"{name}.py").read_text() for name in ("examination", "label_checks", "leaks")
     )
     codes = set(
         re.findall(r'"((?:mask|palette|image|leak|class|date|half|same|no)-[a-z0-9-]+)"', text)

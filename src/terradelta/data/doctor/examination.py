@@ -11,7 +11,7 @@ from tqdm import tqdm
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import CLASSES_FILE, read_classes
 from terradelta.data.doctor.findings import COPY, FETCH_AGAIN, DoctorReport, Finding, count
-from terradelta.data.doctor.labels import judge_classes, judge_forms, judge_labels
+from terradelta.data.doctor.label_checks import judge_classes, judge_forms, judge_labels
 from terradelta.data.doctor.leaks import find_leaks
 from terradelta.data.doctor.masks import MaskForm, inspect_mask, settle_order
 from terradelta.data.doctor.measurement import PairRecord, measure_pair

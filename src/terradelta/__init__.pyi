@@ -1,0 +1,42 @@
+"""The public API, on one screen."""
+
+from . import losses as losses
+from .areas.assessment import assess as assess
+from .areas.design import SampleDesign as SampleDesign
+from .areas.sampling import sample as sample
+from .areas.zonal import stats as stats
+from .classes import BINARY as BINARY
+from .classes import SENSEEARTH as SENSEEARTH
+from .classes import ClassTable as ClassTable
+from .data.composite import compose_pairs as compose_pairs
+from .data.synthetic import draw_pair as draw_pair
+from .errors import TerradeltaError as TerradeltaError
+from .evaluation.model_scores import compare_models as compare_models
+from .evaluation.model_scores import evaluate as evaluate
+from .evaluation.scoring import compare as compare
+from .evaluation.scoring import score as score
+from .evaluation.temperatures import calibrate as calibrate
+from .inference.export import export as export
+from .inference.quantization import quantize as quantize
+from .mapping.demo import demo as demo
+from .mapping.handle import open_prediction as open_prediction
+from .mapping.planning import plan_area as plan_area
+from .mapping.planning import plan_pair as plan_pair
+from .mapping.preflight import check as check
+from .mapping.run import merge as merge
+from .mapping.run import predict as predict
+from .models.bundle import convert as convert
+from .models.bundle import load_model as load_model
+from .models.bundle import save_model as save_model
+from .models.registry import create_model as create_model
+from .models.registry import list_encoders as list_encoders
+from .models.registry import list_models as list_models
+from .reports.page import report as report
+from .training.comparison import compare_runs as compare_runs
+from .training.config import TrainConfig as TrainConfig
+from .training.loop import train as train
+from .training.pseudo_labels import label_unchanged as label_unchanged
+from .training.rounds import pseudo_label as pseudo_label
+from .viewer.server import view as view
+
+__version__: str

@@ -1,0 +1,283 @@
+"""The file of points: what labellers see, and apart from it what the map says of them.
+
+Layer `points` is for labellers. The tables `design`, `strata` and `mapped` hold what they must not
+see: each point's stratum and answer on the map, the strata's sizes and the map's areas. `survey`
+says how the points were drawn.
+
+Legend of the array names: N points, H strata, T transitions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas
+import pyogrio
+from pyogrio.errors import DataSourceError
+from shapely.errors import ShapelyError
+
+from terradelta.areas.design import SampleDesign
+from terradelta.areas.estimators import Strata
+from terradelta.areas.form import FormField, write_form
+from terradelta.areas.map_census import DrawnPixels
+from terradelta.classes import ClassTable
+from terradelta.errors import ArgumentError, DataError
+from terradelta.fields import read_fields
+from terradelta.geo.grid import Grid
+from terradelta.geo.style import store_layer_style
+from terradelta.geo.vector import write_tables
+from terradelta.inputs import parse_json
+from terradelta.prediction.records import GridRecord, Side
+from terradelta.tables import TEXTS, Numbers, TableError, check_table
+
+POINTS = "points"
+LARGEST_AREA_M2 = 1e16
+Transform = tuple[float, float, float, float, float, float]
+STATES = ("yes", "no", "unsure")
+TABLES = ("design", "strata", "mapped", "survey")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A sample of a map, without its labels."""
+
+    classes: ClassTable
+    """Classes of the map."""
+    grid: Grid
+    """Pixels of the map."""
+    strata: Strata
+    """What the points were drawn from."""
+    pixels: DrawnPixels
+    """The points, in the order of their numbers 1..N; their codes are transitions here."""
+    mapped_pixels_T: np.ndarray
+    """Pixels of each transition on the map, int64."""
+    mapped_area_m2_T: np.ndarray
+    """Their ground area."""
+    facts: Mapping[str, Any]
+    """How it was drawn, JSON-ready: `folder` (from the file's own on), `map_sha256`, `design`,
+    `version`."""
+
+    def __len__(self) -> int:
+        return len(self.pixels.stratum_N)
+
+
+@dataclass(frozen=True)
+class SurveyFacts:
+    """The table `survey`: how the points were drawn."""
+
+    classes: ClassTable
+    grid: tuple[str, Transform, Side, Side]
+    """CRS, transform, width and height of the map."""
+    folder: str
+    map_sha256: str
+    design: dict[str, Any]
+    version: str
+
+
+def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None) -> None:
+    """Write the file of points, unlabelled, with the form that QGIS shows.
+
+    Args:
+        path: A GeoPackage that does not exist yet.
+        survey: The sample.
+        chips: Pictures of each point at both dates, as paths from the file's folder on.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    pixels, strata, classes, grid = survey.pixels, survey.strata, survey.classes, survey.grid
+    assert grid.crs is not None
+    facts = {
+        "classes": classes.to_dict(),
+        "grid": [grid.crs.to_wkt(), list(grid.transform)[:6], grid.width, grid.height],
+        **survey.facts,
+    }
+    number_N = np.arange(1, len(survey) + 1)
+    x_N, y_N = grid.transform @ (pixels.column_N + 0.5, pixels.row_N + 0.5)  # pyright: ignore[reportOperatorIssue]
+    fields = _list_fields(classes, chips is not None)
+    empty = pandas.Series([None] * len(survey), dtype="str")
+    columns = {field.name: empty for field in fields if not (field.is_fixed or field.is_picture)}
+    if chips is not None:
+        columns["before_chip"] = pandas.Series([before for before, _ in chips])
+        columns["after_chip"] = pandas.Series([after for _, after in chips])
+    points = geopandas.GeoDataFrame(
+        {"point": number_N, **columns},
+        geometry=geopandas.points_from_xy(x_N, y_N),
+        crs=grid.crs.to_wkt(),
+    )
+    occurring = np.flatnonzero(survey.mapped_pixels_T)
+    before, after = classes.decode_transition(occurring)
+    tables = {
+        POINTS: points,
+        "design": pandas.DataFrame(
+            {
+                "point": number_N,
+                "stratum": pixels.stratum_N,
+                "transition": pixels.code_N,
+                "row": pixels.row_N,
+                "column": pixels.column_N,
+                "area_m2": pixels.area_m2_N,
+            }
+        ),
+        "strata": pandas.DataFrame(
+            {
+                "stratum": np.arange(len(strata)),
+                "name": strata.names,
+                "pixels": strata.pixels_H,
+                "area_m2": strata.area_m2_H,
+                "points": np.bincount(pixels.stratum_N, minlength=len(strata)),
+            }
+        ),
+        "mapped": pandas.DataFrame(
+            {
+                "transition": occurring,
+                "from": [classes.names[value] for value in before],
+                "to": [classes.names[value] for value in after],
+                "pixels": survey.mapped_pixels_T[occurring],
+                "area_m2": survey.mapped_area_m2_T[occurring],
+            }
+        ),
+        "survey": pandas.DataFrame(
+            {"key": list(facts), "value": [json.dumps(fact) for fact in facts.values()]}
+        ),
+    }
+    write_tables(path, tables)
+    form = write_form(fields, "changed", grid.pixel_size[0])
+    store_layer_style(path, POINTS, "a form to label points with", form)
+
+
+def read_survey(path: Path) -> Survey:
+    """Read a file of points, labelled or not, without the labels.
+
+    Raises:
+        DataError: If it is no such file, or one of its tables is damaged.
+    """
+    tables = {name: read_table(path, name) for name in TABLES}
+    try:
+        cells = tables["survey"][["key", "value"]].itertuples(index=False)
+        stored = {str(key): parse_json(str(value)) for key, value in cells}
+        facts = read_fields(SurveyFacts, stored)
+        read_fields(SampleDesign, facts.design, "design")
+        grid = GridRecord(*facts.grid[1:], crs=facts.grid[0]).build()
+        _check_tables(tables, facts, grid)
+    except (ValueError, KeyError, ArgumentError) as error:
+        raise DataError(
+            f"{path} is not a file of points to label, or it is damaged: {error}",
+            fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
+        ) from error
+    design, strata, mapped = tables["design"], tables["strata"], tables["mapped"]
+    classes = facts.classes
+    mapped_pixels_T = np.zeros(classes.num_transitions, np.int64)
+    mapped_area_m2_T = np.zeros(classes.num_transitions)
+    mapped_pixels_T[mapped["transition"]] = mapped["pixels"]
+    mapped_area_m2_T[mapped["transition"]] = mapped["area_m2"]
+    columns = ("stratum", "transition", "row", "column", "area_m2")
+    return Survey(
+        classes,
+        grid,
+        Strata(tuple(strata["name"]), strata["pixels"].to_numpy(), strata["area_m2"].to_numpy()),
+        DrawnPixels(*(design[name].to_numpy() for name in columns)),
+        mapped_pixels_T,
+        mapped_area_m2_T,
+        {key: stored[key] for key in ("folder", "map_sha256", "design", "version")},
+    )
+
+
+def holds_survey(path: Path) -> bool:
+    """Return whether a file is one of points, labelled or not."""
+    try:
+        layers = {name for name, _ in pyogrio.list_layers(path)}
+    except DataSourceError:
+        return False
+    return set(TABLES) <= layers
+
+
+def _check_tables(tables: dict[str, pandas.DataFrame], facts: SurveyFacts, grid: Grid):
+    """Raise if what lies beside the points cannot be; put the points in order.
+
+    Raises:
+        ValueError: Naming the table, column, row and value.
+    """
+    design = tables["design"]
+    transition = Numbers(0, facts.classes.num_transitions - 1, is_whole=True)
+    area_m2 = Numbers(0, LARGEST_AREA_M2)
+    columns: dict[str, dict[str, Numbers | str]] = {
+        "strata": {
+            "stratum": Numbers(0, len(tables["strata"]) - 1, is_whole=True),
+            "name": TEXTS,
+            "pixels": Numbers(1, is_whole=True),
+            "area_m2": area_m2,
+        },
+        "design": {
+            "point": Numbers(1, len(design), is_whole=True),
+            "stratum": Numbers(0, len(tables["strata"]) - 1, is_whole=True),
+            "transition": transition,
+            "row": Numbers(0, grid.height - 1, is_whole=True),
+            "column": Numbers(0, grid.width - 1, is_whole=True),
+            "area_m2": area_m2,
+        },
+        "mapped": {
+            "transition": transition,
+            "pixels": Numbers(0, is_whole=True),
+            "area_m2": area_m2,
+        },
+    }
+    for name, known in columns.items():
+        try:
+            check_table(tables[name], known)
+        except TableError as error:
+            raise ValueError(f"in the table {name!r}, {error}") from error
+    tables["design"] = design = design.sort_values("point")
+    for name, key in (("design", "point"), ("strata", "stratum"), ("mapped", "transition")):
+        if len(np.unique(np.asarray(tables[name][key]))) < len(tables[name]):
+            raise ValueError(f"in the table {name!r}, a {key} is there twice")
+    ground_m2 = float(np.asarray(tables["strata"]["area_m2"], dtype=np.float64).sum())
+    if len(design) == 0 or ground_m2 <= 0:
+        raise ValueError("its tables 'design' and 'strata' hold no point or no ground")
+    tables["strata"] = tables["strata"].sort_values("stratum")
+
+
+def read_table(path: Path, layer: str) -> pandas.DataFrame:
+    """Return a layer of a file of points; geometry, where there is one, as `geometry`.
+
+    Raises:
+        DataError: If the file or the layer cannot be read.
+    """
+    try:
+        return pyogrio.read_dataframe(path, layer=layer)
+    except (OSError, ValueError, RuntimeError, ShapelyError) as error:
+        raise DataError(
+            f"{path} is not a file of points to label: its table {layer!r} cannot be read: {error}",
+            fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
+        ) from error
+
+
+def _list_fields(classes: ClassTable, has_chips: bool) -> list[FormField]:
+    """Return the fields of the layer that labellers fill in."""
+    fields = [
+        FormField("point", "point", is_fixed=True),
+        FormField("changed", "has the middle pixel changed?", choices=STATES),
+    ]
+    if classes.num_classes > 1:
+        # Where nothing has changed, the land cover may be told or not.
+        for name, alias in (("from", "land cover before"), ("to", "land cover after")):
+            fields.append(
+                FormField(
+                    name,
+                    alias,
+                    choices=classes.names[1:],
+                    constraint=f'"changed" IS NOT \'yes\' OR "{name}" IS NOT NULL',
+                    hint="what was and what is there, where it has changed",
+                )
+            )
+    fields.append(FormField("note", "note"))
+    if has_chips:
+        fields.append(FormField("before_chip", "before", is_picture=True, is_fixed=True))
+        fields.append(FormField("after_chip", "after", is_picture=True, is_fixed=True))
+    return fields

@@ -1,0 +1,74 @@
+"""What several runs say together: means over seeds, and paired differences.
+
+A run's number depends on its seed. Runs that share seed, data and recipe but for what is in
+question start from the same weights and see the same crops, so their difference varies less than
+either: that is what is tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from terradelta.errors import ArgumentError
+from terradelta.evaluation.bootstrap import LEVEL, Difference, Interval
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """A number over the seeds of one recipe."""
+
+    mean: float
+    standard_deviation: float
+    """Between seeds; nan for one seed."""
+    interval: Interval
+    """Of the mean, by Student's t; nan for one seed."""
+    seeds: int
+
+
+def summarize_seeds(values: Sequence[float]) -> SeedSummary:
+    """Return mean, spread and the mean's 95 % interval over seeds.
+
+    Raises:
+        ArgumentError: If there is no value.
+    """
+    if not values:
+        raise ArgumentError("there is no run to summarize", fix="give one or more")
+    number = len(values)
+    mean = float(np.mean(values))
+    if number == 1:
+        return SeedSummary(mean, math.nan, Interval(math.nan, math.nan), 1)
+    deviation = float(np.std(values, ddof=1))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, number - 1)) * deviation / math.sqrt(number)
+    return SeedSummary(mean, deviation, Interval(mean - reach, mean + reach), number)
+
+
+def compare_seeds(values: Sequence[float], others: Sequence[float]) -> Difference:
+    """Return the mean difference of paired runs, with the t interval and the p-value of its test.
+
+    With one pair there is a difference and nothing else.
+
+    Args:
+        values: A number of the runs, by seed.
+        others: The same of the other runs, in the same order of seeds.
+
+    Raises:
+        ArgumentError: If there are not as many of both.
+    """
+    if len(values) != len(others):
+        raise ArgumentError(
+            f"{len(values)} runs cannot be paired with {len(others)}",
+            fix="give as many of both, with the same seeds in the same order",
+        )
+    differences = np.subtract(values, others)
+    summary = summarize_seeds(list(differences))
+    p_value = math.nan
+    if len(differences) > 1:
+        # Equal runs differ by nothing at all, which the test cannot divide by.
+        same = summary.standard_deviation == 0
+        p_value = float(summary.mean == 0) if same else float(stats.ttest_rel(values, others)[1])
+    return Difference(summary.mean, summary.interval, p_value)

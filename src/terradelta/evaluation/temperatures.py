@@ -1,0 +1,48 @@
+"""Temperatures of a model's probabilities, fitted on labelled pairs and stored in its card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from terradelta.data.layouts import Split
+from terradelta.evaluation.diagnosis import diagnose
+from terradelta.evaluation.model_scores import prepare
+from terradelta.models.bundle import load_card, replace_card
+from terradelta.models.card import ModelCard, Temperatures
+
+
+def calibrate(
+    model: str | Path, data: str | Path, *, split: Split = "val", **runtime: str
+) -> Temperatures:
+    """Store temperatures in a model, fitted on labelled pairs; its maps stay the same.
+
+    Temperature scaling: Guo et al. 2017, On Calibration of Modern Neural Networks.
+
+    Args:
+        model: Model folder.
+        data: A data set folder in a known layout, or a CSV.
+        split: "train", "val", "test" or "all".
+        runtime: `device`, `backend` and `precision` of `Predictor`.
+
+    Returns:
+        By what the logits are divided now, on top of what they were divided by.
+
+    Raises:
+        TerradeltaError: If the model or the data cannot be used, or the pairs show nothing to
+            calibrate on.
+    """
+    fitted = diagnose(*prepare(model, data, split, **runtime)).fit_temperatures()
+    replace_card(model, calibrate_card(load_card(model), fitted))
+    return fitted
+
+
+def calibrate_card(card: ModelCard, fitted: Temperatures) -> ModelCard:
+    """Return a card with temperatures on top of its own; what counts as changed stays the same."""
+    own = card.temperatures
+    threshold = 1 / (1 + (1 / card.change_threshold - 1) ** (1 / fitted.change))
+    return replace(
+        card,
+        temperatures=Temperatures(own.change * fitted.change, own.classes * fitted.classes),
+        change_threshold=threshold,
+    )

@@ -1,0 +1,137 @@
+"""Which runtime and number format, and why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from terradelta.errors import ArgumentError
+from terradelta.models.precision import choose_precision
+
+BACKENDS = ("auto", "torch", "torch-compile", "openvino", "onnx")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+SUPPORTED = {
+    "torch": ("fp32", "bf16", "fp16"),
+    "torch-compile": ("fp32", "bf16", "fp16"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnx": ("fp32",),
+}
+PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
+COMPILE_FROM_PIXELS = 2_000_000
+"""Of all views and models together. Compiling for OpenVINO takes a second or two; below this,
+torch would be done by then."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs the network."""
+
+    backend: str
+    """"torch", "torch-compile", "openvino" or "onnx"."""
+    precision: str
+    """"fp32", "bf16", "fp16" or "int8"."""
+    reason: str
+    """Why, in a few words."""
+
+
+def choose_backend(
+    backend: str = "auto",
+    precision: str = "auto",
+    device: torch.device | None = None,
+    pixels: int | None = None,
+) -> Choice:
+    """Return what to run a network with.
+
+    The choice depends on the machine and on the size of the whole job only, so that every part of a
+    job makes the same one.
+
+    Args:
+        backend: A name in `BACKENDS`.
+        precision: A name in `PRECISIONS`.
+        device: Where; the CPU by default.
+        pixels: How many are to be answered, of all views and models; None where nobody knows.
+
+    Raises:
+        ArgumentError: If a name is unknown, a runtime is not installed, or the two do not fit.
+    """
+    device = device or torch.device("cpu")
+    for kind, value, known in (
+        ("backend", backend, BACKENDS),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise ArgumentError(
+                f"{kind} {value!r} is not known", fix=f"use one of {', '.join(known)}"
+            )
+    reasons = []
+    if backend == "auto":
+        backend, reason = _choose_runtime(precision, device, pixels)
+        reasons.append(reason)
+    _require_runtime(backend, device)
+    if precision == "auto":
+        precision, reason = _choose_precision(backend, device)
+        reasons.append(reason)
+    if precision not in SUPPORTED[backend]:
+        able = [name for name, formats in SUPPORTED.items() if precision in formats]
+        raise ArgumentError(
+            f"backend {backend} computes in {', '.join(SUPPORTED[backend])}, not in {precision}",
+            fix=f"use --backend {' or '.join(able)}, or --precision {SUPPORTED[backend][-1]}",
+        )
+    return Choice(backend, precision, "; ".join(reasons) or "as asked for")
+
+
+def _choose_runtime(precision: str, device: torch.device, pixels: int | None) -> tuple[str, str]:
+    if device.type != "cpu":
+        return "torch", f"the network runs on {device.type}"
+    if find_spec("openvino") is None:
+        return "torch", "openvino is not installed"
+    if precision == "int8":
+        return "openvino", "int8 was asked for"
+    if pixels is None or pixels < COMPILE_FROM_PIXELS:
+        return "torch", "too few pixels to compile the network for"
+    return "openvino", "the fastest on this kind of processor"
+
+
+def _choose_precision(backend: str, device: torch.device) -> tuple[str, str]:
+    if backend == "onnx":
+        return "fp32", "onnx has no other"
+    if backend == "openvino":
+        # Imported here as it takes 0.2 s.
+        from terradelta.inference.backends.openvino_backend import multiplies_bfloat16
+
+        is_fast = multiplies_bfloat16()
+    else:
+        is_fast = choose_precision(device) is torch.bfloat16
+    if is_fast:
+        return "bf16", f"the {device.type} multiplies bfloat16 fast"
+    if device.type == "cuda":
+        return "fp16", "this GPU multiplies float16 fast and has no bfloat16"
+    return "fp32", f"the {device.type} does not multiply bfloat16 fast"
+
+
+def _require_runtime(backend: str, device: torch.device):
+    if not backend.startswith("torch") and device.type != "cpu":
+        raise ArgumentError(
+            f"backend {backend} was asked for on {device}, and it runs on the CPU here",
+            fix="use --backend torch or --device cpu",
+        )
+    if backend == "torch-compile" and device.type == "cpu" and not _find_compiler():
+        raise ArgumentError(
+            f"backend {backend} was asked for and there is no C++ compiler",
+            fix="install g++ or clang++ (Debian: apt-get install g++), or use --backend openvino",
+        )
+    package = PACKAGES.get(backend)
+    if package is not None and find_spec(package) is None:
+        raise ArgumentError(
+            f"backend {backend} was asked for and {package} is not installed",
+            fix=f"pip install {package}, or use --backend torch",
+        )
+
+
+def _find_compiler() -> str | None:
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    return next((name for name in names if name and shutil.which(name)), None)

@@ -1,0 +1,183 @@
+"""OpenVINO, on a CPU.
+
+Legend of the tensor names: B batch, C bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import openvino
+import torch
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from openvino.preprocess import PrePostProcessor
+from torch import Tensor
+
+from terradelta.errors import ModelError
+from terradelta.inference.backends.interface import Request
+from terradelta.models.bundle import Model, hash_model
+from terradelta.models.deployment import Deployment
+from terradelta.models.siamese import ChangeOutput
+
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+"""int8 says what its convolutions compute in, this is for the rest."""
+WEIGHTS_KEY = "weights_sha256"
+"""Under "terradelta" in an int8 graph: which weights it was made from."""
+ELEMENT_TYPES = {
+    torch.uint8: openvino.Type.u8,
+    torch.float32: openvino.Type.f32,
+    torch.bool: openvino.Type.boolean,
+}
+
+
+@cache
+def load_core() -> openvino.Core:
+    """Return OpenVINO's core, one for the process.
+
+    It takes over the thread's stack for signals and frees it with the last core. Where that
+    happens in another thread, the next signal, Ctrl-C say, ends the process.
+    """
+    return openvino.Core()
+
+
+class OpenVINOBackend:
+    """A graph compiled for each shape that is asked for.
+
+    Args:
+        model: The model.
+        precision: "fp32", "bf16" or "int8".
+        pool_window_px: See `Deployment`.
+
+    Raises:
+        ModelError: If int8 is asked for and the model has no int8 graph, or one of other weights.
+    """
+
+    def __init__(self, model: Model, precision: str, pool_window_px: int | None):
+        self._deployment = Deployment(model, pool_window_px)
+        self._precision = precision
+        self._least_px = pool_window_px or 0
+        self._core = load_core()
+        self._int8 = self._read_int8(model) if precision == "int8" else None
+        self._compiled: dict[tuple[torch.Size, torch.dtype], openvino.CompiledModel] = {}
+
+    def __call__(self, request: Request) -> ChangeOutput:
+        """Return float32 logits at the heads' own resolutions."""
+        key = request.before_BCHW.shape, request.before_BCHW.dtype
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(request)
+        arrays = [np.ascontiguousarray(part.numpy()) for part in request]
+        # Copied: the next call overwrites them.
+        answers = self._compiled[key](arrays, share_inputs=True, share_outputs=True).to_tuple()
+        return ChangeOutput(*(torch.from_numpy(answer.copy()) for answer in answers))
+
+    def _compile(self, request: Request) -> openvino.CompiledModel:
+        if self._int8 is None:
+            graph = convert(self._deployment, request)
+        else:
+            graph = self._shape_int8(self._int8, request)
+        graph = take_stored(graph, request)
+        return self._core.compile_model(
+            graph,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": PRECISION_HINTS[self._precision],
+                # One knob, OMP_NUM_THREADS, rules all runtimes.
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            },
+        )
+
+    def _read_int8(self, model: Model) -> openvino.Model:
+        if model.int8_graph is None:
+            raise ModelError(
+                "int8 was asked for and the model has no int8 graph",
+                fix="make it with `terradelta quantize MODEL IMAGES`, or use --precision bf16",
+            )
+        try:
+            graph = self._core.read_model(model.int8_graph)
+            made_from = graph.get_rt_info(["terradelta", WEIGHTS_KEY]).astype(str)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{model.int8_graph} is damaged, or no graph of terradelta's: {error}",
+                fix="make it anew: `terradelta quantize MODEL IMAGES --overwrite`",
+            ) from error
+        weights = hash_model(model.int8_graph.parent)
+        if made_from != weights:
+            raise ModelError(
+                f"{model.int8_graph} was made from weights {made_from[:12]} and the model's are "
+                f"{weights[:12]}",
+                fix="make it anew: `terradelta quantize MODEL IMAGES --overwrite`",
+            )
+        return graph
+
+    def _shape_int8(self, graph: openvino.Model, request: Request) -> openvino.Model:
+        height, width = request.valid_BHW.shape[-2:]
+        if min(height, width) < self._least_px:
+            raise ModelError(
+                f"the int8 graph of this model answers images from {self._least_px} px, and this "
+                f"one is {width} x {height} px",
+                fix="use --precision bf16",
+            )
+        shaped = graph.clone()
+        set_shapes(shaped, [part.shape for part in request])
+        return shaped
+
+
+def convert(deployment: Deployment, request: Request) -> openvino.Model:
+    """Return the graph of a deployed network for inputs of the shapes of a request, in float32.
+
+    Through the front end itself: `openvino.convert_model` reports its use to its makers.
+    """
+    example = _shrink(deployment, request)
+    with warnings.catch_warnings(), torch.inference_mode():
+        # Decisions by shape become constants, which is meant: see `_shrink`.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
+        warnings.simplefilter("ignore", DeprecationWarning)
+        decoder = TorchScriptPythonDecoder(
+            deployment, example_input=example, trace_kwargs={"check_trace": False}
+        )
+    front_end = FrontEndManager().load_by_framework("pytorch")
+    graph = front_end.convert(front_end.load(decoder))
+    set_shapes(graph, [list(part.shape) for part in request])
+    return graph
+
+
+def _shrink(deployment: Deployment, request: Request) -> tuple[Tensor, ...]:
+    """Return inputs of the least size whose trace also answers the request.
+
+    Tracing runs the network once, eagerly. Its graph fits all sizes for which heads with global
+    pooling take the same decision: to pool over windows, or over the whole image.
+    """
+    network = deployment.network
+    stride_px = network.output_stride
+    side_px = 2 * stride_px
+    if network.pool_window_px is not None:
+        side_px = (-(-network.pool_window_px // stride_px) + 1) * stride_px
+    height, width = request.valid_BHW.shape[-2:]
+    if min(height, width) >= side_px:
+        height = width = side_px
+    return tuple(part[..., :height, :width].float() for part in request)
+
+
+def set_shapes(graph: openvino.Model, shapes: Sequence[Sequence[int]]):
+    """Give a graph's inputs shapes; -1 is any."""
+    for port, shape in zip(graph.inputs, shapes, strict=True):
+        port.get_node().set_partial_shape(openvino.PartialShape(list(shape)))
+    graph.validate_nodes_and_infer_types()
+
+
+def take_stored(graph: openvino.Model, request: Request) -> openvino.Model:
+    """Return the graph for images and masks of the dtypes of a request, converted inside it."""
+    processor = PrePostProcessor(graph)
+    for number, part in enumerate(request):
+        processor.input(number).tensor().set_element_type(ELEMENT_TYPES[part.dtype])
+    return processor.build()
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether OpenVINO computes in bfloat16 on this processor."""
+    return "BF16" in load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,214 @@
+"""What a machine of a cluster does: it opens the pair, loads the models and answers blocks.
+
+Nothing here knows what carries the calls. Calls come from several threads: while one block is with
+the network, the next is read and the last is encoded.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from terradelta.errors import ClusterError, TerradeltaError
+from terradelta.geo.normalization import LightMatch
+from terradelta.geo.origin import describe_origins, find_differences
+from terradelta.geo.pair import RasterPair
+from terradelta.geo.pair_options import PairOptions
+from terradelta.inference.job import Job, describe_grid
+from terradelta.inference.memory import MAX_READ_AHEAD, plan_cache_bytes, plan_memory
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.rasters import describe_inputs, describe_versions, prepare_reading
+from terradelta.inference.store import BlockFacts
+from terradelta.inference.tiling import offset_slices
+from terradelta.models.bundle import Model, load_model
+
+MAX_BLOCKS_AT_ONCE = MAX_READ_AHEAD + 2
+"""With a worker: one is read, one is with the network, the others wait in between."""
+
+ModelFiles = Mapping[str, np.ndarray]
+"""The files of a model folder by name, as bytes."""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a worker is told; it knows the models from their files."""
+
+    request: dict[str, Any]
+    """The content of job.json."""
+    memory_bytes: int
+    """What a worker may take."""
+    folder: str
+    """Where relative paths start."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker says when it is ready."""
+
+    host: str
+    """Its machine."""
+    blocks_at_once: int
+    """How many blocks it wants to have."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answered block."""
+
+    content: bytes
+    """Of its file in the store."""
+    facts: BlockFacts
+    """How it was made."""
+
+
+class Worker:
+    """One network on one machine.
+
+    Args:
+        errand: What to do.
+    """
+
+    def __init__(self, errand: Errand):
+        self._errand = errand
+        self._job = Job(Path("unused"), errand.request)
+        self._reading, self._computing = Lock(), Lock()
+        self._finished = 0.0
+
+    def start(self, *models: ModelFiles) -> Post:
+        """Get ready: open the pair, load the models, measure the memory they take.
+
+        Raises:
+            TerradeltaError: If this machine cannot do what is asked; it is named.
+        """
+        with _name_host():
+            request = self._errand.request
+            _require_same("packages", request["versions"], describe_versions())
+            if Path(self._errand.folder).is_dir():
+                os.chdir(self._errand.folder)
+            cache_bytes = plan_cache_bytes(self._errand.memory_bytes)
+            # GDAL looks at this once, when it first reads.
+            os.environ["GDAL_CACHEMAX"] = str(cache_bytes)
+            pair = RasterPair.reopen(request)
+            _require_same("grid", request["grid"], describe_grid(pair.grid))
+            paths = request["before"]["path"], request["after"]["path"]
+            for date, found in zip(("before", "after"), describe_inputs(pair, paths), strict=True):
+                _require_same(f"{date} image", request[date], found)
+                _require_content(date, request)
+            self._predictor = _load_predictor(request, models)
+            memory = plan_memory(
+                self._errand.memory_bytes, self._predictor, self._job.plan[0], pair.bytes_per_pixel
+            )
+            self._read = prepare_reading(pair, self._predictor, LightMatch.from_run(request))
+            self._finished = time.monotonic()
+            return Post(socket.gethostname(), memory.read_ahead + 2)
+
+    def answer(self, index: int, num_views: int) -> Answer:
+        """Return the file of a block.
+
+        Args:
+            index: Which block of the plan.
+            num_views: How many test-time views to average.
+
+        Raises:
+            RasterError: If its pixels cannot be read.
+        """
+        block = self._job.plan[index]
+        with _name_host():
+            with self._reading:
+                window = self._read(block.read)
+            with self._computing:
+                started = time.monotonic()
+                maps = self._predictor.map_window(
+                    window, block.read, block.tiles, block.write, num_views
+                )
+                now = time.monotonic()
+                facts = BlockFacts(num_views, now - self._finished, now - started)
+                self._finished = now
+            valid_HW = window.valid_HW[offset_slices(block.write, block.read)]
+            del window
+            store = self._job.store
+            return Answer(store.encode(block.write, store.lay_out(maps, valid_HW), facts), facts)
+
+
+def read_model_files(folder: str | Path) -> ModelFiles:
+    """Return the files of a model folder, to be sent to workers."""
+    return {
+        path.name: np.fromfile(path, np.uint8)
+        for path in sorted(Path(folder).iterdir())
+        if path.is_file()
+    }
+
+
+def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> Predictor:
+    parameters = request["parameters"]
+    before_range, after_range = PairOptions.from_run(request).seen_ranges
+    with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
+        # Called as on the machine that sent them.
+        names = [Path(model["folder"]) for model in request["models"]]
+        loaded = [
+            replace(_load_model(Path(folder, str(number)), files), folder=name)
+            for number, (files, name) in enumerate(zip(models, names, strict=True))
+        ]
+        predictor = Predictor(
+            loaded,
+            tta=parameters["tta"],
+            device=parameters["device"],
+            backend=parameters["backend"],
+            precision=parameters["precision"],
+            value_range=before_range,
+            after_value_range=after_range,
+            tile_size_px=request["plan"]["tile_size_px"],
+        )
+        # Here, as an int8 graph is read from its file now.
+        predictor.start()
+    return predictor
+
+
+def _load_model(folder: Path, files: ModelFiles) -> Model:
+    folder.mkdir()
+    for name, content in files.items():
+        content.tofile(folder / name)
+    return load_model(folder)
+
+
+def _require_same(what: str, wanted: dict[str, Any], found: dict[str, Any]):
+    """Raise if this machine sees something else than the one that planned the work."""
+    ignored = ("path", "size_bytes")
+    for key in wanted.keys() | found.keys():
+        if key not in ignored and wanted.get(key) != found.get(key):
+            raise ClusterError(
+                f"the {what} differ from the driver's: {key} is {found.get(key)} here and "
+                f"{wanted.get(key)} there",
+                fix="install the same packages everywhere, and let every machine see the same "
+                "files under the same names, for example in object storage",
+            )
+
+
+def _require_content(date: str, request: dict[str, Any]):
+    """Raise if this machine sees other files under the names of those of the driver."""
+    now = describe_origins(request[date]["path"])
+    for difference in find_differences(request["origins"][date], now):
+        raise ClusterError(
+            f"the {date} image differs from the driver's: {difference}",
+            fix="let every machine see the same files under the same names, for example in object "
+            "storage",
+        )
+
+
+@contextmanager
+def _name_host() -> Iterator[None]:
+    """Say in errors which machine they come from."""
+    try:
+        yield
+    except TerradeltaError as error:
+        raise type(error)(f"{socket.gethostname()}: {error.problem}", error.fix) from error

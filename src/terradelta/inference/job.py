@@ -1,0 +1,289 @@
+"""A prediction under way: what was asked for and what of it is done, in `OUT.partial/`.
+
+A killed run finds its blocks there and goes on; a run that asks for something else does not touch
+them; shards meet there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from filelock import FileLock, Timeout
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from terradelta.classes import ClassTable
+from terradelta.errors import OutputError, OutputExistsError, TerradeltaError
+from terradelta.geo.dates import Dates, read_dates
+from terradelta.geo.finding import Finding
+from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.origin import find_differences
+from terradelta.inference.store import BlockStore
+from terradelta.inference.tiling import BlockPlan, Tiling
+from terradelta.inputs import read_object, read_record
+from terradelta.outputs import write_bytes
+from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
+from terradelta.prediction.records import Request
+
+DROP_IT = "run the same `terradelta predict` with --overwrite, which drops what is under way"
+NOT_COMPARED = ("path", "folder", "size_bytes", "origins", "dates", "findings")
+"""Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
+truncated and has been fetched again; and what no block depends on. `find_differences` compares the
+content of the origins."""
+BLOCK_BYTES_PER_PIXEL = 0.3
+"""Of a block's file: of drawn ground, which compresses better than most."""
+MAP_BYTES_PER_PIXEL = 0.2
+"""Of maps and polygons."""
+PARTIAL_ENDING = ".partial"
+
+logger = logging.getLogger(__name__)
+
+
+class Job:
+    """What a raster prediction does, as it stands in `job.json`.
+
+    Args:
+        output: Where the prediction will be.
+        request: Everything that its maps depend on, JSON-ready; see `describe_request`.
+    """
+
+    def __init__(self, output: Path, request: dict[str, Any]):
+        self.output = output
+        self.folder = partial_folder(output)
+        self.request = request
+        self.classes = ClassTable.from_dict(request["classes"])
+        grid = request["grid"]
+        crs = None if grid["crs"] is None else CRS.from_wkt(grid["crs"])
+        self.grid = Grid(crs, Affine(*grid["transform"]), grid["width"], grid["height"])
+        plan = request["plan"]
+        self.plan = BlockPlan(
+            Tiling(plan["tile_size_px"], plan["margin_px"], plan["stride_px"]),
+            self.grid.height,
+            self.grid.width,
+            cut_window(*plan["area"]),
+            plan["tiles_per_side"],
+        )
+        self.store = BlockStore(self.folder / "blocks", self.grid, self.classes)
+        self.answered_now: frozenset[int] = frozenset()
+        """The blocks that this run has answered; the others were before, or by other shards."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found about the pair before it was mapped; nothing by earlier versions."""
+        return tuple(map(Finding.from_dict, self.request.get("findings", ())))
+
+    @property
+    def dates(self) -> Dates:
+        """When the two images were taken, as far as that is known."""
+        return read_dates(self.request)
+
+    @classmethod
+    def load(cls, output: Path) -> Job:
+        """Read the job that is under way for an output.
+
+        Raises:
+            OutputError: If there is none, or it is damaged.
+        """
+        path = partial_folder(output) / JOB_FILE
+        check_partial(output)
+        if not path.is_file():
+            raise OutputError(
+                f"{path} is not there: nothing is under way for {output}",
+                fix="run `terradelta predict ... --shard 1/N` first, with this output",
+            )
+        request = _read_request(path)
+        try:
+            return cls(output, request)
+        except (KeyError, TypeError, ValueError, AttributeError, TerradeltaError) as error:
+            raise _refuse_damaged(path) from error
+
+    def start(self, overwrite: bool):
+        """Make the folder, or take up the one that is there.
+
+        Raises:
+            OutputExistsError: If another request is under way for this output and `overwrite` is
+                False.
+            OutputError: If what is there cannot be taken up.
+        """
+        path = self.folder / JOB_FILE
+        check_partial(self.output, overwrite)
+        if path.is_file():
+            differing = self._find_differences(path)
+            if differing and not overwrite:
+                raise OutputExistsError(
+                    f"{self.folder} holds an unfinished run that asked for something else: "
+                    + "; ".join(differing),
+                    fix="ask for the same to finish it, or drop it with --overwrite",
+                )
+            if differing:
+                self.discard()
+        # Also of a run that is taken up: its files may lie elsewhere now, or be signed anew.
+        content = json.dumps(self.request, indent=2) + "\n"
+        write_bytes(path, content.encode())
+
+    def _find_differences(self, path: Path) -> list[str]:
+        """Return a line per value in which the job that was begun differs from this one."""
+        try:
+            begun = _read_request(path)
+        except OutputError as error:
+            return [error.problem]
+        asked = json.loads(json.dumps(self.request))
+        differing = _compare(begun, asked)
+        if not differing:
+            for date in ("before", "after"):
+                differing += find_differences(begun["origins"][date], asked["origins"][date])
+        return differing
+
+    def discard(self):
+        """Remove the folder; files in it that terradelta did not make stay there."""
+        clear_folder(self.folder, JOB_FILES)
+        if self.folder.exists():
+            logger.warning(
+                "%s stays: it holds %s", self.folder, find_foreign(self.folder, JOB_FILES)
+            )
+
+    @contextmanager
+    def lock(self, part: str) -> Iterator[None]:
+        """Keep other processes from the same part of the work for as long as the context lasts.
+
+        Raises:
+            OutputError: If another process is at them.
+        """
+        path = self.folder / f"{part}.lock"
+        try:
+            with FileLock(path, timeout=0):
+                yield
+        except Timeout as error:
+            raise OutputError(
+                f"another process is working on {self.folder} (it holds {path.name})",
+                fix="wait for it, or stop it first",
+            ) from error
+
+    def missing(self, indices: range) -> list[int]:
+        """Return which of these blocks are not answered yet, or damaged."""
+        return [index for index in indices if not self.store.has(index)]
+
+    def discard_if_empty(self):
+        """Remove the folder of a run that failed before its first block."""
+        if not any(self.store.folder.rglob("*.tif")):
+            self.discard()
+
+
+def require_space(job: Job, missing: Sequence[int], is_whole: bool):
+    """Raise if the disk plainly has no room for blocks, and for the maps that are made of them.
+
+    Args:
+        job: The job.
+        missing: The blocks that are to be written.
+        is_whole: Whether maps are to be made right after.
+
+    Raises:
+        OutputError: If so; both numbers are named.
+    """
+    windows = (job.plan[index].write for index in missing)
+    pixels = sum(int(window.width * window.height) for window in windows)
+    needed = pixels * (BLOCK_BYTES_PER_PIXEL + MAP_BYTES_PER_PIXEL * is_whole)
+    free = shutil.disk_usage(job.folder).free
+    if free < needed:
+        raise OutputError(
+            f"{job.folder.absolute().parent} has {free / 1024**2:,.0f} MB of free space, and the "
+            f"blocks and maps take about {needed / 1024**2:,.0f} MB",
+            fix="make room there, or choose an output on another disk",
+        )
+
+
+def partial_folder(output: Path) -> Path:
+    """Return where an output is under way."""
+    return output.with_name(output.name + PARTIAL_ENDING)
+
+
+def check_partial(output: Path, overwrite: bool = False):
+    """Raise unless what is under way for an output, if anything is, can be taken up.
+
+    Args:
+        output: The output, any link followed.
+        overwrite: Whether a damaged one may be dropped.
+
+    Raises:
+        OutputError: If it is no folder, holds foreign files, or its job.json is damaged.
+    """
+    folder = partial_folder(output)
+    path = folder / JOB_FILE
+    aside = "move it away: this folder is for what is not finished"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        what = "a link" if folder.is_symlink() else "a file"
+        raise OutputError(f"{folder} is {what} and no folder", fix=aside)
+    foreign = find_foreign(folder, JOB_FILES)
+    if foreign is not None:
+        raise OutputError(f"{foreign} is there, which terradelta did not make", fix=aside)
+    if path.is_file() and not overwrite:
+        _read_request(path)
+    elif not path.exists() and any(folder.glob("blocks/*/*")):
+        raise OutputError(
+            f"{folder} holds blocks and no {JOB_FILE}, which says of what map they are",
+            fix=f"bring {JOB_FILE} back, or delete the folder",
+        )
+
+
+def _read_request(path: Path) -> dict[str, Any]:
+    """Return the content of a job.json.
+
+    Raises:
+        OutputError: If it is damaged.
+    """
+    read_record(path, Request, OutputError, DROP_IT)
+    return read_object(path, OutputError, DROP_IT)
+
+
+def _refuse_damaged(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is damaged, or of another version of terradelta",
+        fix=f"drop the unfinished run with `terradelta predict ... --overwrite`, or delete "
+        f"{path.parent}",
+    )
+
+
+def describe_grid(grid: Grid) -> dict[str, Any]:
+    """Return a grid as JSON."""
+    return {
+        "crs": None if grid.crs is None else grid.crs.to_wkt(),
+        "transform": list(grid.transform)[:6],
+        "width": grid.width,
+        "height": grid.height,
+    }
+
+
+def describe_plan(tiling: Tiling, area: Window, tiles_per_side: int) -> dict[str, Any]:
+    """Return how a map is cut into blocks and tiles as JSON."""
+    edges = (area.col_off, area.row_off, area.width, area.height)
+    return {
+        "tile_size_px": tiling.tile_size_px,
+        "margin_px": tiling.margin_px,
+        "stride_px": tiling.stride_px,
+        "area": [int(np.round(edge)) for edge in edges],
+        "tiles_per_side": tiles_per_side,
+    }
+
+
+def _compare(begun: Any, asked: Any, name: str = "") -> list[str]:
+    """Return a line per value that differs, those that are not compared aside."""
+    if isinstance(begun, dict) and isinstance(asked, dict):
+        keys = sorted((begun.keys() | asked.keys()) - set(NOT_COMPARED))
+        lines = [
+            _compare(begun.get(key), asked.get(key), f"{name}.{key}" if name else key)
+            for key in keys
+        ]
+        return [line for part in lines for line in part]
+    if isinstance(begun, list) and isinstance(asked, list) and len(begun) == len(asked):
+        pairs = enumerate(zip(begun, asked, strict=True), start=1)
+        lines = [_compare(was, now, f"{name}[{number}]") for number, (was, now) in pairs]
+        return [line for part in lines for line in part]
+    return [] if begun == asked else [f"{name} was {begun!r} and is {asked!r}"]

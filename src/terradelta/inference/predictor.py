@@ -1,0 +1,399 @@
+"""From image windows to class maps: the network, test-time views and ensembles.
+
+Legend of the array names: B batch, C bands, K classes, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
+from itertools import groupby
+from typing import Annotated
+
+import numpy as np
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+
+from terradelta.classes import ClassTable
+from terradelta.data.augment import VIEW_SETS, apply_view
+from terradelta.errors import ArgumentError, ModelError
+from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
+from terradelta.geo.pair import PairWindow
+from terradelta.geo.pair_options import ModelNeeds
+from terradelta.geo.ranges import Range, require_range
+from terradelta.inference.backends import Backend, Choice, Request, choose_backend, make_backend
+from terradelta.inference.needs import describe_needs
+from terradelta.inference.tiling import Tile, Tiling, offset_slices
+from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, decide
+from terradelta.models.bundle import Model
+from terradelta.models.card import Temperatures
+from terradelta.models.precision import choose_device
+from terradelta.models.siamese import ChangeOutput
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TILE_SIZE_PX = 1024
+TILE_SIZE = Within(least=1, most=65_536)
+MIN_MARGINS_PER_TILE = 5
+"""A tile of fewer margins would throw away more than two thirds of its answer."""
+DEFAULT_POOL_WINDOW_PX = 512
+"""Where a model with global pooling does not say what size of image it was trained on."""
+DEFAULT_BATCH_SIZE = {"cpu": 1, "cuda": 4}
+"""Tiles of a batch. Fixed and not by the memory at hand, as other batches round differently."""
+BATCHES_AHEAD = {"cpu": 0, "cuda": 1}
+"""How many batches the network is given before the answer to an earlier one is taken."""
+
+
+class Predictor:
+    """One model or several that vote, ready to answer batches of pairs.
+
+    Args:
+        models: Models of one class table and one list of bands; their probabilities are averaged.
+        tta: Test-time views whose probabilities are averaged: "none", "flips" (4), "d4" (8), or
+            "seed6" (identity, two flips, three quarter turns; what the reference uses).
+        device: "auto", "cpu", "cuda" or "cuda:N"; a `torch.device` is taken without a look whether
+            this machine has it.
+        backend: A name in `BACKENDS`.
+        precision: A name in `PRECISIONS`.
+        value_range: Values of the before image that become the darkest and the brightest the models
+            know; by default it is taken to be in the models' own scale.
+        after_value_range: The same of the after image; by default that of the before image.
+        tile_size_px: Side of the tiles; by default 1024, more for networks that look very far.
+        batch_size: Tiles of one size that are answered together; by default what suits the device.
+        choose: What chooses the runtime: `choose_backend` of this machine, or of the one that is to
+            answer.
+
+    Raises:
+        ArgumentError: If an option is unknown.
+        ModelError: If the models do not fit each other.
+    """
+
+    @checks_ranges
+    def __init__(
+        self,
+        models: Sequence[Model],
+        *,
+        tta: str = "none",
+        device: str | torch.device = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        value_range: Range | None = None,
+        after_value_range: Range | None = None,
+        tile_size_px: Annotated[int, TILE_SIZE] | None = None,
+        batch_size: Annotated[int, POSITIVE_COUNT] | None = None,
+        choose: Callable[..., Choice] = choose_backend,
+    ):
+        if tta not in VIEW_SETS:
+            raise ArgumentError(
+                f"test-time views {tta!r} are not known", fix=f"use one of {', '.join(VIEW_SETS)}"
+            )
+        _require_alike(models)
+        self.tta = tta
+        self.device = choose_device(device) if isinstance(device, str) else device
+        self.value_ranges: tuple[Range | None, Range | None] = (
+            require_range(value_range, "--value-range"),
+            require_range(after_value_range or value_range, "--after-value-range"),
+        )
+        self.classes: ClassTable = models[0].card.classes
+        self.bands: tuple[str, ...] = models[0].card.bands
+        self.same_class_changes = any(model.card.same_class_changes for model in models)
+        self.threshold = float(np.mean([model.card.change_threshold for model in models]))
+        self._models = list(models)
+        self._asked = backend, precision
+        # Wrong names are refused now, the choice itself may wait for the size of the job.
+        choose(backend, precision, self.device)
+        self._choose = choose
+        self._choice: Choice | None = None
+        self._backends: list[Backend] = []
+        self.tiling = self._choose_tiling(tile_size_px)
+        self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
+        self._batches_ahead = BATCHES_AHEAD[self.device.type]
+
+    def choose(self, pixels: int | None = None) -> Choice:
+        """Return what runs the networks; once chosen it stays.
+
+        Args:
+            pixels: Of the whole job, which decides whether compiling is worth its time.
+
+        Raises:
+            ArgumentError: If the runtime that was asked for cannot be had.
+        """
+        if self._choice is None:
+            if pixels is not None:
+                pixels *= self.num_views * len(self._models)
+            self._choice = self._choose(*self._asked, self.device, pixels)
+            logger.info("%s at %s: %s", *astuple(self._choice))
+        return self._choice
+
+    def start(self, pixels: int | None = None):
+        """Make ready what runs the networks; the first answer does it otherwise.
+
+        Args:
+            pixels: Same as in `choose`.
+
+        Raises:
+            ArgumentError: If the runtime that was asked for cannot be had.
+            ModelError: If a model has no graph for the precision that was asked for.
+        """
+        if not self._backends:
+            choice = self.choose(pixels)
+            self._backends = [
+                make_backend(choice, model, self.device, choose_pool_window(model))
+                for model in self._models
+            ]
+
+    @property
+    def choice(self) -> Choice:
+        """What runs the networks."""
+        return self.choose()
+
+    @property
+    def num_views(self) -> int:
+        """How many test-time views there are."""
+        return len(VIEW_SETS[self.tta])
+
+    @property
+    def largest_value(self) -> float:
+        """The brightest stored value that the models know."""
+        return max(model.card.scaling.divisor for model in self._models)
+
+    @property
+    def needs(self) -> ModelNeeds:
+        """What the models must be given."""
+        return describe_needs([model.card for model in self._models])
+
+    def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
+        stride_px = int(np.lcm.reduce([model.network.output_stride for model in self._models]))
+        margin_px = max(
+            model.network.find_margin_px(choose_pool_window(model)) for model in self._models
+        )
+        margin_px = -(-margin_px // stride_px) * stride_px
+        default = max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * margin_px)
+        return Tiling(tile_size_px or default, margin_px, stride_px)
+
+    def __call__(
+        self,
+        before_BCHW: Tensor,
+        after_BCHW: Tensor,
+        valid_BHW: Tensor | None = None,
+        num_views: int | None = None,
+    ) -> Probabilities:
+        """Return the probabilities for a batch of pairs.
+
+        Args:
+            before_BCHW: Images of the first date, as they are read.
+            after_BCHW: Images of the second date.
+            valid_BHW: Where both dates hold data; elsewhere the networks see their mean colour, as
+                they do beyond an image's border.
+            num_views: How many of the test-time views to average; all by default.
+        """
+        height, width = before_BCHW.shape[-2:]
+        votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
+        self._require_finite(votes)
+        return Probabilities(*(part[..., :height, :width] for part in average(votes, size)))
+
+    def classify(
+        self,
+        before_BCHW: Tensor,
+        after_BCHW: Tensor,
+        valid_BHW: Tensor | None = None,
+        num_views: int | None = None,
+        kept: Sequence[tuple[slice, slice]] | None = None,
+    ) -> list[ClassMaps]:
+        """Return the class maps of a batch of pairs.
+
+        Args:
+            before_BCHW: As of a call.
+            after_BCHW: As of a call.
+            valid_BHW: As of a call.
+            num_views: As of a call.
+            kept: Rows and columns of each pair that are wanted; all by default.
+        """
+        height, width = before_BCHW.shape[-2:]
+        votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
+        self._require_finite(votes)
+        kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
+        return decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
+
+    @torch.inference_mode()
+    def _collect_votes(
+        self,
+        before_BCHW: Tensor,
+        after_BCHW: Tensor,
+        valid_BHW: Tensor | None,
+        num_views: int | None,
+    ) -> tuple[list[Vote], tuple[int, int]]:
+        """Return what each model answers to each view, and the size of the images they saw."""
+        self.start()
+        if valid_BHW is None:
+            shape = (len(before_BCHW), *before_BCHW.shape[-2:])
+            valid_BHW = torch.ones(shape, dtype=torch.bool)
+        seen = Request(
+            *(
+                _pad_to_multiple(part, self.tiling.stride_px)
+                for part in (before_BCHW, after_BCHW, valid_BHW)
+            )
+        )
+        votes = []
+        for model, backend in zip(self._models, self._backends, strict=True):
+            scaled = [
+                _scale(model, image, value_range)
+                for image, value_range in zip(seen[:2], self.value_ranges, strict=True)
+            ]
+            for view in VIEW_SETS[self.tta][:num_views]:
+                turned = Request(*(apply_view(part, view) for part in (*scaled, seen.valid_BHW)))
+                votes.append(Vote(view, _calibrate(backend(turned), model.card.temperatures)))
+        height, width = seen.valid_BHW.shape[-2:]
+        return votes, (height, width)
+
+    def _require_finite(self, votes: Sequence[Vote]):
+        """Raise where a model answers no numbers: compared with a threshold, NaN is no change."""
+        views = len(votes) // len(self._models)
+        for number, vote in enumerate(votes):
+            if vote.is_finite:
+                continue
+            model, precision = self._models[number // views], self.choice.precision
+            unusable = "do not use this model: its weights overflow; train it or fetch it again"
+            raise ModelError(
+                f"the model {model.name} answers with NaN or infinite scores at {precision}",
+                fix=unusable
+                if precision == "fp32"
+                else f"use --precision fp32; where that fails too, {unusable}",
+            )
+
+    def map_window(
+        self,
+        pair: PairWindow,
+        window: Window,
+        tiles: Sequence[Tile],
+        write: Window,
+        num_views: int | None = None,
+    ) -> ClassMaps:
+        """Answer a window of a source tile by tile.
+
+        Args:
+            pair: The pixels of the window.
+            window: Where they lie in the source.
+            tiles: What the network is to see; each lies within the window.
+            write: The part of the source that the tiles answer for.
+            num_views: How many of the test-time views to average; all by default.
+
+        Returns:
+            The maps of the `write` window. They are undefined where the pair is invalid: tiles
+            without a valid pixel cost no network.
+        """
+        maps = ClassMaps.empty(int(write.height), int(write.width))
+        wanted = [tile for tile in tiles if pair.valid_HW[offset_slices(tile.write, window)].any()]
+        asked: deque[tuple[list[Tile], list[Vote], tuple[int, int]]] = deque()
+        for batch in _batch_alike(wanted, self.batch_size):
+            request = self._cut(pair, [offset_slices(tile.read, window) for tile in batch])
+            asked.append((batch, *self._collect_votes(*request, num_views)))
+            # A GPU works on this batch while the maps of the one before it are fetched.
+            if len(asked) > self._batches_ahead:
+                self._decide_into(maps, write, *asked.popleft())
+        while asked:
+            self._decide_into(maps, write, *asked.popleft())
+        return maps
+
+    def _cut(self, pair: PairWindow, parts: Sequence[tuple[slice, slice]]) -> Request:
+        """Return some windows of a pair as one batch."""
+        request = Request(
+            _stack(pair.before_CHW, parts),
+            _stack(pair.after_CHW, parts),
+            torch.from_numpy(np.stack([pair.data_HW[part] for part in parts])),
+        )
+        if self.device.type != "cuda":
+            return request
+        # Only from pinned memory are pixels copied while the GPU computes.
+        return Request(*(part.pin_memory() for part in request))
+
+    def _decide_into(
+        self,
+        maps: ClassMaps,
+        write: Window,
+        batch: Sequence[Tile],
+        votes: Sequence[Vote],
+        size: tuple[int, int],
+    ):
+        # Not earlier: it waits for a GPU, which is to have the next batch by then.
+        self._require_finite(votes)
+        kept = [tile.kept for tile in batch]
+        answers = decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
+        for tile, answer in zip(batch, answers, strict=True):
+            for map_HW, part_HW in zip(maps, answer, strict=True):
+                map_HW[offset_slices(tile.write, write)] = part_HW
+
+
+def _scale(model: Model, image_BCHW: Tensor, value_range: Range | None) -> Tensor:
+    """Return an image in the values that a model was trained on, uint8 or float32."""
+    if value_range is not None:
+        low, high = value_range
+        image_BCHW = (image_BCHW.float() - low).div_(high - low).clamp_(0, 1)
+        return image_BCHW.mul_(model.card.scaling.divisor)
+    return image_BCHW if image_BCHW.dtype == torch.uint8 else image_BCHW.float()
+
+
+def choose_pool_window(model: Model) -> int | None:
+    """Return the side of the window that a model's heads take their means over."""
+    if not model.network.has_global_pooling:
+        return None
+    return model.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
+
+
+def _calibrate(scores: ChangeOutput, temperatures: Temperatures) -> ChangeOutput:
+    """Divide logits by their temperatures."""
+    if temperatures == Temperatures():
+        return scores
+    return ChangeOutput(
+        scores.before_logits / temperatures.classes,
+        scores.after_logits / temperatures.classes,
+        scores.change_logits / temperatures.change,
+    )
+
+
+def _pad_to_multiple(part_BHW: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column of images or masks until the stride divides both sides."""
+    height, width = part_BHW.shape[-2:]
+    below, right = -height % stride, -width % stride
+    if not (below or right):
+        return part_BHW
+    rows = torch.arange(height + below).clamp(max=height - 1)
+    columns = torch.arange(width + right).clamp(max=width - 1)
+    return part_BHW[..., rows, :][..., columns]
+
+
+def _batch_alike(tiles: Sequence[Tile], batch_size: int) -> Iterator[list[Tile]]:
+    """Yield batches of tiles of one size."""
+
+    def size(tile: Tile) -> tuple[int, int]:
+        return int(tile.read.height), int(tile.read.width)
+
+    for _, alike in groupby(sorted(tiles, key=size), key=size):
+        rest = list(alike)
+        for first in range(0, len(rest), batch_size):
+            yield rest[first : first + batch_size]
+
+
+def _stack(image_CHW: np.ndarray, parts: Sequence[tuple[slice, slice]]) -> Tensor:
+    stacked_BCHW = np.stack([image_CHW[:, *part] for part in parts])
+    # torch knows few operations on unsigned integers of more than a byte.
+    return torch.from_numpy(
+        stacked_BCHW if stacked_BCHW.dtype == np.uint8 else stacked_BCHW.astype(np.float32)
+    )
+
+
+def _require_alike(models: Sequence[Model]):
+    if not models:
+        raise ModelError("no model was given", fix="name at least one model folder")
+    first = models[0].card
+    for model in models[1:]:
+        for part in ("classes", "bands"):
+            mine, theirs = getattr(first, part), getattr(model.card, part)
+            if mine != theirs:
+                raise ModelError(
+                    f"the models of an ensemble differ in their {part}: {mine} and {theirs}",
+                    fix="vote only with models trained on the same classes and bands",
+                )

@@ -1,0 +1,411 @@
+"""Prediction of a georeferenced pair: from what is asked to answered blocks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+
+from terradelta.cautions import refuse_cautions
+from terradelta.errors import ArgumentError, RasterError
+from terradelta.geo.dates import describe_dates, find_dates
+from terradelta.geo.finding import Report
+from terradelta.geo.grid import Grid
+from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.geo.mosaic import describe_images
+from terradelta.geo.normalization import LightMatch, fit_light
+from terradelta.geo.origin import describe_origins
+from terradelta.geo.pair import Images, PairWindow, RasterPair
+from terradelta.geo.pair_options import PairOptions
+from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
+from terradelta.geo.registration import measure_shift
+from terradelta.geo.samples import PixelSamples
+from terradelta.geo.virtual import name_raster
+from terradelta.heap import return_freed_memory
+from terradelta.inference.admission import look_over
+from terradelta.inference.job import Job, describe_grid, describe_plan, require_space
+from terradelta.inference.memory import DEFAULT_MEMORY_BYTES, plan_cache_bytes, plan_memory
+from terradelta.inference.pace import Pace
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.stream import answer_blocks
+from terradelta.inference.tiling import BlockPlan, Tiling
+from terradelta.outputs import null_undefined
+from terradelta.stopwatch import Stopwatch
+
+FORMAT = 2
+BLOCK_BYTES = 64 * 1024**2
+"""What the pixels of a block may take; blocks are as large as this allows."""
+MAX_BLOCK_SIZE_PX = 3072
+RESERVED_SHARE = 0.15
+"""Of a time budget, for making maps and polygons of the answered blocks."""
+UINT8_MAX = 255.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RasterOptions:
+    """What is asked of a raster prediction besides the pair and the models."""
+
+    reading: PairOptions = field(default_factory=PairOptions)
+    """How the pair is read, but for a shift that is yet to be measured."""
+    dates: tuple[str | None, str | None] = (None, None)
+    """When the images were taken, as the user says; by default as the rasters say."""
+    strict: bool = False
+    """Whether a caution is an error."""
+    register: bool = False
+    """Whether to measure the shift between the images and undo it."""
+    min_area_m2: float = 0.0
+    """Smaller patches of change are taken for unchanged."""
+    vector: str = "gpkg"
+    """Format of the polygons, "gpkg" or "parquet"."""
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    """What the process may take."""
+    time_budget_seconds: float | None = None
+    """When the prediction is to be done."""
+    shard: tuple[int, int] = (1, 1)
+    """Which of how many parts of the blocks to answer, counted from 1."""
+    picture: bool = False
+    """Whether to draw before, after and the map."""
+    cog_size_px: int | None = None
+    """Side of the pieces that the maps are cut into; None for each in one."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an engine is given to do."""
+
+    predictor: Predictor
+    """The models."""
+    pair: RasterPair
+    """The rasters, open."""
+    job: Job
+    """Where the answers go."""
+    missing: list[int]
+    """The blocks to answer."""
+    total: int
+    """How many blocks the progress bar counts, those done before included."""
+    watch: Stopwatch
+    """Of the run, since whose start the time budget counts."""
+    options: RasterOptions
+    """What is asked for."""
+    light: LightMatch | None = None
+    """What gives the after image the light of the before image."""
+
+
+def answer_rasters(
+    predictor: Predictor,
+    before: RasterPaths,
+    after: RasterPaths,
+    output: Path,
+    models: list[dict[str, str]],
+    options: RasterOptions,
+    *,
+    watch: Stopwatch,
+    overwrite: bool = False,
+    answer: Callable[[Work], None] | None = None,
+) -> Job:
+    """Answer the blocks of a raster pair, those that are not answered yet.
+
+    Args:
+        predictor: The models.
+        before: The earlier raster or mosaic; see `list_rasters`.
+        after: The later one.
+        output: Where the prediction will be; the blocks go to a folder beside it.
+        models: Where the models come from: folder and SHA-256 of each.
+        options: What is asked for.
+        watch: Of the run, since whose start the time budget counts.
+        overwrite: Drop an unfinished run that asked for something else.
+        answer: What answers the blocks; this process by default.
+
+    Returns:
+        The job, whose blocks (those of the shard) are all in its store.
+
+    Raises:
+        RasterError: If the rasters cannot be read or do not fit each other.
+        CautionError: If the map would carry a caution and `strict` is asked for.
+        OutputError: If a block cannot be written.
+        OutputExistsError: If an unfinished run that asked for something else is in the way.
+    """
+    with open_pair(predictor, before, after, options) as (pair, shift_px):
+        if pair.notice:
+            logger.info(pair.notice)
+        reading = replace(options.reading, shift_px=shift_px)
+        report = _look_over(predictor, before, after, reading, options)
+        light = _fit_light(pair, options.reading)
+        # The whole grid's, so that shards and areas of interest are answered by the same runtime.
+        predictor.choose(pair.grid.width * pair.grid.height)
+        plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
+        request = _describe_request(predictor, pair, plan, (before, after), options)
+        request["findings"] = null_undefined([vars(finding) for finding in report.findings])
+        request |= {"models": models, "shift_px": shift_px, "light": light and light.to_dict()}
+        job = Job(output, request)
+        job.start(overwrite)
+        with job.lock("shard-{}-of-{}".format(*options.shard)):
+            indices = plan.shard(*options.shard)
+            missing = job.missing(indices)
+            if len(missing) < len(indices):
+                done = len(indices) - len(missing)
+                logger.info("going on after %d of %d blocks", done, len(indices))
+            missing = _pass_over_empty(pair, job, missing)
+            if missing:
+                work = Work(predictor, pair, job, missing, len(indices), watch, options, light)
+                try:
+                    require_space(job, missing, is_whole=options.shard[1] == 1)
+                    watch.begin("answering")
+                    (answer or answer_here)(work)
+                    job.answered_now = frozenset(missing)
+                except BaseException:
+                    job.discard_if_empty()
+                    raise
+    return job
+
+
+def _look_over(
+    predictor: Predictor,
+    before: RasterPaths,
+    after: RasterPaths,
+    reading: PairOptions,
+    options: RasterOptions,
+) -> Report:
+    """Look the pair over and say what its map will carry."""
+    with rasterio.Env(GDAL_CACHEMAX=plan_cache_bytes(options.memory_bytes)):
+        report = look_over(before, after, reading, predictor.needs, options.dates)
+    if options.strict:
+        refuse_cautions(report.cautions, "or leave --strict out")
+    for caution in report.cautions:
+        logger.warning(caution.to_text())
+    return report
+
+
+def _pass_over_empty(pair: RasterPair, job: Job, indices: list[int]) -> list[int]:
+    """Return the blocks that hold something to answer; the others are written as nodata."""
+    filled = []
+    for index in indices:
+        block = job.plan[index]
+        if pair.touches(block.read):
+            filled.append(index)
+        else:
+            job.store.write_empty(index, block.write)
+    return filled
+
+
+@contextmanager
+def open_pair(
+    predictor: Predictor, before: RasterPaths, after: RasterPaths, options: RasterOptions
+) -> Iterator[tuple[RasterPair, tuple[float, float]]]:
+    """Open the pair, its shift undone if that is asked for, and yield it with the shift."""
+
+    def open_shifted(shift_px: tuple[float, float]) -> RasterPair:
+        reading = replace(options.reading, shift_px=shift_px)
+        return RasterPair(before, after, predictor.bands, reading)
+
+    shift_px = (0.0, 0.0)
+    if options.register:
+        with open_shifted(shift_px) as pair:
+            shift = measure_shift(pair)
+        if not shift.reliable:
+            raise RasterError(
+                f"the shift between {name_source(before)} and {name_source(after)} cannot be "
+                f"measured: {shift.patches} of {shift.of_patches} patches with detail agree",
+                fix="leave --register out, or align the images with ground control points",
+            )
+        # Rounded, so that every shard finds the same.
+        shift_px = round(shift.columns_px, 2), round(shift.rows_px, 2)
+        logger.info("the after image lies %.2f columns and %.2f rows off: undone", *shift_px)
+    with open_shifted(shift_px) as pair:
+        if options.min_area_m2 and pair.grid.crs is None:
+            raise ArgumentError(
+                f"{name_source(before)} has no coordinate reference system, so patches have no "
+                f"area to compare with {options.min_area_m2:g} m2",
+                fix="georeference both rasters, or leave --min-area out",
+            )
+        if options.cog_size_px and pair.grid.crs is None:
+            raise ArgumentError(
+                f"{name_source(before)} has no coordinate reference system, so the pieces of the "
+                "map would have no place",
+                fix="georeference both rasters, or leave --cog-size out",
+            )
+        yield pair, shift_px
+
+
+def plan_blocks(tiling: Tiling, grid: Grid, area: Window, bytes_per_pixel: int) -> BlockPlan:
+    """Return blocks of as many tiles as memory allows, by what a pixel of the pair takes only.
+
+    Args:
+        tiling: The tiles.
+        grid: The pixels of the pair.
+        area: The window of it that is wanted.
+        bytes_per_pixel: Of both dates.
+    """
+    side_px = min(MAX_BLOCK_SIZE_PX, math.isqrt(BLOCK_BYTES // bytes_per_pixel))
+    tiles_per_side = max(1, (side_px - 2 * tiling.margin_px) // tiling.step_px)
+    return BlockPlan(tiling, grid.height, grid.width, area, tiles_per_side)
+
+
+def _describe_request(
+    predictor: Predictor,
+    pair: RasterPair,
+    plan: BlockPlan,
+    paths: tuple[RasterPaths, RasterPaths],
+    options: RasterOptions,
+) -> dict[str, Any]:
+    """Return all that the outputs depend on, apart from the models' files."""
+    before, after = describe_inputs(pair, paths)
+    return {
+        "format": FORMAT,
+        "versions": describe_versions(),
+        "before": before,
+        "after": after,
+        "masks": [mask and mask.describe() for mask in pair.masks],
+        "origins": dict(zip(("before", "after"), map(describe_origins, paths), strict=True)),
+        "parameters": {
+            "tta": predictor.tta,
+            **options.reading.to_dict(),
+            "aoi": pair.aoi and {"path": str(options.reading.aoi), "sha256": pair.aoi.sha256},
+            "register": options.register,
+            "change_threshold": predictor.threshold,
+            "device": predictor.device.type,
+            "backend": predictor.choice.backend,
+            "precision": predictor.choice.precision,
+            "min_area_m2": options.min_area_m2,
+            "vector": options.vector,
+            "time_budget_seconds": options.time_budget_seconds,
+            "picture": options.picture,
+            "cog_size_px": options.cog_size_px,
+        },
+        "band_names": list(predictor.bands),
+        "classes": predictor.classes.to_dict(),
+        "dates": describe_dates(find_dates(*paths, options.dates)),
+        "grid": describe_grid(pair.grid),
+        "plan": describe_plan(plan.tiling, plan.area, plan.tiles_per_side),
+    }
+
+
+def describe_inputs(
+    pair: RasterPair, paths: tuple[RasterPaths, RasterPaths]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what identifies the two images."""
+    before, after = map(describe_images, pair.datasets, paths)
+    return before, after
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of what maps depend on."""
+    return {
+        "python": platform.python_version(),
+        "gdal": rasterio.__gdal_version__,
+        **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
+    }
+
+
+def answer_here(work: Work):
+    """Answer the blocks in this process."""
+    predictor, pair, job, options = work.predictor, work.pair, work.job, work.options
+    # The network runs on an empty tile first, to learn what memory it takes.
+    work.watch.begin("compiling")
+    memory = plan_memory(
+        options.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
+    )
+    pace = _set_pace(predictor, work.watch.started, options.time_budget_seconds)
+    work.watch.begin("answering")
+    with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
+        answer_blocks(
+            predictor,
+            prepare_reading(pair, predictor, work.light),
+            job.plan,
+            work.missing,
+            job.store,
+            read_ahead=memory.read_ahead,
+            pace=pace,
+            total=work.total,
+        )
+
+
+def plan_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
+    """Return the pace for a budget that runs since the start; how fast it goes it has to learn."""
+    if budget_seconds is None:
+        return Pace(predictor.num_views)
+    return Pace(predictor.num_views, started + budget_seconds * (1 - RESERVED_SHARE))
+
+
+def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
+    """Return the pace, its speed measured on a tile."""
+    pace = plan_pace(predictor, started, budget_seconds)
+    if pace.deadline is None:
+        return pace
+    size = predictor.tiling.tile_size_px
+    image_BCHW = torch.zeros((1, len(predictor.bands), size, size))
+    begun = time.monotonic()
+    predictor.classify(image_BCHW, image_BCHW, num_views=1)
+    pace.learn(predictor.tiling.step_px**2, 1, time.monotonic() - begun)
+    return pace
+
+
+def _fit_light(pair: RasterPair, reading: PairOptions) -> LightMatch | None:
+    """Return what gives the after image the light of the before image, if that is asked for."""
+    if reading.match_light == "none":
+        return None
+    samples = PixelSamples.read(pair)
+    if samples.is_empty:
+        return None
+    light = fit_light(*samples.dates, reading.match_light)
+    logger.info("light: %s", light.to_text(pair.band_names))
+    del samples
+    # What was sampled would stand in memory beside the networks.
+    return_freed_memory()
+    return light
+
+
+def prepare_reading(
+    pair: RasterPair, predictor: Predictor, light: LightMatch | None
+) -> Callable[[Window], PairWindow]:
+    """Return what reads a window of a pair for the models.
+
+    It refuses pixels far outside of what the models were trained on, beyond those that were looked
+    at before: a network answers anything to 16-bit values that it takes for 8-bit ones.
+
+    Args:
+        pair: The rasters.
+        predictor: The models.
+        light: What gives the after image the light of the before image.
+    """
+
+    def read(window: Window) -> PairWindow:
+        pixels = pair.read(window)
+        if light is not None:
+            after_CHW = light.apply(pixels.after_CHW, pixels.before_CHW.dtype)
+            pixels = pixels._replace(after_CHW=after_CHW)
+        for dataset, image_CHW, value_range in zip(
+            pair.datasets, pixels[:2], predictor.value_ranges, strict=True
+        ):
+            if value_range is None and image_CHW.dtype != np.uint8 and pixels.valid_HW.any():
+                values = image_CHW[:, pixels.valid_HW]
+                _require_depth(pair, dataset, values, predictor.largest_value)
+        return pixels
+
+    return read
+
+
+def _require_depth(pair: RasterPair, dataset: Images, values: np.ndarray, largest_value: float):
+    largest = float(values.max())
+    is_fraction = values.dtype.kind == "f" and 0 < largest < TOO_DARK * largest_value
+    if largest > TOO_BRIGHT * largest_value or is_fraction:
+        raise RasterError(
+            f"{name_raster(dataset)} holds {values.dtype} values up to {largest:g}, and the model "
+            f"was trained on values up to {largest_value:g}",
+            fix="say which values are dark and bright, for example "
+            + PixelSamples.read(pair).suggest_ranges(),
+        )

@@ -1,0 +1,123 @@
+"""Blocks through the network: read ahead, answered, written behind.
+
+Legend of the array names: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from rasterio.windows import Window
+from tqdm import tqdm
+
+from terradelta.geo.pair import PairWindow
+from terradelta.inference.pace import Pace
+from terradelta.inference.predictor import ClassMaps, Predictor
+from terradelta.inference.store import BlockFacts, BlockStore
+from terradelta.inference.tiling import Block, BlockPlan, offset_slices
+
+MAX_UNWRITTEN = 2
+
+
+def answer_blocks(
+    predictor: Predictor,
+    read: Callable[[Window], PairWindow],
+    plan: BlockPlan,
+    indices: Sequence[int],
+    store: BlockStore,
+    *,
+    read_ahead: int = 1,
+    pace: Pace | None = None,
+    total: int | None = None,
+):
+    """Answer blocks and write them into the store.
+
+    Reading, the network and writing overlap; memory is bounded by `read_ahead`.
+
+    Args:
+        predictor: The models.
+        read: Returns the pixels of a window; called from one thread only.
+        plan: The blocks.
+        indices: Which of them.
+        store: Where answers go.
+        read_ahead: How many blocks may be read before the network gets to them.
+        pace: How many views each block may have.
+        total: How many blocks the progress bar counts, those done before included.
+
+    Raises:
+        RasterError: If pixels cannot be read; what is answered by then is kept.
+        OutputError: If an answer cannot be written, likewise.
+    """
+    pace = pace or Pace(predictor.num_views)
+    total = total or len(indices)
+    pixels_left = sum(_count_pixels(plan[index]) for index in indices)
+    writing: deque[Future[None]] = deque()
+    with (
+        ThreadPoolExecutor(1, "reader") as reader,
+        ThreadPoolExecutor(1, "writer") as writer,
+        tqdm(
+            total=total,
+            initial=total - len(indices),
+            desc="predicting",
+            unit="block",
+            disable=None,
+        ) as progress,
+    ):
+        try:
+            finished = time.monotonic()
+            for block, window in _read_ahead(reader, read, plan, indices, read_ahead):
+                pixels = _count_pixels(block)
+                num_views = pace.choose(pixels_left)
+                started = time.monotonic()
+                maps = predictor.map_window(window, block.read, block.tiles, block.write, num_views)
+                network_seconds = time.monotonic() - started
+                pace.learn(pixels, num_views, network_seconds)
+                pixels_left -= pixels
+                if len(writing) == MAX_UNWRITTEN:
+                    writing.popleft().result()
+                seconds, finished = time.monotonic() - finished, time.monotonic()
+                tags = BlockFacts(num_views, seconds, network_seconds)
+                valid_HW = window.valid_HW[offset_slices(block.write, block.read)]
+                writing.append(writer.submit(_write, store, block, maps, valid_HW, tags))
+                progress.update()
+        finally:
+            # Also after a failure: what the network has answered is not lost.
+            while writing:
+                writing.popleft().result()
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor,
+    read: Callable[[Window], PairWindow],
+    plan: BlockPlan,
+    indices: Sequence[int],
+    depth: int,
+) -> Iterator[tuple[Block, PairWindow]]:
+    waiting: deque[tuple[Block, Future[PairWindow]]] = deque()
+    try:
+        for index in indices:
+            block = plan[index]
+            waiting.append((block, reader.submit(read, block.read)))
+            if len(waiting) > depth:
+                block, window = waiting.popleft()
+                yield block, window.result()
+        while waiting:
+            block, window = waiting.popleft()
+            yield block, window.result()
+    finally:
+        for _, window in waiting:
+            window.cancel()
+
+
+def _write(
+    store: BlockStore, block: Block, maps: ClassMaps, valid_HW: np.ndarray, facts: BlockFacts
+):
+    store.write(block.index, block.write, store.lay_out(maps, valid_HW), facts)
+
+
+def _count_pixels(block: Block) -> int:
+    return int(block.write.width * block.write.height)

@@ -1,0 +1,60 @@
+"""The demo: a drawn scene, the embedded model, and what it found."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from terradelta.data.synthetic import write_geotiff_pair
+from terradelta.mapping.handle import Prediction
+from terradelta.mapping.run import claim_prediction, predict
+from terradelta.outputs import stage_file, write_json
+from terradelta.prediction.folder import RUN_FILE, PredictionFolder
+
+SEED = 2026
+SIZE_PX = 768
+GSD_M = 0.5
+
+
+def demo(
+    output: str | Path, *, overwrite: bool = False, discard_reviews: bool = False
+) -> Prediction:
+    """Draw a georeferenced scene, map its changes with the embedded model and draw a picture.
+
+    The scene (`scene/`, with its true maps) is kept in the prediction folder, so that the reader
+    can open it beside the map.
+
+    Args:
+        output: Folder to make; it appears whole or not at all.
+        overwrite: Replace an existing output; reviews of it that people made are kept beside it.
+        discard_reviews: With `overwrite`, drop those reviews.
+
+    Raises:
+        OutputExistsError: If the output exists and may not be replaced.
+    """
+    output = claim_prediction(output, overwrite=overwrite, discard_reviews=discard_reviews)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".demo-") as scratch:
+        scene = Path(scratch) / "scene"
+        write_geotiff_pair(scene, SEED, SIZE_PX, gsd_m=GSD_M)
+        prediction = predict(
+            scene / "before.tif",
+            scene / "after.tif",
+            output,
+            picture=True,
+            overwrite=overwrite,
+            discard_reviews=discard_reviews,
+        )
+        scene.rename(output / "scene")
+        _follow_scene(output)
+    return prediction
+
+
+def _follow_scene(output: Path):
+    """Say in run.json where the scene lies by now, so that the report can be made again."""
+    path = output / RUN_FILE
+    run = PredictionFolder(output).read_run()
+    for date in ("before", "after"):
+        run[date]["path"] = str(output / "scene" / f"{date}.tif")
+    with stage_file(path) as staged:
+        write_json(staged, run)

@@ -1,0 +1,115 @@
+"""A prediction folder in the hand: its numbers as tables, its map as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from terradelta.cautions import Caution, read_cautions
+from terradelta.prediction.folder import PredictionFolder
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction folder; of a shard, the folder where it is under way.
+
+    In a notebook it shows itself.
+    """
+
+    folder: Path
+    """Where the maps lie."""
+    summary: dict[str, Any]
+    """The content of summary.json: areas, shares and transitions. Of a shard: `blocks`, how many
+    the map has, and `blocks_done`, how many are answered by now."""
+    kept_reviews: Path | None = None
+    """Reviews of the prediction that this one replaced, with their patches; None if there were
+    none."""
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What makes the map doubtful: read it before the numbers."""
+        return read_cautions(self.summary.get("cautions", ()))
+
+    # What shows things is slow to import.
+
+    @property
+    def transitions(self) -> DataFrame:
+        """A row per transition that occurs, largest first, as transitions.csv has them.
+
+        Columns `from`, `to`, `pixels`, `area_ha` (missing without a CRS), `share_percent`.
+
+        Raises:
+            OutputError: If the prediction is a shard.
+        """
+        from terradelta.mapping.notebook import tabulate_transitions
+
+        return tabulate_transitions(self.folder, self.summary)
+
+    @property
+    def changes(self) -> GeoDataFrame:
+        """The changed patches, read anew from changes.gpkg or changes.parquet.
+
+        Columns `from`, `to`, `transition`, `pixels`, `area_m2`, `confidence`, `before_date`,
+        `after_date`, `geometry`.
+
+        Raises:
+            OutputError: If there are none: of a folder of images, or of a shard.
+        """
+        from terradelta.mapping.notebook import read_changes
+
+        return read_changes(self.folder, self.summary)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the from-to map, reduced to the size of a screen, with its largest transitions.
+
+        Args:
+            ax: Where to; a new figure by default.
+
+        Raises:
+            OutputError: If there is no map: of a folder of images, or of a shard.
+        """
+        from terradelta.mapping.notebook import plot_changes
+
+        return plot_changes(self.folder, self.summary, ax)
+
+    def explore(self, **options: Any) -> Any:
+        """Return the patches on a map to be moved and zoomed (a folium.Map), coloured by class.
+
+        The page it makes fetches its script and, unless `tiles=None`, a background from the web.
+
+        Args:
+            options: Of geopandas' `explore`.
+
+        Raises:
+            ArgumentError: If folium or mapclassify is not installed.
+            OutputError: If there are no polygons: of a folder of images, or of a shard.
+        """
+        from terradelta.mapping.notebook import explore_changes
+
+        return explore_changes(self.folder, self.summary, **options)
+
+    def _repr_html_(self) -> str:
+        from terradelta.mapping.notebook import render_prediction
+
+        return render_prediction(self.folder, self.summary)
+
+
+def open_prediction(folder: str | Path) -> Prediction:
+    """Return a prediction that was made before.
+
+    Args:
+        folder: The output of `predict`, `merge` or `demo`.
+
+    Raises:
+        OutputError: If it holds no summary.json, or a damaged one.
+        RasterError: If it has a map of changes without its classes.
+    """
+    files = PredictionFolder(Path(folder))
+    classes = files.read_classes() if files.has_map else None
+    return Prediction(files.path, files.read_summary(classes))
