@@ -160,8 +160,8 @@ def test_links_are_followed(tmp_path):
         staged.write_text("whole")
     assert file.is_symlink()
     assert (target.parent / "real.csv").read_text() == "whole"
-    write_bytes(file, b"anew")
-    assert (target.parent / "real.csv").read_text() == "anew"
+    write_bytes(file, b"again")
+    assert (target.parent / "real.csv").read_text() == "again"
 
 
 def test_a_file_is_replaced_only_where_it_may_be(tmp_path):

@@ -41,7 +41,7 @@ def claim_folder(
 ) -> Path:
     """Return where a folder will be made or replaced, links followed, once nothing forbids it.
 
-    An empty folder is no output.
+    An empty folder is not an output.
 
     Args:
         path: What was asked for.

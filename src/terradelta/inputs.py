@@ -50,7 +50,7 @@ def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
             objects that name a key twice.
 
     Raises:
-        ContentError: If it is no JSON, is too deep, or holds half a surrogate pair.
+        ContentError: If it is not JSON, is too deep, or holds half a surrogate pair.
     """
     options: dict[str, Any] = {}
     if strict:
@@ -67,7 +67,7 @@ def read_json(path: str | Path, most_bytes: int = MAX_BYTES) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        ContentError: If it cannot be read, is too large or is no JSON.
+        ContentError: If it cannot be read, is too large or is not JSON.
     """
     return parse_json(read_text(path, most_bytes))
 
@@ -108,7 +108,7 @@ def read_record(
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def write_bytes(path: Path, content: bytes):
             staged.unlink(missing_ok=True)
         raise OutputError(
             f"{path} cannot be written: {error.strerror}",
-            fix="make room or allow writing there, then run the same command again: it goes on "
+            fix="make room or allow writing there, then run the same command again: it resumes "
             "where it stopped",
         ) from error
 

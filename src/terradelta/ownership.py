@@ -192,7 +192,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _list_files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of all that is no folder, links too, relative to the outermost folder."""
+    """Yield the paths of all that is not a folder, links too, relative to the outermost folder."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:

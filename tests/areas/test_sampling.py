@@ -211,7 +211,7 @@ def test_what_cannot_be_sampled_is_refused(small, points, tmp_path):
     out = tmp_path / "p.gpkg"
     with pytest.raises(OutputExistsError):
         sample(folder, points, chip_size_px=0)
-    with pytest.raises(ArgumentError, match=r"p\.shp is no GeoPackage"):
+    with pytest.raises(ArgumentError, match=r"p\.shp is not a GeoPackage"):
         sample(folder, tmp_path / "p.shp")
     with pytest.raises(ArgumentError, match="3 strata of at least 50"):
         sample(folder, out, SampleDesign(points=100, stratum_share=0.001), chip_size_px=0)

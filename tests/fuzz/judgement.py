@@ -226,7 +226,7 @@ def _parse(text: str) -> Any:
     """Read JSON as the standard has it, without nan and infinity."""
 
     def refuse(constant: str):
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 

@@ -138,7 +138,7 @@ def _save_oddly(random: Random, state: dict[str, Tensor], key: str) -> Any:
 
 
 def _damage_archive(random: Random, content: bytes) -> bytes:
-    """Pack a .pth anew: with a member damaged, missing, deflated or very large."""
+    """Pack a .pth again: with a member damaged, missing, deflated or very large."""
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(packed, "w") as target:
         chosen = random.choice(source.namelist())

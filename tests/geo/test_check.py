@@ -1,4 +1,4 @@
-"""Each line of a report says what is so, and names the flag that mends it."""
+"""Each line of a report says what is so, and names the flag that fixes it."""
 
 import json
 import re
@@ -120,7 +120,7 @@ def test_near_infrared_that_is_declared_alpha_is_told(lines, scene):
     assert findings["nodata"].values["nodata_share"] == pytest.approx(150 / 400)
 
 
-def test_another_depth_fails_with_the_range_that_mends_it(lines, scene):
+def test_another_depth_fails_with_the_range_that_fixes_it(lines, scene):
     deep = scene.before_CHW.astype(np.uint16) * 16
     depth = lines(deep, deep)["depth"]
     assert depth.level == "FAIL"

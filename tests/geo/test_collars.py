@@ -1,4 +1,4 @@
-"""What is no data and is not said to be is found, and the flag that is named mends it."""
+"""What is no data and is not said to be is found, and the flag that is named fixes it."""
 
 import re
 import tracemalloc
@@ -65,7 +65,7 @@ def test_images_without_collars_have_none(write_raster, scene_CHW):
     ],
 )
 @pytest.mark.parametrize("shape", ["side", "turned"])
-def test_a_collar_is_found_and_its_flag_mends_it(write_raster, scene_CHW, dtype, value, shape):
+def test_a_collar_is_found_and_its_flag_fixes_it(write_raster, scene_CHW, dtype, value, shape):
     rows, columns = np.mgrid[:300, :300]
     is_collar_HW = columns >= 183 if shape == "side" else abs(rows - 150) + abs(columns - 150) > 170
     after_CHW = np.where(is_collar_HW, value, scene_CHW.astype(dtype)).astype(dtype)

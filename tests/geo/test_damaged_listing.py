@@ -107,7 +107,7 @@ def test_any_stac_is_read_or_refused(items):
         (b"\xff\xfe", r"list\.txt, a list of rasters, cannot be read: it is not UTF-8"),
         (b"", "names no raster"),
         (b"# only this\n\n", "names no raster"),
-        (b"a\0b.tif\n", "which is no path"),
+        (b"a\0b.tif\n", "which is not a path"),
     ],
 )
 def test_a_list_of_other_things_is_refused(tmp_path, content, words):

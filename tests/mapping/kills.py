@@ -192,7 +192,7 @@ def run_whole(starter: Starter, output: Path) -> Course:
 def kill_again_and_again(
     starter: Starter, whole: Path, course: Course, blocks: int, kills: int, seed: int
 ) -> Tally:
-    """Kill a job at so many moments; each time it gets through, compare its map and start anew.
+    """Kill a job at so many moments; each time it gets through, compare its map and start again.
 
     Args:
         starter: What starts the job.

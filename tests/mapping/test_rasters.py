@@ -155,7 +155,7 @@ def test_a_run_killed_at_random_times_ends_with_the_same_bytes(
         left |= {path.name for path in [output.with_name("out.partial")] if path.exists()}
     else:
         _, log = start(scene, model_folder, output).communicate()
-        assert "going on after" in log
+        assert "resuming after" in log
     assert_same_bytes(output, whole)
     assert {path.name for path in tmp_path.iterdir()} == left
 
@@ -398,7 +398,7 @@ def test_several_models_are_averaged_and_must_know_the_same_classes(
         predict(tmp_path / "no", model=[model_folder, tmp_path / "binary"])
 
 
-def test_values_of_another_depth_are_refused_and_a_range_mends_it(
+def test_values_of_another_depth_are_refused_and_a_range_fixes_it(
     scene, model_folder, whole, predict, tmp_path
 ):
     pair = []

@@ -136,7 +136,7 @@ def test_damaged_blocks_are_named_and_made_anew(pair, options, whole, tmp_path, 
     with caplog.at_level("INFO", logger="terradelta"):
         predict(pair, output, **options)
     assert "00000000.tif, a finished part of the map, is damaged" in caplog.text
-    assert f"going on after {len(blocks) - 2} of {len(blocks)} blocks" in caplog.text
+    assert f"resuming after {len(blocks) - 2} of {len(blocks)} blocks" in caplog.text
     assert_same_bytes(output, whole)
 
 

@@ -1,4 +1,4 @@
-"""Files of weights that claim more than they hold, or hold what is no weight."""
+"""Files of weights that claim more than they hold, or hold what is not a weight."""
 
 import pickle
 import struct

@@ -309,7 +309,7 @@ def test_the_page_names_no_address_outside_and_holds_no_inline_code():
 
 def test_what_view_is_told_wrongly_it_says(folder, monkeypatch):
     for basemap in ("tiles", "file:///etc/{z}/{x}/{y}", "https://example.org/tiles.png"):
-        with pytest.raises(ArgumentError, match="no address of tiles"):
+        with pytest.raises(ArgumentError, match="not an address of tiles"):
             view(folder, basemap=basemap)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,1 +1,1 @@
-"""Areas one may publish: a sample of a map, labels for it, what they say of accuracy and area."""
+"""Publishable area estimates: a sample of a map, its labels, and the accuracies they give."""

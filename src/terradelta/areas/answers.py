@@ -206,7 +206,7 @@ def _answer(path: Path, classes: ClassTable, number: int, row: _Row) -> tuple[in
     for cover in (row.before, row.after):
         if cover not in classes.names[1:]:
             raise DataError(
-                f"{path} says {cover!r} of point {number}, which is no class of the map",
+                f"{path} says {cover!r} of point {number}, which is not a class of the map",
                 fix=f"use one of {', '.join(classes.names[1:])}",
             )
     before, after = (classes.names.index(cover, 1) for cover in (row.before, row.after))

@@ -77,7 +77,7 @@ def sample(
     folder, output = Path(folder), Path(output)
     design = design or SampleDesign()
     if output.suffix != ".gpkg":
-        raise ArgumentError(f"{output} is no GeoPackage", fix="write the points to a .gpkg")
+        raise ArgumentError(f"{output} is not a GeoPackage", fix="write the points to a .gpkg")
     chips_folder = output.with_name(f"{output.stem}_chips")
     inputs = [
         folder,

@@ -58,7 +58,7 @@ def split_dates(
         values = [read(named[date]) if date in named else None for date in ("before", "after")]
     except ValueError as error:
         raise ArgumentError(
-            f"{text!r} is no value for the dates: {error}",
+            f"{text!r} is not a value for the dates: {error}",
             fix="give one value for both dates, or one for each: before=VALUE,after=VALUE",
         ) from error
     return values[0], values[1]

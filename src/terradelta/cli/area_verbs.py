@@ -1,4 +1,4 @@
-"""Verbs that turn a map into areas one may publish."""
+"""Verbs that turn a map into publishable area estimates."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def train(
         config: The recipe.
         output: Run folder: best/ and last/ model, log.csv, config.yaml, pictures/, checkpoints/.
         resume: Go on after the last finished epoch of OUTPUT.
-        overwrite: Start anew in an OUTPUT that holds a run.
+        overwrite: Start again in an OUTPUT that holds a run.
     """
     from dataclasses import replace
 

@@ -178,7 +178,7 @@ def predict(
 ):
     """Map what changed between two rasters, or between two folders of images.
 
-    A run on rasters that was stopped goes on where it was when the same command is run again.
+    A run on rasters that was stopped resumes where it stopped when the same command is run again.
 
     Args:
         before: The earlier raster (a path, a URL, or anything else GDAL opens, or a file for each
@@ -432,6 +432,6 @@ def _parse_range(text: str | None, flag: str = "--value-range") -> tuple[float, 
         low, high = map(float, text.split(","))
     except ValueError as error:
         raise ArgumentError(
-            f"{text!r} is no range of values", fix=f"give two numbers: {flag} 0,3000"
+            f"{text!r} is not a range of values", fix=f"give two numbers: {flag} 0,3000"
         ) from error
     return low, high

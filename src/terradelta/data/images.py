@@ -363,7 +363,7 @@ def _ids_of_colours(classes: ClassTable) -> dict[Colour, int]:
 
 
 def _match_palette(palette: np.ndarray, used: Sequence, classes: ClassTable) -> np.ndarray | None:
-    """Return the class id of each palette index, or None if a used colour is no class's."""
+    """Return the class id of each palette index, or None if a used colour is not a class's."""
     colours: dict[int, Colour] = {index: tuple(palette[index].tolist()) for index in used}
     if not set(colours.values()) <= set(classes.colours):
         return None

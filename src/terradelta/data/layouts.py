@@ -62,7 +62,7 @@ def find_pairs(
         val_every: Step of the rule that makes a validation split, 2 or more.
 
     Raises:
-        ArgumentError: If an argument is out of its range or `classes` is no table for change masks.
+        ArgumentError: If an argument is out of its range or `classes` does not fit change masks.
         DataError: If no pairs are found, files do not match, a name is there twice, or classes.json
             cannot be read.
     """

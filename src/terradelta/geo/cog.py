@@ -75,7 +75,7 @@ def write_cog(
     except (RasterioError, CPLE_BaseError) as error:
         raise OutputError(
             f"{path} cannot be written: {error}",
-            fix="make room or allow writing there, then run the same command again: it goes on "
+            fix="make room or allow writing there, then run the same command again: it resumes "
             "where it stopped",
         ) from error
     finally:

@@ -344,6 +344,6 @@ def _require_rasters(paths: list[str], name: str) -> list[str]:
     for path in paths:
         if "\0" in path:
             raise RasterError(
-                f"{name} lists {show(path)}, which is no path", fix="list one raster a line"
+                f"{name} lists {show(path)}, which is not a path", fix="list one raster a line"
             )
     return paths

@@ -154,7 +154,7 @@ def find_differences(
             yield f"{path} is not the file that it was: its content differs"
         elif _may_differ(was, found):
             logger.warning(
-                "%s was written anew; its size and %d samples of it are as they were",
+                "%s was rewritten; its size and %d samples of it are as they were",
                 path,
                 _count_samples(was["sampled_bytes"]),
             )

@@ -111,7 +111,7 @@ class PatchTracer:
         grid: The pixels of the map.
         classes: What its values mean.
         nodata: Value of invalid pixels.
-        min_area_m2: Patches of less ground are not patches; they are told instead of traced.
+        min_area_m2: Patches of less ground are not patches; they are counted and not traced.
     """
 
     def __init__(self, grid: Grid, classes: ClassTable, *, nodata: int, min_area_m2: float = 0.0):

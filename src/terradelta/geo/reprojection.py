@@ -48,7 +48,7 @@ def extract_polygons(
     if not np.isfinite(shapely.get_coordinates(shape)).all():
         raise RasterError(
             f"{path} has a vertex that is not finite: {shapely.bounds(shape).tolist()}",
-            fix="remove that polygon, or draw it anew",
+            fix="remove that polygon, or draw it again",
         )
     parts = np.array([shapely.make_valid(shapely.force_2d(shape))])
     while any(shapely.get_type_id(parts) == shapely.GeometryType.GEOMETRYCOLLECTION):

@@ -294,7 +294,7 @@ def _refuse_missing(name: str, missing: Sequence[str]) -> RasterError:
     return RasterError(
         f"{name} shows {missing[0]}{more}, which is not there",
         fix="put it back where the virtual raster looks for it, or build the virtual raster "
-        "anew with gdalbuildvrt",
+        "again with gdalbuildvrt",
     )
 
 
@@ -306,7 +306,7 @@ def _explain(name: str, window: Window, error: RasterioError) -> RasterError:
     return RasterError(
         f"{name}: pixels cannot be read in rows {window.row_off} to "
         f"{window.row_off + window.height}: {error}",
-        fix="run the same command again when its server answers: it goes on where it was"
+        fix="run the same command again when its server answers: it resumes where it stopped"
         if is_remote(name)
         else "the file is probably truncated or damaged: fetch it again",
     )
@@ -341,7 +341,7 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps([facts, dataset.tags()], sort_keys=True).encode())
     files = split_files(path)
     if len(files) > 1:
-        # The order of the bands; such names stay when an address is signed anew.
+        # The order of the bands; such names stay when an address is signed again.
         digest.update(json.dumps([name_source(file) for file in files]).encode())
     local = [Path(file) for file in files if is_file(file)]
     for file in local:

@@ -71,7 +71,7 @@ def write_raster_style(
     Args:
         path: The map, `X.tif` or `X.vrt`.
         classes: Name and colour (red, green, blue) of each value that is to be in the legend.
-        counts: Pixels of each of these values, if they are to be told.
+        counts: Pixels of each of these values, if they are to be shown.
     """
     dataset = _attribute_table(classes, counts)
     if path.suffix == ".vrt":
@@ -262,7 +262,7 @@ def store_layer_style(path: Path, layer: str, description: str, qml: str):
     except sqlite3.Error as error:
         raise OutputError(
             f"{path} cannot be given a style: {error}",
-            fix="make room or allow writing there, then run the same command again: it goes on "
+            fix="make room or allow writing there, then run the same command again: it resumes "
             "where it stopped",
         ) from error
     finally:

@@ -1,8 +1,8 @@
 """Which pixels of a raster hold data: one answer, wherever and however they are read.
 
 A pixel is without data where a mask or an alpha band says so, where a band that is read holds a
-nodata value, and where a float is no number or one that no sensor measures. The pixels themselves
-tell of nodata, so only masks cost a read of their own.
+nodata value, and where a float is NaN or a number that no sensor measures. The pixels themselves
+show nodata, so only masks cost a read of their own.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -65,7 +65,7 @@ def require_nodata(dataset: DatasetReader, value: float):
     raise RasterError(
         f"{name_raster(dataset)} holds {'/'.join(dict.fromkeys(dataset.dtypes))}, which is never "
         f"the nodata value {value:g}"
-        + ("; what is no number is never data" if not np.isfinite(value) else ""),
+        + ("; what is not a number is never data" if not np.isfinite(value) else ""),
         fix="give a value that it holds, for the date that holds it: --nodata before=VALUE or "
         "--nodata after=VALUE",
     )

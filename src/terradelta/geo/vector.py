@@ -117,7 +117,7 @@ def guard_writing(path: Path) -> Iterator[None]:
     except (OSError, DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
         raise OutputError(
             f"{path} cannot be written: {error}",
-            fix="make room or allow writing there, then run the same command again: it goes on "
+            fix="make room or allow writing there, then run the same command again: it resumes "
             "where it stopped",
         ) from error
 

@@ -1,4 +1,4 @@
-"""Virtual rasters: bands of files put together anew, as GDAL's VRT has them, in memory.
+"""Virtual rasters: bands of files put together as GDAL's VRT has them, in memory.
 
 Each keeps the name of what it was made from, which its own does not tell: see `name_raster`.
 """

@@ -164,11 +164,11 @@ def export(
     Raises:
         ArgumentError: If the target, the suffix or the tile size cannot be, or a package that
             writes the format is not installed.
-        ModelError: If the folder is no model.
+        ModelError: If the folder is not a model.
         OutputExistsError: If the output is there and `overwrite` is False.
     """
     if to not in TARGETS:
-        raise ArgumentError(f"{to!r} is no target", fix=f"use one of {', '.join(TARGETS)}")
+        raise ArgumentError(f"{to!r} is not a target", fix=f"use one of {', '.join(TARGETS)}")
     target = TARGETS[to]
     path = Path(output) if output else Path(Path(model).resolve().name + target.suffixes[0])
     if path.suffix != target.suffixes[0]:
@@ -211,7 +211,7 @@ def choose_tile_size(network: SiameseNetwork, to: str, tile_size_px: int | None)
         tile_size_px: What was asked for.
 
     Raises:
-        ArgumentError: If what was asked for is no multiple of the output stride.
+        ArgumentError: If what was asked for is not a multiple of the output stride.
     """
     stride_px = network.output_stride
     if tile_size_px is not None and (tile_size_px < 1 or tile_size_px % stride_px):

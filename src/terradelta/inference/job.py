@@ -125,7 +125,7 @@ class Job:
                 )
             if differing:
                 self.discard()
-        # Also of a run that is taken up: its files may lie elsewhere now, or be signed anew.
+        # Also of a run that is taken up: its files may lie elsewhere now, or be signed again.
         content = json.dumps(self.request, indent=2) + "\n"
         write_bytes(path, content.encode())
 
@@ -213,7 +213,7 @@ def check_partial(output: Path, overwrite: bool = False):
         overwrite: Whether a damaged one may be dropped.
 
     Raises:
-        OutputError: If it is no folder, holds foreign files, or its job.json is damaged.
+        OutputError: If it is not a folder, holds foreign files, or its job.json is damaged.
     """
     folder = partial_folder(output)
     path = folder / JOB_FILE

@@ -42,14 +42,15 @@ def parse_memory(text: str | int) -> int:
     """Return the bytes of a budget such as "2GB", "500 MB" or a number of bytes; units are binary.
 
     Raises:
-        ArgumentError: If it is no amount of memory.
+        ArgumentError: If it is not an amount of memory.
     """
     match = re.fullmatch(
         r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kmgt]?)i?b?\s*", str(text).lower()
     )
     if match is None:
         raise ArgumentError(
-            f"{text!r} is no amount of memory", fix="write it like --memory 4GB or --memory 800MB"
+            f"{text!r} is not an amount of memory",
+            fix="write it like --memory 4GB or --memory 800MB",
         )
     return int(float(match[1]) * UNITS[match[2]])
 

@@ -158,7 +158,7 @@ def answer_rasters(
             missing = job.missing(indices)
             if len(missing) < len(indices):
                 done = len(indices) - len(missing)
-                logger.info("going on after %d of %d blocks", done, len(indices))
+                logger.info("resuming after %d of %d blocks", done, len(indices))
             missing = _pass_over_empty(pair, job, missing)
             if missing:
                 work = Work(predictor, pair, job, missing, len(indices), watch, options, light)

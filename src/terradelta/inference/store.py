@@ -104,7 +104,7 @@ class BlockStore:
 
     @property
     def damaged(self) -> list[Path]:
-        """Files of blocks that were found to be damaged, and not made anew since."""
+        """Files of blocks that were found to be damaged, and not made again since."""
         return [self.path(index) for index in sorted(self._damaged)]
 
     def lay_out(self, maps: ClassMaps, valid_HW: np.ndarray) -> BlockLayers:
@@ -199,7 +199,7 @@ class BlockStore:
             self._sound.discard(index)
             raise RasterError(
                 f"{path}, a finished part of the map, is damaged: {error}",
-                fix="run the same `terradelta predict` again: it makes that part anew",
+                fix="run the same `terradelta predict` again: it makes that part again",
             ) from error
 
     def elsewhere(self, folder: Path) -> BlockStore:

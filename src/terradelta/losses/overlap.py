@@ -35,7 +35,7 @@ class LovaszLoss(nn.Module):
     """Lovász hinge of the change logits: a convex stand-in for 1 - IoU of the changed area.
 
     After Berman et al., "The Lovász-Softmax loss" (2018), equations 5 and 6 and algorithm 1, over
-    all pixels of a batch together. It sorts the pixels, so it is the dearest of these losses.
+    all pixels of a batch together. It sorts the pixels: it is the most expensive of these losses.
     """
 
     def forward(

@@ -1,4 +1,4 @@
-"""A prediction folder in the hand: its numbers as tables, its map as a picture."""
+"""A prediction folder as an object: its numbers as tables, its map as a picture."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Prediction:
 
     @property
     def changes(self) -> GeoDataFrame:
-        """The changed patches, read anew from changes.gpkg or changes.parquet.
+        """The changed patches, read again from changes.gpkg or changes.parquet.
 
         Columns `from`, `to`, `transition`, `pixels`, `area_m2`, `confidence`, `before_date`,
         `after_date`, `geometry`.

@@ -91,7 +91,7 @@ def predict(
 ) -> Prediction:
     """Map what changed between two rasters, or between two folders of images.
 
-    A raster prediction is under way in `OUTPUT.partial` and goes on there when it is run again
+    A raster prediction is under way in `OUTPUT.partial` and resumes there when it is run again
     after an error, an interruption or a crash. The options from `grid` to `cog_size`, `memory`,
     `shard`, `engine` and `picture` are for rasters only.
 

@@ -17,7 +17,7 @@ from terradelta.models.layers import initialise
 from terradelta.models.resnet import BasicBlock
 
 VARIANTS: dict[str, int] = {"aerial_resnet18": 512, "aerial_resnet18_slim": 256}
-"""Channels of the last stage, which holds three quarters of the weights; slim starts it anew."""
+"""Channels of the last stage: three quarters of the weights. The slim one starts untrained."""
 _PUBLISHED_LAST_CHANNELS = 512
 
 

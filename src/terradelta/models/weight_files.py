@@ -28,7 +28,7 @@ MAX_KEYS_LISTED = 10
 _GROWING = ("builtins bytearray", "__builtin__ bytearray")
 """What a pickle may call, by torch's rules, to take as much memory as a number in it says."""
 LEGACY_PICKLES = 5
-"""Before the numbers of a file that is no archive: mark, version, system, state, storages."""
+"""Before the numbers of a file that is not an archive: mark, version, system, state, storages."""
 _DAMAGED = "fetch the file again"
 
 
@@ -83,7 +83,7 @@ def _require_plain(path: Path, state: Mapping[Any, Tensor]):
 
 
 def _find_problem(key: Any, value: Tensor) -> str | None:
-    """Return why a tensor is no weight of a network; None where it is one."""
+    """Return why a tensor is not a weight of a network; None where it is one."""
     if not isinstance(key, str):
         return f"its name is of the type {type(key).__name__}"
     if value.is_meta:

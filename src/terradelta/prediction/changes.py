@@ -131,7 +131,7 @@ def read_bounds(path: Path, ids_N: np.ndarray) -> np.ndarray:
 
 
 def require_polygons(path: Path, ids: Sequence[int], outlines_N: np.ndarray):
-    """Raise if the outline of a patch is no polygon.
+    """Raise if the outline of a patch is not a polygon.
 
     Raises:
         OutputError: Naming the patch.
@@ -140,7 +140,7 @@ def require_polygons(path: Path, ids: Sequence[int], outlines_N: np.ndarray):
     is_polygon_N &= np.isfinite(shapely.bounds(outlines_N)).all(axis=-1)
     if not is_polygon_N.all():
         first = ids[int(np.argmin(is_polygon_N))]
-        raise OutputError(f"{path}: the outline of patch {first} is no polygon", FIX)
+        raise OutputError(f"{path}: the outline of patch {first} is not a polygon", FIX)
 
 
 def check_patches(path: Path, table: pandas.DataFrame, classes: ClassTable, *, has_area: bool):

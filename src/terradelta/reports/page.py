@@ -60,7 +60,7 @@ def report(
         write_training_page(folder)
     else:
         raise ArgumentError(
-            f"{folder} has neither a map of changes nor log.csv: it is no prediction of two "
+            f"{folder} has neither a map of changes nor log.csv: it is not a prediction of two "
             "rasters and no training run",
             fix="give the output of `terradelta predict` on two rasters, or of `terradelta train`",
         )

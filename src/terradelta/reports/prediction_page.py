@@ -225,7 +225,7 @@ def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Fin
     report = examine_pair(
         subject.run["before"]["path"],
         subject.run["after"]["path"],
-        # The shift is measured anew, so that a reader sees that there was one.
+        # The shift is measured again, so that a reader sees that there was one.
         replace(PairOptions.from_run(subject.run), shift_px=(0.0, 0.0)),
         needs,
     )

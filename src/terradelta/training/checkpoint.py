@@ -23,7 +23,7 @@ STATE_FILE = "state.safetensors"
 PROGRESS_FILE = "progress.json"
 LOGGED = ("epoch", "loss_total", "score", "miou", "learning_rate", "seconds")
 """What each row of the log has, whatever the recipe."""
-START_ANEW = "restore that folder from a copy, or start the run anew with --overwrite"
+START_AGAIN = "restore that folder from a copy, or start the run again with --overwrite"
 
 
 @dataclass
@@ -140,16 +140,16 @@ def read_state(run: Path) -> State:
         return State()
     newest = found[-1]
     path = newest / PROGRESS_FILE
-    record = read_record(path, ProgressRecord, ModelError, START_ANEW)
+    record = read_record(path, ProgressRecord, ModelError, START_AGAIN)
     try:
         tensors = read_checkpoint(newest / STATE_FILE)
     except ModelError as error:
-        raise ModelError(error.problem, START_ANEW) from error
+        raise ModelError(error.problem, START_AGAIN) from error
     if record.tensors not in (None, len(tensors)):
         raise ModelError(
             f"{newest / STATE_FILE} holds {len(tensors)} tensors and {path} counts "
             f"{record.tensors}",
-            START_ANEW,
+            START_AGAIN,
         )
     progress = Progress(record.epoch, record.best_score, record.best_epoch, list(record.log))
     return State(str(newest), progress, tensors)

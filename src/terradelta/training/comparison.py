@@ -50,7 +50,7 @@ def compare_runs(
     Raises:
         ArgumentError: If seeds differ or are there twice, or the runs of a recipe differ in more
             than their seed.
-        DataError: If a folder is no finished run or has no test numbers of that protocol.
+        DataError: If a folder is not a finished run or has no test numbers of that protocol.
     """
     runs = [_read_runs(folders, protocol) for folders in (first, second)]
     recipes = [_share_recipe(by_seed) for by_seed in runs]

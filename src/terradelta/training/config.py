@@ -147,8 +147,8 @@ class TrainConfig:
         """Read a recipe.
 
         Raises:
-            ArgumentError: If the file is not YAML, has a key that is no option, or a value that an
-                option cannot have.
+            ArgumentError: If the file is not YAML, has a key that is not an option, or a value
+                that an option cannot have.
         """
         try:
             content = yaml.safe_load(read_text(path, MAX_YAML_BYTES))

@@ -93,7 +93,7 @@ def train(
         output: The run folder.
         resume: Go on after the last finished epoch; on a CPU the result is bit for bit that of an
             unbroken run.
-        overwrite: Start anew in a folder that holds a run.
+        overwrite: Start again in a folder that holds a run.
 
     Raises:
         TerradeltaError: If the data or an option cannot be used.

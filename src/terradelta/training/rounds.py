@@ -78,7 +78,7 @@ def pseudo_label(
         models_per_round: How many models to train in each, with seeds one apart; all of them vote
             in the next.
         resume: Go on in an OUTPUT that was left unfinished.
-        overwrite: Start anew in an OUTPUT that holds rounds.
+        overwrite: Start again in an OUTPUT that holds rounds.
 
     Raises:
         ArgumentError: If a number is out of range, an unfinished OUTPUT was made otherwise, or
@@ -122,7 +122,7 @@ def pseudo_label(
 
 
 def _read_report(labels: Path) -> dict[str, Any]:
-    return read_object(labels / COUNTS_FILE, DataError, "label anew with --overwrite")
+    return read_object(labels / COUNTS_FILE, DataError, "label again with --overwrite")
 
 
 def _train(config: TrainConfig, folder: Path) -> TrainResult:

@@ -54,7 +54,7 @@ async def read_review(request: Request) -> ReviewForm:
     """Return the review in a request's body.
 
     Raises:
-        HTTPException: 400 if it is no JSON of the standard, 422 if it is no review.
+        HTTPException: 400 if it is not JSON of the standard, 422 if it is not a review.
     """
     try:
         content = parse_json(await request.body(), strict=True)

@@ -57,7 +57,7 @@ class Result:
             after: Where the later one is now.
 
         Raises:
-            DataError: If the folder is no prediction of rasters.
+            DataError: If the folder is not a prediction of rasters.
             RasterError: If the prediction has no CRS or one of its rasters cannot be opened.
             OutputError: If one of its files cannot be read, or GeoParquet polygons not be copied
                 into a GeoPackage.

@@ -133,6 +133,6 @@ def _require_tiles(basemap: str | None):
     is_address = parts.scheme in ("http", "https") and parts.hostname
     if not is_address or not all(key in basemap for key in ("{z}", "{x}", "{y}")):
         raise ArgumentError(
-            f"the basemap {basemap!r} is no address of tiles",
+            f"the basemap {basemap!r} is not an address of tiles",
             fix="give one like https://tiles.example.org/{z}/{x}/{y}.png",
         )

@@ -92,8 +92,8 @@ def test_0_255_masks_need_a_table_of_one_class(flat, tmp_path):
     with pytest.raises(DataError, match="no pair"):
         repair(flat, tmp_path / "copy", report)
     one = ClassTable(("none", "building"), ((0, 0, 0), (255, 0, 0)))
-    mended = next(f for f in examine(flat, classes=one).findings if f.code == "mask-0-255")
-    assert mended.action == "mended"
+    fixed = next(f for f in examine(flat, classes=one).findings if f.code == "mask-0-255")
+    assert fixed.action == "fixed"
     copy = repair(flat, tmp_path / "copy", examine(flat, classes=one))
     assert set(np.unique(read_mask(copy / "label1/00002.png", one))) == {0, 1}
 

@@ -25,7 +25,7 @@ ray = pytest.importorskip("ray")
 
 OPTIONS = {"tile_size": TILE_SIZE_PX, "precision": "fp32"}
 MEMORY = {"local": "16GB", "ray": "2GB"}
-"""This process holds what other tests have left there, a worker starts anew."""
+"""This process holds what other tests have left there, a worker starts again."""
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_block_that_cannot_be_read_is_its_error_and_the_rest_is_kept(
     after.write_bytes(content)
     with caplog.at_level(logging.INFO):
         td.predict(*pair, output, **options)
-    assert f"going on after {done} of" in caplog.text
+    assert f"resuming after {done} of" in caplog.text
     assert_same_bytes(output, whole, ("changes.gpkg", "transitions.csv"))
 
 
@@ -220,7 +220,7 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
     process = start(*line)
     printed, log = process.communicate()
     assert "changed:" in printed
-    assert "going on after" in log
+    assert "resuming after" in log
     # No bar and nothing of Ray's where nobody looks.
     assert "block/s" not in log
     assert "ray" not in log.lower()

@@ -224,7 +224,7 @@ def _judge_layout(
             f"{count(len(twice), 'pair')} whose name another pair has too",
             twice,
             f"{COPY} names that occur once",
-            "mended",
+            "fixed",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from terradelta.classes import ClassTable
 
 Level = Literal["OK", "WARN", "FAIL"]
-Action = Literal["kept", "mended", "dropped", "left out"]
+Action = Literal["kept", "fixed", "dropped", "left out"]
 
 COPY = "terradelta doctor --fix writes a copy with"
 FETCH_AGAIN = "make or fetch it again, or take the pair out"

@@ -22,43 +22,43 @@ MAX_RATING_OF_SET = 0.45
 0.63 to 0.83 on average, and single pairs of 128 px 0.4 or more."""
 
 _FORMS: dict[str, tuple[Level, Action, str, str]] = {
-    "colours": ("OK", "mended", "are RGB in the class table's colours", "class ids"),
-    "change-255": ("OK", "mended", "are change masks of 0 and 255", "0 and 1"),
+    "colours": ("OK", "fixed", "are RGB in the class table's colours", "class ids"),
+    "change-255": ("OK", "fixed", "are change masks of 0 and 255", "0 and 1"),
     "change-stray": (
         "WARN",
-        "mended",
+        "fixed",
         "are change masks of 0 and 255 with a few pixels of values beside them, which are read as"
         " the nearer of the two",
         "0 and 1",
     ),
     "mask-bgr": (
         "FAIL",
-        "mended",
+        "fixed",
         "are in the class table's colours with red and blue exchanged",
         "the channels put right",
     ),
     "palette-bgr": (
         "FAIL",
-        "mended",
+        "fixed",
         "hold class ids with a palette whose red and blue are exchanged, and would be read by it",
         "the ids kept and the palette put right",
     ),
     "palette-order": (
         "WARN",
-        "mended",
+        "fixed",
         "have the class table's colours in another order: their indices are no class ids, and"
         " tools that go by the index read other classes",
         "the indices put in the table's order by their colours",
     ),
-    "mask-channels": ("WARN", "mended", "are a grey mask in three equal channels", "one channel"),
+    "mask-channels": ("WARN", "fixed", "are a grey mask in three equal channels", "one channel"),
     "mask-0-255": ("FAIL", "left out", "hold 0 and 255 where class ids belong", ""),
     "mask-stray": (
         "FAIL",
-        "mended",
+        "fixed",
         "hold class ids, and other values in at most 0.1 % of their pixels",
         "these pixels taken as not labelled, 0",
     ),
-    "mask-ignore": ("FAIL", "mended", "hold class ids and 255", "255 taken as not labelled, 0"),
+    "mask-ignore": ("FAIL", "fixed", "hold class ids and 255", "255 taken as not labelled, 0"),
     "mask-lossy": (
         "FAIL",
         "left out",
@@ -86,16 +86,16 @@ def judge_forms(
             FETCH_AGAIN,
             "left out",
         )
-    for code, (level, action, what, mended) in _FORMS.items():
+    for code, (level, action, what, fixed) in _FORMS.items():
         if not (group := by_form.get(code)):
             continue
         if code == "mask-0-255" and classes.num_classes == 1:
-            action, mended = "mended", "255 taken as class 1"
+            action, fixed = "fixed", "255 taken as class 1"
         if code == "mask-lossy" and is_binary:
-            action, mended = "mended", "values cut at 128"
+            action, fixed = "fixed", "values cut at 128"
         if code == "mask-channels" and not is_binary:
             level = "FAIL"
-        fix = f"{COPY} {mended}" if action == "mended" else _advise(code)
+        fix = f"{COPY} {fixed}" if action == "fixed" else _advise(code)
         files = tuple(name_file(data, form.path) for form in group)
         message = f"{count(len(group), 'mask')} of {len(forms)}: {what}"
         yield Finding(level, _FORM_CODES.get(code, code), message, files, fix, action)
@@ -118,7 +118,7 @@ def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[Fin
     if turned:
         share = np.mean([facts.changed_share for _, facts in turned])
         rating = np.nanmean([facts.change_rating for _, facts in turned])
-        mended = is_binary and is_whole_set
+        fixed = is_binary and is_whole_set
         yield Finding(
             "FAIL" if is_whole_set else "WARN",
             "polarity" if is_whole_set else "polarity-pair",
@@ -126,8 +126,8 @@ def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[Fin
             f" the images differ less than elsewhere (rating {rating:.2f}, 0.5 is chance):"
             f" changed and unchanged {'are' if is_whole_set else 'may be'} exchanged",
             tuple(record.reference for record, _ in turned),
-            f"{COPY} the masks turned round" if mended else "look at them; label what has changed",
-            "mended" if mended else "left out" if is_whole_set else "kept",
+            f"{COPY} the masks turned round" if fixed else "look at them; label what has changed",
+            "fixed" if fixed else "left out" if is_whole_set else "kept",
             {"changed_share": float(share), "rating": float(rating)},
         )
     if not is_whole_set:
@@ -184,7 +184,7 @@ def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Itera
             f" {share:.2%} of the labelled pixels of the set",
             tuple(record.reference for record, _ in half),
             f"{COPY} these pixels set to 0",
-            "mended",
+            "fixed",
             {"share": share},
         )
     same = [(record, facts) for record, facts in labelled if facts.same_px]

@@ -90,7 +90,7 @@ class _Copy:
         removed = set()
         for finding in report.findings:
             for file in finding.files:
-                if finding.action == "mended":
+                if finding.action == "fixed":
                     self.codes[file].add(finding.code)
                 elif finding.action != "kept":
                     removed.add(file)
@@ -116,11 +116,11 @@ class _Copy:
             )
         masks = self._masks(files)
         labels = ("label",) if self.report.is_binary else ("label1", "label2")
-        mends = self.codes[reference].union(*(self.codes[mask] for mask in masks))
-        is_mended = bool(mends - {"same-name"})
-        if masks and is_mended:
+        fixes = self.codes[reference].union(*(self.codes[mask] for mask in masks))
+        is_fixed = bool(fixes - {"same-name"})
+        if masks and is_fixed:
             classes = BINARY if self.report.is_binary else self.report.classes
-            for label, ids_HW in zip(labels, self._mend(files, mends), strict=True):
+            for label, ids_HW in zip(labels, self._fix(files, fixes), strict=True):
                 write_mask(folder / label / f"{name}.png", ids_HW, classes)
         else:
             for label, source in zip(labels, masks.values(), strict=False):
@@ -162,7 +162,7 @@ class _Copy:
             names[reference] = name
         return names
 
-    def _mend(self, files: PairFiles, mends: set[str]) -> list[np.ndarray]:
+    def _fix(self, files: PairFiles, fixes: set[str]) -> list[np.ndarray]:
         """Return the class ids of each mask as they should be."""
         masks = []
         for mask, path in self._masks(files).items():
@@ -175,8 +175,8 @@ class _Copy:
                 raise DataError(
                     f"{path} has become unreadable since it was examined", fix="examine it again"
                 )
-            masks.append(1 - ids_HW if "polarity" in mends else ids_HW)
-        if "half-labelled" in mends:
+            masks.append(1 - ids_HW if "polarity" in fixes else ids_HW)
+        if "half-labelled" in fixes:
             labelled_HW = np.logical_and.reduce([mask_HW > 0 for mask_HW in masks])
             masks = [np.where(labelled_HW, mask_HW, 0).astype(np.uint8) for mask_HW in masks]
         return masks

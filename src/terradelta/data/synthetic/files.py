@@ -109,7 +109,7 @@ def write_geotiff_pair(
         known_crs = CRS.from_user_input(crs)
     except (CRSError, ValueError) as error:
         raise ArgumentError(
-            f"{crs!r} is no coordinate reference system: {error}", fix="use one like EPSG:32632"
+            f"{crs!r} is not a coordinate reference system: {error}", fix="use one like EPSG:32632"
         ) from error
     profile = {
         "driver": "GTiff",

@@ -103,14 +103,14 @@ class OpenVINOBackend:
         except RuntimeError as error:
             raise ModelError(
                 f"{model.int8_graph} is damaged, or no graph of terradelta's: {error}",
-                fix="make it anew: `terradelta quantize MODEL IMAGES --overwrite`",
+                fix="make it again: `terradelta quantize MODEL IMAGES --overwrite`",
             ) from error
         weights = hash_model(model.int8_graph.parent)
         if made_from != weights:
             raise ModelError(
                 f"{model.int8_graph} was made from weights {made_from[:12]} and the model's are "
                 f"{weights[:12]}",
-                fix="make it anew: `terradelta quantize MODEL IMAGES --overwrite`",
+                fix="make it again: `terradelta quantize MODEL IMAGES --overwrite`",
             )
         return graph
 

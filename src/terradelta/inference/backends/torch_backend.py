@@ -26,7 +26,7 @@ class TorchBackend:
         device: Where to.
         precision: "fp32", "bf16" or "fp16".
         pool_window_px: See `Deployment`.
-        compiled: Whether to compile it, for each size of image anew. What is compiled is kept from
+        compiled: Whether to compile it, for each size of image. What is compiled is kept from
             one process to the next.
     """
 
