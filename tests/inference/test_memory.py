@@ -27,7 +27,7 @@ def test_memory_is_read_with_its_unit(text, value):
 
 @pytest.mark.parametrize("text", ["much", "-2GB", "2PB", "", "2 GB or so"])
 def test_what_is_no_memory_is_refused(text):
-    with pytest.raises(ArgumentError, match="no amount of memory"):
+    with pytest.raises(ArgumentError, match="not an amount of memory"):
         parse_memory(text)
 
 

@@ -279,7 +279,7 @@ def test_many_classes_are_summed_not_dropped(mapper, read_page, monkeypatch):
 
 
 def test_what_is_no_prediction_of_rasters_is_refused(prediction, tmp_path):
-    with pytest.raises(ArgumentError, match="no prediction of two rasters"):
+    with pytest.raises(ArgumentError, match="not a prediction of two rasters"):
         td.report(tmp_path)
     (tmp_path / "change.tif").touch()
     with pytest.raises(OutputError, match=r"run\.json cannot be read"):

@@ -42,7 +42,7 @@ def assert_found(root: Path, code: str, files: list[str] | None, **options) -> F
     return finding
 
 
-def assert_mended(root: Path, tmp_path: Path, code: str, **options) -> Path:
+def assert_fixed(root: Path, tmp_path: Path, code: str, **options) -> Path:
     before = {p: p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
     copy = repair(root, tmp_path / "copy", examine(root, **options))
     report = examine(copy, **options)

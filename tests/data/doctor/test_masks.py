@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.data.doctor.planting import (
+    assert_fixed,
     assert_found,
-    assert_mended,
     colours_of,
     ids_of,
     names_in,
@@ -62,7 +62,7 @@ def test_masks_of_another_form_are_found_and_their_ids_restored(flat, tmp_path, 
     for path in planted:
         FORMS[code](path)
     assert_found(flat, code, [path.relative_to(flat).as_posix() for path in planted])
-    copy = assert_mended(flat, tmp_path, code)
+    copy = assert_fixed(flat, tmp_path, code)
     for path, ids_HW in truth.items():
         assert (read_mask(copy / path.relative_to(flat), SENSEEARTH) == ids_HW).all()
 
@@ -102,7 +102,7 @@ def test_a_single_0_255_mask_is_left_out(flat, tmp_path):
     path = flat / "label1/00003.png"
     save(path, (ids_of(path) > 0) * 255)
     assert_found(flat, "mask-0-255", ["label1/00003.png"])
-    assert "00003" not in names_in(assert_mended(flat, tmp_path, "mask-0-255"))
+    assert "00003" not in names_in(assert_fixed(flat, tmp_path, "mask-0-255"))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -116,7 +116,7 @@ def test_jpeg_damage_is_named_and_left_out(flat, tmp_path, suffix):
         path.unlink()
         lossy.rename(path.with_suffix(".jpg"))
     assert_found(flat, "mask-lossy", [f"label1/00002{suffix}"])
-    assert "00002" not in names_in(assert_mended(flat, tmp_path, "mask-lossy"))
+    assert "00002" not in names_in(assert_fixed(flat, tmp_path, "mask-lossy"))
 
 
 def test_a_change_mask_damaged_by_jpeg_is_cut_at_128(binary, tmp_path):
@@ -126,7 +126,7 @@ def test_a_change_mask_damaged_by_jpeg_is_cut_at_128(binary, tmp_path):
     save(lossy, truth_HW * 255, quality=90)
     path.unlink()
     assert_found(binary, "mask-lossy", ["label/00002.jpg"])
-    copy = assert_mended(binary, tmp_path, "mask-lossy")
+    copy = assert_fixed(binary, tmp_path, "mask-lossy")
     assert (read_change_mask(copy / "label/00002.png") != truth_HW).mean() < 0.01
 
 
@@ -138,7 +138,7 @@ def test_values_of_no_class_are_named_and_left_out(flat, tmp_path, planted):
     else:
         save(path, np.roll(colours_of(path), 40, axis=2) ^ 90)
     assert_found(flat, "mask-values", ["label2/00001.png"])
-    assert "00001" not in names_in(assert_mended(flat, tmp_path, "mask-values"))
+    assert "00001" not in names_in(assert_fixed(flat, tmp_path, "mask-values"))
 
 
 def test_a_change_mask_of_classes_is_named(binary):
@@ -147,12 +147,12 @@ def test_a_change_mask_of_classes_is_named(binary):
     assert_found(binary, "mask-values", ["label/00001.png"])
 
 
-def test_a_change_mask_in_three_channels_is_named_and_mended(binary, tmp_path):
+def test_a_change_mask_in_three_channels_is_named_and_fixed(binary, tmp_path):
     path = binary / "label/00001.png"
     truth_HW = ids_of(path).copy()
     save(path, np.repeat(truth_HW[..., None] * 255, 3, axis=2))
     assert assert_found(binary, "mask-channels", ["label/00001.png"]).level == "WARN"
-    copy = assert_mended(binary, tmp_path, "mask-channels")
+    copy = assert_fixed(binary, tmp_path, "mask-channels")
     assert (ids_of(copy / "label/00001.png") == truth_HW).all()
 
 
@@ -165,7 +165,7 @@ def test_pixels_labelled_at_one_date_only(flat, tmp_path):
     labelled = sum((ids_of(p) > 0).sum() for p in (flat / "label2").iterdir())
     found = assert_found(flat, "half-labelled", ["im1/00004.png"])
     assert found.values["share"] == pytest.approx(300 / labelled)
-    copy = assert_mended(flat, tmp_path, "half-labelled")
+    copy = assert_fixed(flat, tmp_path, "half-labelled")
     assert ((ids_of(copy / "label2/00004.png") > 0) == (ids_HW > 0)).all()
 
 
@@ -188,7 +188,7 @@ def test_exchanged_polarity_is_told_by_the_images(binary, tmp_path):
     for path, change_HW in zip(paths, truth, strict=True):
         write_mask(path, 1 - change_HW, BINARY)
     assert_found(binary, "polarity", [f"A/{path.name}" for path in paths])
-    copy = assert_mended(binary, tmp_path, "polarity")
+    copy = assert_fixed(binary, tmp_path, "polarity")
     for path, change_HW in zip(paths, truth, strict=True):
         assert (read_change_mask(copy / "label" / path.name) == change_HW).all()
 
@@ -277,7 +277,7 @@ def test_a_few_stray_pixels_of_a_change_mask_are_read_as_the_nearer_value(binary
     expected_HW[places] = 1
     assert (read_change_mask(path) == expected_HW).all()
     assert assert_found(binary, "change-stray", ["label/00001.png"]).level == "WARN"
-    copy = assert_mended(binary, tmp_path, "change-stray")
+    copy = assert_fixed(binary, tmp_path, "change-stray")
     assert (ids_of(copy / "label/00001.png") == expected_HW).all()
 
 
@@ -289,5 +289,5 @@ def test_a_few_stray_pixels_of_a_class_mask_are_not_labelled_in_the_copy(flat, t
     with pytest.raises(DataError, match="terradelta doctor DATA"):
         read_mask(path, SENSEEARTH)
     assert assert_found(flat, "mask-stray", ["label1/00003.png"]).level == "FAIL"
-    copy = assert_mended(flat, tmp_path, "mask-stray")
+    copy = assert_fixed(flat, tmp_path, "mask-stray")
     assert (read_mask(copy / "label1/00003.png", SENSEEARTH) == truth_HW).all()

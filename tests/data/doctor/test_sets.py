@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from tests.data.doctor.planting import (
     FOLDERS,
+    assert_fixed,
     assert_found,
-    assert_mended,
     colours_of,
     ids_of,
     names_in,
@@ -81,7 +81,7 @@ def test_unreadable_images_and_masks_do_not_end_it(flat, tmp_path):
     Image.open(flat / "im1/00001.png").rotate(90).save(flat / "im2/00001.png")
     (flat / "label1/00002.png").write_bytes((flat / "label1/00002.png").read_bytes()[:80])
     assert_found(flat, "mask-unreadable", ["label1/00002.png"])
-    assert_mended(flat, tmp_path, "mask-unreadable")
+    assert_fixed(flat, tmp_path, "mask-unreadable")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -91,7 +91,7 @@ def test_missing_counterparts_are_named(flat, tmp_path, folder):
     assert "00002" in found.message
     assert found.files
     assert all("00002" in file for file in found.files)
-    assert "00002" not in names_in(assert_mended(flat, tmp_path, "layout"))
+    assert "00002" not in names_in(assert_fixed(flat, tmp_path, "layout"))
 
 
 def test_a_csv_and_lists_with_bad_lines_are_examined_all_the_same(flat):
@@ -140,7 +140,7 @@ def test_images_of_other_sizes_and_bands(flat):
 def test_files_of_a_pair_that_differ_in_size(flat, tmp_path, code, folder):
     crop(flat / folder / "00002.png", 120, 128)
     assert "120 x 128" in assert_found(flat, code, ["im1/00002.png"]).message
-    assert "00002" not in names_in(assert_mended(flat, tmp_path, code))
+    assert "00002" not in names_in(assert_fixed(flat, tmp_path, code))
 
 
 def test_constant_images_and_identical_dates(flat, tmp_path):
@@ -148,7 +148,7 @@ def test_constant_images_and_identical_dates(flat, tmp_path):
     assert_found(flat, "constant-image", ["im1/00001.png"])
     shutil.copy(flat / "im1/00001.png", flat / "im2/00001.png")
     assert_found(flat, "identical-dates", ["im1/00001.png"])
-    assert "00001" not in names_in(assert_mended(flat, tmp_path, "identical-dates"))
+    assert "00001" not in names_in(assert_fixed(flat, tmp_path, "identical-dates"))
 
 
 def test_pairs_without_change_are_told_and_too_many_are_a_warning(binary):
@@ -185,20 +185,20 @@ def add_pair(source: Path, target: Path, name: str, new: str = "00099"):
         shutil.copy(source / folder / f"{name}.png", target / folder / f"{new}.png")
 
 
-def test_a_pair_that_is_there_twice_is_dropped_even_if_saved_anew(flat, tmp_path):
+def test_a_pair_that_is_there_twice_is_dropped_even_if_saved_again(flat, tmp_path):
     add_pair(flat, flat, "00002")
     Image.open(flat / "im1/00002.png").save(flat / "im1/00099.png", compress_level=0)
     assert (flat / "im1/00002.png").read_bytes() != (flat / "im1/00099.png").read_bytes()
     found = assert_found(flat, "duplicate-pair", ["im1/00099.png"])
     assert found.values["copies"] == {"im1/00099.png": "im1/00002.png"}
-    copy = assert_mended(flat, tmp_path, "duplicate-pair")
+    copy = assert_fixed(flat, tmp_path, "duplicate-pair")
     assert names_in(copy) == [f"{number:05d}" for number in range(8)]
 
 
 def test_an_exact_leak_stays_in_validation_only(split, tmp_path):
     add_pair(split / "val", split / "train", "00006")
     assert_found(split, "leak-exact", ["train/im1/00099.png"])
-    copy = assert_mended(split, tmp_path, "leak-exact")
+    copy = assert_fixed(split, tmp_path, "leak-exact")
     assert not (copy / "train/im1/00099.png").exists()
     assert (copy / "val/im1/00006.png").exists()
 
@@ -242,7 +242,7 @@ def test_one_name_in_two_splits_is_copied_under_two(split, tmp_path):
     for folder in FOLDERS:
         (split / "val" / folder / "00006.png").rename(split / "val" / folder / "00001.png")
     assert_found(split, "same-name", ["train/im1/00001.png", "val/im1/00001.png"])
-    copy = assert_mended(split, tmp_path, "same-name")
+    copy = assert_fixed(split, tmp_path, "same-name")
     assert "val_00001" in names_in(copy)
     assert "-> val_00001" in (copy / "CHANGES.txt").read_text()
 
