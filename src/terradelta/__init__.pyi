@@ -18,6 +18,7 @@ from .evaluation.scoring import score as score
 from .evaluation.temperatures import calibrate as calibrate
 from .inference.export import export as export
 from .inference.quantization import quantize as quantize
+from .losses import register_loss as register_loss
 from .mapping.demo import demo as demo
 from .mapping.handle import open_prediction as open_prediction
 from .mapping.planning import plan_area as plan_area
@@ -31,6 +32,7 @@ from .models.bundle import save_model as save_model
 from .models.registry import create_model as create_model
 from .models.registry import list_encoders as list_encoders
 from .models.registry import list_models as list_models
+from .models.registry import register_encoder as register_encoder
 from .reports.page import report as report
 from .training.comparison import compare_runs as compare_runs
 from .training.config import TrainConfig as TrainConfig

@@ -12,6 +12,7 @@ import math
 import numbers
 import reprlib
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import (
@@ -58,8 +59,20 @@ class FieldError(ValueError):
         )
 
 
+class Rule(ABC):
+    """What an option must fulfil besides its type, as a note of its `Annotated` type."""
+
+    @abstractmethod
+    def holds(self, value: Any) -> bool:
+        """Return whether a value is allowed."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return what is allowed, in words."""
+
+
 @dataclass(frozen=True)
-class Within:
+class Within(Rule):
     """The range of a number."""
 
     least: float = -math.inf
@@ -71,9 +84,9 @@ class Within:
     below: float = math.inf
     """All that is allowed is less than this."""
 
-    def holds(self, number: Any) -> bool:
+    def holds(self, value: Any) -> bool:
         """Return whether a number is allowed."""
-        return bool(self.least <= number <= self.most and self.above < number < self.below)
+        return bool(self.least <= value <= self.most and self.above < value < self.below)
 
     def __str__(self) -> str:
         parts = [
@@ -215,7 +228,7 @@ def _find_ranged(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[
 def _has_range(hint: Any) -> bool:
     if get_origin(hint) is Annotated:
         base, *notes = get_args(hint)
-        return any(isinstance(note, Within) for note in notes) or _has_range(base)
+        return any(isinstance(note, Rule) for note in notes) or _has_range(base)
     return any(_has_range(part) for part in get_args(hint))
 
 
@@ -240,7 +253,7 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if origin is Annotated:
         converted = _convert(parts[0], value, place)
         for note in parts[1:]:
-            if isinstance(note, Within) and converted is not None and not note.holds(converted):
+            if isinstance(note, Rule) and converted is not None and not note.holds(converted):
                 raise FieldError(place, value, _describe(hint))
         return converted
     if origin in (Union, types.UnionType):
@@ -326,8 +339,11 @@ def _describe(hint: Any) -> str:
     """Return what may stand in a field of a type, in words."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        ranges = [str(note) for note in parts[1:] if isinstance(note, Within)]
-        return " of ".join([_describe(parts[0]), *ranges])
+        rules = [note for note in parts[1:] if isinstance(note, Rule)]
+        # A range follows what the number is; any other rule says it all.
+        if any(not isinstance(rule, Within) for rule in rules):
+            return " and ".join(map(str, rules))
+        return " of ".join([_describe(parts[0]), *map(str, rules)])
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(part) for part in parts)
     if origin is Literal:

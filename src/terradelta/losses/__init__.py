@@ -8,6 +8,7 @@ from terradelta.losses.objective import (
     CONSISTENCY_LOSSES,
     ChangeObjective,
     ObjectiveParts,
+    register_loss,
 )
 from terradelta.losses.overlap import DiceLoss, LovaszLoss
 from terradelta.losses.semantic import SemanticLoss
@@ -32,4 +33,5 @@ __all__ = [
     "SemanticLoss",
     "SquaredDifferenceLoss",
     "UnchangedAreaLoss",
+    "register_loss",
 ]

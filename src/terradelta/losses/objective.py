@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from terradelta.errors import ArgumentError
+from terradelta.extensions import CHANGE_LOSSES, CONSISTENCY_LOSSES
 from terradelta.losses.change import ChangeLoss, FocalChangeLoss, weigh_pixels
 from terradelta.losses.overlap import DiceLoss, LovaszLoss, SummedChangeLoss
 from terradelta.losses.pixels import check_pair, check_shapes, mean_over_valid, prepare_change
@@ -24,23 +25,48 @@ from terradelta.losses.unchanged_area import (
     UnchangedAreaLoss,
 )
 
-CONSISTENCY_LOSSES: dict[str, Callable[[], nn.Module] | None] = {
+for _name, _create in {
     "ual": UnchangedAreaLoss,
     "ual-probability": partial(UnchangedAreaLoss, form="probability"),
     "cosine": CosineChangeLoss,
     "mse": SquaredDifferenceLoss,
     "agreement": AgreementLoss,
     "none": None,
-}
-"""Losses for the consistency term, by the name used in configurations."""
+}.items():
+    CONSISTENCY_LOSSES.register(_name, _create)
 
-CHANGE_LOSSES: dict[str, Callable[[float], ChangeLoss | SummedChangeLoss]] = {
+for _name, _create in {
     "bce": ChangeLoss,
     "focal": FocalChangeLoss,
     "bce-dice": lambda weight: SummedChangeLoss(ChangeLoss(weight), DiceLoss()),
     "bce-lovasz": lambda weight: SummedChangeLoss(ChangeLoss(weight), LovaszLoss()),
-}
-"""Losses for the change head, made with the weight of changed pixels."""
+}.items():
+    CHANGE_LOSSES.register(_name, _create)
+
+
+def register_loss(
+    name: str, create: Callable[..., nn.Module], part: Literal["consistency", "change"]
+):
+    """Add a loss that recipes can name, as `loss` or as `change_loss`.
+
+    Args:
+        name: Its name.
+        create: Makes the loss, a torch module. Of "consistency" it takes no arguments and the
+            module is called with `(before_logits_BKHW, after_logits_BKHW, change_BHW, valid_BHW)`;
+            of "change" it takes the weight of a changed pixel and the module is called with
+            `(change_logits_BHW, change_BHW, valid_BHW)`. Both return a scalar. `change_BHW` is 1
+            where changed, `valid_BHW` None or False where a pixel is to be ignored.
+        part: Which term of the objective it is.
+
+    Raises:
+        ArgumentError: If the name is taken or there is no such part.
+    """
+    registries = {"consistency": CONSISTENCY_LOSSES, "change": CHANGE_LOSSES}
+    if part not in registries:
+        raise ArgumentError(
+            f"the objective has no part {part!r}", fix=f"choose one of {', '.join(registries)}"
+        )
+    registries[part].register(name, create)
 
 
 class NetworkOutput(Protocol):
@@ -127,6 +153,7 @@ class ChangeObjective(nn.Module):
         self.consistency_loss = None if create is None else create()
         self.change_loss = CHANGE_LOSSES[change](changed_pixel_weight)
         self.semantic_loss = SemanticLoss(class_weights)
+        self.changed_pixel_weight = changed_pixel_weight
         self.consistency_weight = consistency_weight
         self.change_weight = change_weight
 
@@ -187,6 +214,4 @@ class ChangeObjective(nn.Module):
 
     def _average_weight(self, change_BHW: Tensor, valid_BHW: Tensor | None) -> Tensor:
         change = prepare_change(change_BHW, valid_BHW, torch.float32)
-        return mean_over_valid(
-            weigh_pixels(change, self.change_loss.changed_pixel_weight), valid_BHW
-        )
+        return mean_over_valid(weigh_pixels(change, self.changed_pixel_weight), valid_BHW)

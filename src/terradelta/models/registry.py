@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from terradelta.errors import ModelError
+from terradelta.extensions import ENCODERS
 from terradelta.models import aerial_resnet, efficientnet_lite, hrnet, resnet
 from terradelta.models.aerial_resnet import AerialResNet
 from terradelta.models.efficientnet_lite import EfficientNetLite
@@ -27,6 +29,37 @@ _PYRAMID_CHANNELS = 96
 _TIMM_PREFIX = "timm:"
 
 
+_OWN_ENCODERS: list[tuple[Iterable[str], Callable[[str, int, bool], Encoder]]] = [
+    (resnet.VARIANTS, lambda name, bands, is_dense: ResNet(name, bands)),
+    (aerial_resnet.VARIANTS, lambda name, bands, is_dense: AerialResNet(name, bands)),
+    (hrnet.WIDTHS, lambda name, bands, is_dense: HRNet(name, bands, joined=is_dense)),
+    (
+        efficientnet_lite.VARIANTS,
+        lambda name, bands, is_dense: EfficientNetLite(name, bands, dilated=is_dense),
+    ),
+]
+for _names, _create in _OWN_ENCODERS:
+    for _name in _names:
+        ENCODERS.register(_name, partial(_create, _name))
+
+
+def register_encoder(name: str, create: Callable[[int, bool], Encoder]):
+    """Add an encoder that `create_model`, recipes and model folders can name.
+
+    A model folder with it loads where it is registered before. A package offers one as an entry
+    point of the group "terradelta.encoders"; that needs no call.
+
+    Args:
+        name: Its name.
+        create: Makes the encoder, from the number of bands and from whether the last feature map
+            is to be fine (for fcn, pspnet and deeplabv3plus) or the coarsest of a pyramid.
+
+    Raises:
+        ArgumentError: If the name is taken.
+    """
+    ENCODERS.register(name, create)
+
+
 def list_models() -> list[str]:
     """Return the names of the architectures."""
     return list(_ARCHITECTURES)
@@ -34,12 +67,7 @@ def list_models() -> list[str]:
 
 def list_encoders() -> list[str]:
     """Return the names of the encoders; `timm:NAME` takes any of timm's besides."""
-    return [
-        *resnet.VARIANTS,
-        *aerial_resnet.VARIANTS,
-        *hrnet.WIDTHS,
-        *efficientnet_lite.VARIANTS,
-    ]
+    return list(ENCODERS)
 
 
 def create_model(
@@ -122,14 +150,8 @@ def _build_encoder(name: str, in_channels: int, *, dense: bool) -> Encoder:
 
     ResNets are dilated for every architecture: the published U-Net's are too.
     """
-    if name in resnet.VARIANTS:
-        return ResNet(name, in_channels)
-    if name in aerial_resnet.VARIANTS:
-        return AerialResNet(name, in_channels)
-    if name in hrnet.WIDTHS:
-        return HRNet(name, in_channels, joined=dense)
-    if name in efficientnet_lite.VARIANTS:
-        return EfficientNetLite(name, in_channels, dilated=dense)
+    if name in ENCODERS:
+        return ENCODERS[name](in_channels, dense)
     if name.startswith(_TIMM_PREFIX):
         return TimmEncoder(name.removeprefix(_TIMM_PREFIX), in_channels, dilated=dense)
     raise _unknown("encoder", name, [*list_encoders(), f"{_TIMM_PREFIX}NAME"])

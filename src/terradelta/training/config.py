@@ -10,6 +10,7 @@ import yaml
 from cyclopts import Parameter
 
 from terradelta.errors import ArgumentError
+from terradelta.extensions import CHANGE_LOSSES, CONSISTENCY_LOSSES, Named
 from terradelta.fields import (
     COUNT,
     POSITIVE_COUNT,
@@ -26,8 +27,11 @@ from terradelta.outputs import stage_file
 MAX_YAML_BYTES = 2**20
 ABOVE_ZERO = Within(above=0)
 NOT_NEGATIVE = Within(least=0)
-Loss = Literal["ual", "ual-probability", "cosine", "mse", "agreement", "none"]
-ChangeLossName = Literal["bce", "focal", "bce-dice", "bce-lovasz"]
+Loss = Annotated[
+    str,
+    Named(CONSISTENCY_LOSSES, ("ual", "ual-probability", "cosine", "mse", "agreement", "none")),
+]
+ChangeLossName = Annotated[str, Named(CHANGE_LOSSES, ("bce", "focal", "bce-dice", "bce-lovasz"))]
 ClassWeightRule = Literal["reference", "equal", "inverse", "inverse-root", "median"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["poly", "cosine", "constant"]
@@ -57,13 +61,15 @@ class TrainConfig:
     lightweight: bool = False
     """Replace the heads' 3 x 3 convolutions by depthwise separable ones."""
     loss: Loss = "ual"
-    """What makes the two dates' classes agree where nothing changed."""
+    """What makes the two dates' classes agree where nothing changed: ual, ual-probability, cosine,
+    mse, agreement, none, or a registered loss."""
     consistency_weight: Annotated[float, NOT_NEGATIVE] = 0.5
     """Weight of that loss inside the change term."""
     changed_pixel_weight: Annotated[float, NOT_NEGATIVE] = 2.0
     """Weight of a changed pixel in the change term; unchanged ones count 1."""
     change_loss: ChangeLossName = "bce"
-    """What the change head is trained with."""
+    """What the change head is trained with: bce, focal, bce-dice, bce-lovasz, or a registered
+    loss."""
     class_weights: tuple[Annotated[float, NOT_NEGATIVE], ...] | None = None
     """Weight of each land-cover class; given by the rule when left out."""
     class_weight_rule: ClassWeightRule = "reference"
