@@ -10,7 +10,7 @@ import shapely
 import torch
 
 import terradelta as td
-from terradelta.cli import main
+from terradelta.cli import app, main
 from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.models.published import list_published_keys
 from terradelta.training.config import TrainConfig
@@ -94,6 +94,14 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
         "assert all(hasattr(td, name) for name in td.__all__)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_verb_is_a_function_of_the_same_name():
+    verbs = {name.replace("-", "_") for name in app if not name.startswith("-")}
+    # It lists the names that `list_models` and `list_encoders` return.
+    assert verbs - set(td.__all__) == {"models"}
+    for verb in verbs - {"models"}:
+        assert callable(getattr(td, verb)), verb
 
 
 @pytest.mark.parametrize(

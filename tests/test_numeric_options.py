@@ -152,7 +152,7 @@ def test_bands_that_are_no_numbers_are_refused(capsys, tmp_path, monkeypatch, ve
         (lambda: td.predict("a", "b", "out", tile_size="512"), "tile_size"),
         (lambda: td.plan_pair("a", "b", tile_size=0), "tile_size"),
         (lambda: td.evaluate("m", "d", bootstrap=-1), "bootstrap"),
-        (lambda: td.compare("a", "b", "c", seed=-1), "seed"),
+        (lambda: td.compare_masks("a", "b", "c", seed=-1), "seed"),
         (lambda: td.sample("a", "b.gpkg", chip_size_px=10**9), "chip_size_px"),
         (lambda: write_folders("x", 1, 0, size_px=10**9), "size_px"),
         (lambda: view("out", port=70_000), "port"),

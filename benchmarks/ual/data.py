@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from terradelta.classes import ClassTable
 from terradelta.data.class_file import write_classes
-from terradelta.data.composite import compose_pairs
+from terradelta.data.composite import compose
 from terradelta.data.images import read_image, read_mask, write_mask
 from terradelta.data.layouts import find_pairs
 from terradelta.data.synthetic import write_folders
@@ -82,7 +82,7 @@ def build_composed(shared: Path, output: Path, *, overwrite: bool = False):
             with tempfile.TemporaryDirectory() as folder:
                 sources = Path(folder)
                 _reduce_dubai(shared / "dubai72", sources, areas)
-                compose_pairs(
+                compose(
                     sources / "images",
                     sources / "masks",
                     staged / split,

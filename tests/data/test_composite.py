@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from terradelta.classes import SENSEEARTH, ClassTable
-from terradelta.data.composite import Composition, LabelledScene, compose_pair, compose_pairs
+from terradelta.data.composite import Composition, LabelledScene, compose_pair
+from terradelta.data.composite import compose as compose_pairs
 from terradelta.data.dataset import ChangeDataset
 from terradelta.data.images import read_image, read_mask
 from terradelta.data.layouts import find_pairs

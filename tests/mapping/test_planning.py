@@ -89,7 +89,7 @@ def test_prices_are_the_users():
 
 
 def test_the_plan_of_all_land_fits_on_a_screen(model_folder):
-    made = td.plan_area(
+    made = td.plan(
         "-180,-60,180,84",
         grid="EPSG:6933@10",
         model=model_folder,
@@ -104,7 +104,7 @@ def test_the_plan_of_all_land_fits_on_a_screen(model_folder):
     assert facts["cost"] == pytest.approx(0.5 * facts["worker_hours"])
     assert len(made.to_text().splitlines()) == 6
     with pytest.raises(ArgumentError, match="EPSG:6933@10"):
-        td.plan_area("0,0,1,1", grid="10", model=model_folder)
+        td.plan("0,0,1,1", grid="10", model=model_folder)
 
 
 def test_predict_plan_measures_the_pair_and_makes_nothing(

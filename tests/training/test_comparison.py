@@ -4,7 +4,7 @@ import pytest
 
 from terradelta.errors import ArgumentError, DataError
 from terradelta.evaluation.seeds import compare_seeds
-from terradelta.training.comparison import compare_runs
+from terradelta.training.comparison import compare
 from terradelta.training.config import TrainConfig
 
 SCORES = {"none": [0.30, 0.34, 0.28], "ual": [0.33, 0.36, 0.32]}
@@ -26,7 +26,7 @@ def runs(tmp_path):
 
 
 def test_runs_are_paired_by_seed_whatever_their_order(runs):
-    comparison = compare_runs(runs["ual"], runs["none"][::-1])
+    comparison = compare(runs["ual"], runs["none"][::-1])
     assert comparison.seeds == (0, 1, 2)
     assert comparison.differences["score"] == compare_seeds(SCORES["ual"], SCORES["none"])
     assert comparison.first["score"].mean == pytest.approx(0.3367, abs=1e-4)
@@ -37,15 +37,15 @@ def test_runs_are_paired_by_seed_whatever_their_order(runs):
 
 def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     with pytest.raises(ArgumentError, match="the seeds are 0, 1, 2 and 0, 1"):
-        compare_runs(runs["ual"], runs["none"][:2])
+        compare(runs["ual"], runs["none"][:2])
     with pytest.raises(ArgumentError, match="two runs have the seed 0"):
-        compare_runs(runs["ual"][:1] * 2, runs["none"][:2])
+        compare(runs["ual"][:1] * 2, runs["none"][:2])
     with pytest.raises(ArgumentError, match="other values of loss"):
-        compare_runs([runs["ual"][0], runs["none"][1]], runs["none"][:2])
+        compare([runs["ual"][0], runs["none"][1]], runs["none"][:2])
     with pytest.raises(DataError, match="no numbers of the protocol 'ual'"):
-        compare_runs(runs["ual"], runs["none"], protocol="ual")
+        compare(runs["ual"], runs["none"], protocol="ual")
     (runs["ual"][2] / "test.json").unlink()
     with pytest.raises(DataError, match="no test split"):
-        compare_runs(runs["ual"], runs["none"])
+        compare(runs["ual"], runs["none"])
     with pytest.raises(DataError, match="not a run"):
-        compare_runs([tmp_path], runs["none"])
+        compare([tmp_path], runs["none"])

@@ -34,18 +34,16 @@ def doctor(
         overwrite: Replace an existing copy.
     """
     from terradelta.data.class_file import read_class_file
-    from terradelta.data.doctor import examine, repair
-    from terradelta.data.layouts import list_inputs
+    from terradelta.data.doctor import doctor as run_doctor
     from terradelta.destination import claim_folder
 
-    if fix is not None:
-        claim_folder(
-            fix, [*list_inputs(data), *([classes] if classes else [])], overwrite=overwrite
-        )
-    report = examine(data, classes=None if classes is None else read_class_file(classes))
+    if fix is not None and classes is not None:
+        claim_folder(fix, [classes], overwrite=overwrite)
+    table = None if classes is None else read_class_file(classes)
+    report = run_doctor(data, fix=fix, classes=table, overwrite=overwrite)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_text())
     if fix is not None:
-        print(f"written to {repair(data, fix, report, overwrite)}", file=sys.stderr)
+        print(f"written to {fix}", file=sys.stderr)
     elif report.level == "FAIL":
         sys.exit(2)
 
@@ -74,12 +72,18 @@ def synth(
         crs: Coordinate reference system of the GeoTIFF pair.
         overwrite: Replace an existing output.
     """
-    from terradelta.data.synthetic import write_folders, write_geotiff_pair
+    from terradelta.data.synthetic import synth as run_synth
 
-    if geotiff:
-        write_geotiff_pair(output, seed, size, gsd_m=gsd, crs=crs, overwrite=overwrite)
-    else:
-        write_folders(output, pairs, seed, size_px=size, gsd_m=gsd, overwrite=overwrite)
+    run_synth(
+        output,
+        pairs=pairs,
+        seed=seed,
+        size_px=size,
+        gsd_m=gsd,
+        geotiff=geotiff,
+        crs=crs,
+        overwrite=overwrite,
+    )
     print(f"written to {output}")
 
 
@@ -110,13 +114,13 @@ def compose(
     """
     from terradelta.classes import SENSEEARTH
     from terradelta.data.class_file import read_class_file
-    from terradelta.data.composite import compose_pairs
+    from terradelta.data.composite import compose as run_compose
     from terradelta.destination import claim_folder
 
     if classes is not None:
         claim_folder(output, [classes], overwrite=overwrite)
     table = SENSEEARTH if classes is None else read_class_file(classes)
-    compose_pairs(
+    run_compose(
         images,
         masks,
         output,

@@ -203,7 +203,7 @@ def score(
         print_scores(scores, as_json)
         return
     replicates = bootstrap or scoring.DEFAULT_REPLICATES
-    comparison = scoring.compare(
+    comparison = scoring.compare_masks(
         predictions, against, labels, protocol=protocol, bootstrap=replicates, seed=seed
     )
     print_comparison(comparison, as_json)
@@ -219,9 +219,9 @@ def compare(first: str, second: str, /, *, protocol: Protocol = "second", as_jso
         protocol: Which numbers.
         as_json: Print one JSON object.
     """
-    from terradelta.training.comparison import compare_runs
+    from terradelta.training.comparison import compare as run_compare
 
-    print_run_comparison(compare_runs(first.split(","), second.split(","), protocol), as_json)
+    print_run_comparison(run_compare(first.split(","), second.split(","), protocol), as_json)
 
 
 @app.command

@@ -321,8 +321,8 @@ def predict(
     print_prediction(result)
 
 
-@app.command(name="plan")
-def plan_area(
+@app.command
+def plan(
     area: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
@@ -355,7 +355,7 @@ def plan_area(
             times as fast they are: cpu:0.40,gpu@25:1.20.
         as_json: Print one JSON object.
     """
-    from terradelta.mapping.planning import plan_area as run_plan
+    from terradelta.mapping.planning import plan as run_plan
 
     made = run_plan(
         area,

@@ -122,11 +122,11 @@ def info(model: Path | None = None, /, *, as_json: Json = False):
         model: Model folder; the embedded model by default.
         as_json: Print one JSON object.
     """
-    from terradelta.models.bundle import load_card
     from terradelta.models.embedded import DEFAULT_MODEL
+    from terradelta.models.embedded import info as read_info
 
     folder = model or DEFAULT_MODEL
-    card = load_card(folder)
+    card = read_info(model)
     if as_json:
         print(json.dumps(card.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -117,7 +117,7 @@ def score(
 
 
 @checks_ranges
-def compare(
+def compare_masks(
     predictions: str | Path,
     other: str | Path,
     labels: str | Path,

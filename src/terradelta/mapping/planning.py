@@ -226,7 +226,7 @@ def plan_pair(
 
 
 @checks_ranges
-def plan_area(
+def plan(
     area: str | Path,
     *,
     grid: str,

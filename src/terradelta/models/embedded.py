@@ -26,3 +26,15 @@ def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCar
         ModelError: If one is no model.
     """
     return [load_card(folder) for folder in find_model_folders(model)]
+
+
+def info(model: str | Path | None = None) -> ModelCard:
+    """Return what a model says of itself.
+
+    Args:
+        model: Model folder; the embedded model by default.
+
+    Raises:
+        ModelError: If it is not a model.
+    """
+    return load_card(DEFAULT_MODEL if model is None else model)

@@ -36,7 +36,7 @@ class RunComparison:
         return null_undefined(asdict(self))
 
 
-def compare_runs(
+def compare(
     first: Sequence[str | Path], second: Sequence[str | Path], protocol: str = "second"
 ) -> RunComparison:
     """Compare the test numbers of two recipes' run folders, paired by seed.

@@ -1,7 +1,7 @@
 """Pairs composed from labelled images of one date: real pixels, and a change mask that is exact."""
 
-from terradelta.data.composite.composed_pairs import compose_pairs
+from terradelta.data.composite.composed_pairs import compose
 from terradelta.data.composite.composition import ComposedPair, LabelledScene, compose_pair
 from terradelta.data.composite.options import Composition
 
-__all__ = ["ComposedPair", "Composition", "LabelledScene", "compose_pair", "compose_pairs"]
+__all__ = ["ComposedPair", "Composition", "LabelledScene", "compose", "compose_pair"]

@@ -24,7 +24,7 @@ _SCENES_HELD = 16
 _SMALLEST_PX = 32
 
 
-def compose_pairs(
+def compose(
     images: str | Path,
     masks: str | Path,
     output: str | Path,

@@ -2,6 +2,6 @@
 
 from terradelta.data.doctor.examination import examine
 from terradelta.data.doctor.findings import DoctorReport, Finding
-from terradelta.data.doctor.repair import repair
+from terradelta.data.doctor.repair import doctor, repair
 
-__all__ = ["DoctorReport", "Finding", "examine", "repair"]
+__all__ = ["DoctorReport", "Finding", "doctor", "examine", "repair"]

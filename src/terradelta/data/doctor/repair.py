@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from terradelta.classes import BINARY, SENSEEARTH
+from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import write_classes
 from terradelta.data.doctor.examination import examine
 from terradelta.data.doctor.findings import DoctorReport
@@ -25,6 +25,35 @@ from terradelta.errors import ArgumentError, DataError, OutputError
 from terradelta.outputs import stage_folder
 
 CHANGES_FILE = "CHANGES.txt"
+
+
+def doctor(
+    data: str | Path,
+    *,
+    fix: str | Path | None = None,
+    classes: ClassTable | None = None,
+    overwrite: bool = False,
+) -> DoctorReport:
+    """Say what is wrong with a data set, and write a clean copy of it.
+
+    Args:
+        data: Data set: a folder in a known layout, or a CSV.
+        fix: Folder to make, with what can be corrected safely corrected and the rest left out;
+            None for none.
+        classes: What the class ids mean; see `examine`.
+        overwrite: Replace an existing copy.
+
+    Raises:
+        ArgumentError: Same as `examine` and `repair`.
+        DataError: If no pair would be left.
+        OutputExistsError: If the copy is there and `overwrite` is False.
+    """
+    if fix is not None:
+        claim_folder(fix, list_inputs(data), overwrite=overwrite)
+    report = examine(data, classes=classes)
+    if fix is not None:
+        repair(data, fix, report, overwrite)
+    return report
 
 
 def repair(

@@ -30,6 +30,39 @@ MAX_SIZE_PX = 16_384
 """Of a scene in memory; GeoTIFF pairs of any size are drawn cell by cell."""
 
 
+def synth(
+    output: str | Path,
+    *,
+    pairs: int = 100,
+    seed: int = 0,
+    size_px: int = 256,
+    gsd_m: float = 0.5,
+    geotiff: bool = False,
+    crs: str = "EPSG:32632",
+    overwrite: bool = False,
+):
+    """Draw scenes with known truth: PNG folders to train on, or one GeoTIFF pair of any size.
+
+    Args:
+        output: Folder to make; it appears whole or not at all.
+        pairs: How many pairs of PNGs.
+        seed: The same seed draws the same scenes.
+        size_px: Side of a scene.
+        gsd_m: Ground size of a pixel in metres.
+        geotiff: Draw one georeferenced pair with its true maps instead of PNGs.
+        crs: Coordinate reference system of the GeoTIFF pair.
+        overwrite: Replace an existing output.
+
+    Raises:
+        ArgumentError: If a size is out of range or the CRS unknown.
+        OutputExistsError: If the output is there and `overwrite` is False.
+    """
+    if geotiff:
+        write_geotiff_pair(output, seed, size_px, gsd_m=gsd_m, crs=crs, overwrite=overwrite)
+    else:
+        write_folders(output, pairs, seed, size_px=size_px, gsd_m=gsd_m, overwrite=overwrite)
+
+
 @checks_ranges
 def write_folders(
     root: str | Path,
