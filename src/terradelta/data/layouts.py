@@ -126,8 +126,8 @@ def list_inputs(root: str | Path) -> list[Path]:
     """Return what a data set is read from: its folder, or the CSV and the files that it names."""
     root = Path(root)
     files: dict[Path, None] = {root: None}
-    # What cannot be read is refused where it is to be read.
-    with suppress(DataError):
+    # What cannot be read, or not even be named, is refused where it is to be read.
+    with suppress(DataError, OSError):
         parts = list_parts(root, []) if root.is_file() else {}
         files |= {file: None for part in parts.values() for pair in part for file in pair.files}
     return list(files)

@@ -23,8 +23,8 @@ from rasterio.windows import Window
 from terradelta.errors import RasterError
 
 LATTICE_PARTS = 16
-OPEN_ERRORS = (RasterioError, UnicodeDecodeError)
-"""What rasterio raises of a damaged file: its message may quote bytes that are not text."""
+OPEN_ERRORS = (RasterioError, UnicodeError)
+"""What rasterio raises of a damaged file: its message or its name may not be text."""
 OUTLINE_POINTS = 1000
 """Of each side of a raster whose outline is transformed."""
 
