@@ -96,6 +96,15 @@ def test_importing_the_package_imports_no_torch_and_verbs_are_functions():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("line", [("report",), ("doctor",), ("info",)])
+def test_a_name_that_is_too_long_is_exit_code_2(run, line):
+    done = run(*line, "n" * 300)
+    assert done.returncode == 2
+    assert "too long" in done.stderr
+    assert "  fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_every_verb_is_a_function_of_the_same_name():
     verbs = {name.replace("-", "_") for name in app if not name.startswith("-")}
     # It lists the names that `list_models` and `list_encoders` return.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,15 @@ def main(arguments: Sequence[str] | None = None):
             app(arguments, exit_on_error=False)
     except TerradeltaError as error:
         print(f"terradelta: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(
+            f"terradelta: {error.filename} is too long for the name of a file\n"
+            "  fix: give a shorter path",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except CycloptsError:
         # cyclopts has printed what is wrong with the line.
