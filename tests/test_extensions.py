@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import rasterio
+import torch
 
 import terradelta as td
 from terradelta.data.synthetic import write_folders, write_geotiff_pair
 from terradelta.errors import ArgumentError
 from terradelta.extensions import CHANGE_LOSSES, CONSISTENCY_LOSSES, ENCODERS
 from terradelta.losses import ChangeLoss
+from terradelta.models.encoder import Encoder
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.S | re.M)
@@ -81,6 +83,57 @@ def test_names_are_taken_once_and_unknown_ones_are_refused_with_what_there_is():
     run_blocks()
     with pytest.raises(ArgumentError, match=r"change_loss is 'x'.* one of bce, focal"):
         td.TrainConfig(loss="squared-distance", change_loss="x")
+
+
+class Wrong(Encoder):
+    """States a stride of 8 and has one of 4."""
+
+    channels, strides, alignment_px, context_px = (16,), (8,), 8, 16
+    stem_key = "stem.weight"
+
+    def __init__(self, bands):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(bands, 16, 3, stride=4, padding=1)
+
+    def forward(self, image_BCHW):
+        return [self.stem(image_BCHW)]
+
+
+class Empty(Wrong):
+    def forward(self, image_BCHW):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("create", "words"),
+    [
+        (
+            lambda bands, is_fine: Wrong(bands),
+            r"'own' makes .*16, 16, 16.* state .*16, 8, 8",
+        ),
+        (lambda bands, is_fine: Empty(bands), r"'own' makes feature maps \[\]"),
+        (lambda bands, is_fine: None, "'own' is made as NoneType"),
+    ],
+)
+def test_an_encoder_that_is_not_what_it_states_is_refused(create, words):
+    td.register_encoder("own", create)
+    with pytest.raises(td.TerradeltaError, match=words):
+        td.create_model("fcn", encoder="own")
+
+
+@pytest.mark.parametrize("part", ["consistency", "change"])
+def test_a_loss_of_every_pixel_is_refused(part):
+    class PerPixel(torch.nn.Module):
+        def forward(self, logits, *rest):
+            return logits.abs().flatten(1).mean(1)
+
+    td.register_loss("per-pixel", lambda *weight: PerPixel(), part=part)
+    objective = td.losses.ChangeObjective(**{part: "per-pixel"})
+    network = td.create_model("fcn", encoder="resnet18_slim")
+    labels_BHW = torch.ones(2, 64, 64, dtype=torch.long)
+    output = network(torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64))
+    with pytest.raises(ArgumentError, match=f"the {part} loss returns .2,., and it must return"):
+        objective(output, labels_BHW, labels_BHW)
 
 
 PACKAGE = """

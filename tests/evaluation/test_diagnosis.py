@@ -136,6 +136,13 @@ def test_temperatures_outlive_saving_and_older_cards_have_none(trained, tmp_path
         Temperatures(change=0)
 
 
+def test_a_vote_and_views_cannot_be_calibrated(trained, data):
+    with pytest.raises(TypeError, match="tta"):
+        td.calibrate(trained, data, tta="flips")  # pyright: ignore[reportCallIssue]
+    with pytest.raises(td.TerradeltaError, match="is not a model"):
+        td.calibrate(f"{trained},{trained}", data)
+
+
 def test_the_output_of_evaluate_is_of_the_maps_it_scores(trained, data, diagnosis, tmp_path):
     options = {"split": "all", "bootstrap": 100, **EXACT}
     scores = td.evaluate(trained, data, output=tmp_path / "seen", **options)

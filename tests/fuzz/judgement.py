@@ -157,7 +157,7 @@ def _drops_reviews(line: Line, changed: list[str], made: list[str]) -> bool:
 
 def _summarize(paths: list[str]) -> str:
     tops = sorted({"/".join(Path(path).parts[:2]) for path in paths})
-    tops = [re.sub(r"\.(\w+)-(old-)?\w{8}", r".\1-\2XXXXXXXX", top) for top in tops]
+    tops = [re.sub(r"\.(\w+)-(old-)?\w{8}", r".\1-\2(random)", top) for top in tops]
     return ", ".join(dict.fromkeys(tops[:3])) + (" and more" if len(tops) > 3 else "")
 
 

@@ -18,7 +18,7 @@ from terradelta.cli import map_verbs as mapping
 from terradelta.cli import model_verbs as models
 from terradelta.cli import view_verbs as viewing
 from terradelta.cli.application import app
-from terradelta.errors import TerradeltaError
+from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.redaction import redact
 from terradelta.stopwatch import count_process
 from terradelta.training.config import TrainConfig
@@ -69,11 +69,8 @@ def main(arguments: Sequence[str] | None = None):
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        print(
-            f"terradelta: {error.filename} is too long for the name of a file\n"
-            "  fix: give a shorter path",
-            file=sys.stderr,
-        )
+        problem = f"{error.filename} is too long for the name of a file"
+        print(f"terradelta: {ArgumentError(problem, 'give a shorter path')}", file=sys.stderr)
         sys.exit(2)
     except CycloptsError:
         # cyclopts has printed what is wrong with the line.

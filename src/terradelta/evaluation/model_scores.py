@@ -25,6 +25,7 @@ from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 from terradelta.inference.folders import ImagePair, count_pixels_per_size, predict_images
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
+from terradelta.models.embedded import find_model_folders
 from terradelta.outputs import stage_folder
 
 Folders = str | Path | Sequence[str | Path]
@@ -41,7 +42,10 @@ def evaluate(
     seed: Annotated[int, COUNT] = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
-    **runtime: str,
+    tta: str = "none",
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
 ) -> Scores:
     """Score a model, or several that vote, on a labelled data set.
 
@@ -55,16 +59,21 @@ def evaluate(
         output: Folder to write: numbers of all protocols, IoU by class, transitions, outlines of
             change, reliability of the probabilities. None for none.
         overwrite: Replace an output that is there.
-        runtime: `tta`, `device`, `backend` and `precision` of `Predictor`.
+        tta: Test-time views to average: "none", "flips", "d4" or "seed6".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        backend: What runs the network: "auto", "torch", "torch-compile",
+            "openvino" or "onnx".
+        precision: "auto", "fp32", "bf16", "fp16" or "int8".
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.
         OutputExistsError: If the output is there.
     """
     folder = _claim(output, [model], data, overwrite)
-    counts, diagnosis = _count(
-        prepare(model, data, split, **runtime), protocol, bootstrap is not None, folder is not None
+    prepared = prepare(
+        model, data, split, tta=tta, device=device, backend=backend, precision=precision
     )
+    counts, diagnosis = _count(prepared, protocol, bootstrap is not None, folder is not None)
     scores = summarize(counts, bootstrap, seed)
     _write(diagnosis, folder, overwrite)
     return scores
@@ -82,7 +91,10 @@ def compare_models(
     seed: Annotated[int, COUNT] = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
-    **runtime: str,
+    tta: str = "none",
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
 ) -> Comparison:
     """Compare two models on a labelled data set, image by image.
 
@@ -96,16 +108,19 @@ def compare_models(
         seed: Of both.
         output: Same as in `evaluate`, of the first model.
         overwrite: Replace an output that is there.
-        runtime: Same as in `evaluate`.
+        tta: Same as in `evaluate`.
+        device: Same as in `evaluate`.
+        backend: Same as in `evaluate`.
+        precision: Same as in `evaluate`.
 
     Raises:
         TerradeltaError: Same as `evaluate`.
     """
     folder = _claim(output, [model, against], data, overwrite)
-    counts, diagnosis = _count(
-        prepare(model, data, split, **runtime), protocol, True, folder is not None
-    )
-    other, _ = _count(prepare(against, data, split, **runtime), protocol, True, False)
+    runtime = {"tta": tta, "device": device, "backend": backend, "precision": precision}
+    prepared = prepare(model, data, split, **runtime)
+    counts, diagnosis = _count(prepared, protocol, True, folder is not None)
+    other = count_dataset(*prepare(against, data, split, **runtime), protocol)
     comparison = compare_counts(counts, other, bootstrap, seed)
     _write(diagnosis, folder, overwrite)
     return comparison
@@ -116,7 +131,7 @@ def _claim(
 ) -> Path | None:
     if output is None:
         return None
-    inputs = [folder for model in models for folder in _list_folders(model)]
+    inputs = [folder for model in models for folder in find_model_folders(model)]
     return claim_folder(output, [*inputs, *list_inputs(data)], overwrite=overwrite)
 
 
@@ -137,10 +152,6 @@ def _write(diagnosis: Diagnosis | None, folder: Path | None, overwrite: bool):
             diagnosis.write(staged)
 
 
-def _list_folders(model: Folders) -> list[str | Path]:
-    return [model] if isinstance(model, str | Path) else list(model)
-
-
 def prepare(
     model: Folders, data: str | Path, split: Split, **runtime: str
 ) -> tuple[Predictor, ChangeDataset]:
@@ -155,7 +166,7 @@ def prepare(
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.
     """
-    models = [load_model(folder) for folder in _list_folders(model)]
+    models = [load_model(folder) for folder in find_model_folders(model)]
     predictor = Predictor(models, **runtime)  # pyright: ignore[reportArgumentType]
     pairs = find_pairs(data, split=split)
     predictor.start(count_pixels_per_size(pairs.pairs))

@@ -13,17 +13,26 @@ from terradelta.models.card import ModelCard, Temperatures
 
 
 def calibrate(
-    model: str | Path, data: str | Path, *, split: Split = "val", **runtime: str
+    model: str | Path,
+    data: str | Path,
+    *,
+    split: Split = "val",
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
 ) -> Temperatures:
     """Store temperatures in a model, fitted on labelled pairs; its maps stay the same.
 
-    Temperature scaling: Guo et al. 2017, On Calibration of Modern Neural Networks.
+    Temperature scaling: Guo et al. 2017, On Calibration of Modern Neural Networks. A temperature
+    belongs to one model without test-time views: calibrate each model alone, then let them vote.
 
     Args:
         model: Model folder.
         data: A data set folder in a known layout, or a CSV.
         split: "train", "val", "test" or "all".
-        runtime: `device`, `backend` and `precision` of `Predictor`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        backend: What runs the network; see `evaluate`.
+        precision: "auto", "fp32", "bf16", "fp16" or "int8".
 
     Returns:
         By what the logits are divided now, on top of what they were divided by.
@@ -32,7 +41,8 @@ def calibrate(
         TerradeltaError: If the model or the data cannot be used, or the pairs show nothing to
             calibrate on.
     """
-    fitted = diagnose(*prepare(model, data, split, **runtime)).fit_temperatures()
+    prepared = prepare(model, data, split, device=device, backend=backend, precision=precision)
+    fitted = diagnose(*prepared).fit_temperatures()
     replace_card(model, calibrate_card(load_card(model), fitted))
     return fitted
 

@@ -178,7 +178,7 @@ class ChangeObjective(nn.Module):
             valid_BHW: False where a pixel is to be ignored, whatever its values.
 
         Raises:
-            ArgumentError: If shapes disagree.
+            ArgumentError: If shapes disagree, or a registered loss returns no scalar.
             DataError: If class ids lie outside 0..K, or change outside [0, 1].
         """
         check_pair(output.before_logits, output.after_logits)
@@ -198,6 +198,12 @@ class ChangeObjective(nn.Module):
         consistency = self._measure_consistency(output, change_BHW, known_BHW)
         before = self.semantic_loss(output.before_logits, before_labels_BHW, valid_BHW)
         after = self.semantic_loss(output.after_logits, after_labels_BHW, valid_BHW)
+        for part, loss in (("change", change), ("consistency", consistency)):
+            if loss.ndim:
+                raise ArgumentError(
+                    f"the {part} loss returns {tuple(loss.shape)}, and it must return a scalar",
+                    fix="take its mean over the valid pixels",
+                )
         mean_weight = self._average_weight(change_BHW, known_BHW)
         change_term = change + self.consistency_weight * mean_weight * consistency
         total = self.change_weight * change_term + before + after

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from terradelta.errors import ModelError
 from terradelta.extensions import ENCODERS
 from terradelta.models import aerial_resnet, efficientnet_lite, hrnet, resnet
@@ -38,6 +40,7 @@ _OWN_ENCODERS: list[tuple[Iterable[str], Callable[[str, int, bool], Encoder]]] =
         lambda name, bands, is_dense: EfficientNetLite(name, bands, dilated=is_dense),
     ),
 ]
+_OWN_NAMES = frozenset(name for names, _ in _OWN_ENCODERS for name in names)
 for _names, _create in _OWN_ENCODERS:
     for _name in _names:
         ENCODERS.register(_name, partial(_create, _name))
@@ -151,10 +154,42 @@ def _build_encoder(name: str, in_channels: int, *, dense: bool) -> Encoder:
     ResNets are dilated for every architecture: the published U-Net's are too.
     """
     if name in ENCODERS:
-        return ENCODERS[name](in_channels, dense)
+        encoder = ENCODERS[name](in_channels, dense)
+        if name not in _OWN_NAMES:
+            _require_as_stated(name, encoder, in_channels)
+        return encoder
     if name.startswith(_TIMM_PREFIX):
         return TimmEncoder(name.removeprefix(_TIMM_PREFIX), in_channels, dilated=dense)
     raise _unknown("encoder", name, [*list_encoders(), f"{_TIMM_PREFIX}NAME"])
+
+
+def _require_as_stated(name: str, encoder: Encoder, in_channels: int):
+    """Raise if feature maps are not what an encoder of others states: tiles rely on that.
+
+    Raises:
+        ModelError: Naming the maps.
+    """
+    if not isinstance(encoder, Encoder):
+        raise ModelError(
+            f"the encoder {name!r} is made as {type(encoder).__name__}",
+            fix="derive it from terradelta.models.encoder.Encoder",
+        )
+    side_px = encoder.alignment_px * max(encoder.strides)
+    was_training = encoder.training
+    with torch.no_grad():
+        maps = encoder.eval()(torch.zeros(1, in_channels, side_px, side_px))
+    encoder.train(was_training)
+    made = [tuple(each.shape[1:]) for each in maps]
+    stated = [
+        (channels, side_px // stride, side_px // stride)
+        for channels, stride in zip(encoder.channels, encoder.strides, strict=True)
+    ]
+    if made != stated:
+        raise ModelError(
+            f"the encoder {name!r} makes feature maps {made} of {side_px} x {side_px} px, and its "
+            f"channels {encoder.channels} and strides {encoder.strides} state {stated}",
+            fix="correct its channels and strides, or its maps",
+        )
 
 
 def _find_stride(encoder: Encoder, stride: int) -> int:
