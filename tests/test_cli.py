@@ -6,6 +6,7 @@ import sys
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import torch
 
@@ -14,7 +15,7 @@ from terradelta.cli import app, main
 from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.models.published import list_published_keys
 from terradelta.training.config import TrainConfig
-from tests.areas.maps import UTM, draw_map, draw_truth, label, write_prediction
+from tests.areas.maps import UTM, draw_map, draw_truth, label, write_prediction, write_raster
 
 VERBS = (
     "demo",
@@ -63,6 +64,19 @@ def run(monkeypatch, capsys, tmp_path):
         return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run_here
+
+
+def test_warnings_of_gdal_in_bytes_are_lines_of_the_log(tmp_path):
+    path = tmp_path / "image.tif"
+    write_raster(path, np.full((3, 200, 240), 9, np.uint8), UTM)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(note="x")
+    healthy = path.read_bytes()
+    assert b' name="note"' in healthy
+    path.write_bytes(healthy.replace(b' name="note"', b" \xff          "))
+    ended = start("check", path, path)
+    assert "attribute '\\xff'" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_help_starts_without_torch_or_gdal():

@@ -97,7 +97,9 @@ def _list_outputs(line: Line) -> list[str]:
         case "stats":
             return [output or f"{first}/zones"]
         case "assess":
-            return [f"{output or 'out'}/{name}" for name in ASSESSMENT_FILES]
+            # An empty path is the working directory, as for every other path.
+            folder = Path("out" if line.get("--output") is None else output)
+            return [str(folder / name) for name in ASSESSMENT_FILES]
         case "sample":
             return [output, f"{Path(output).with_suffix('')}_chips"]
         case "export":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
 
 from cyclopts import CycloptsError
@@ -31,6 +31,26 @@ class _Redacted(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
+
+
+@contextmanager
+def _gdal_warnings_in_bytes() -> Iterator[None]:
+    """Log GDAL's warnings that are not UTF-8: rasterio fails on them where nothing can catch it."""
+    previous = sys.unraisablehook
+
+    def report(unraisable):
+        error = unraisable.exc_value
+        if isinstance(error, UnicodeDecodeError):
+            text = bytes(error.object).decode(errors="backslashreplace")
+            logging.getLogger("rasterio").warning("GDAL: %s", text)
+        else:
+            previous(unraisable)
+
+    sys.unraisablehook = report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _load_recipe(arguments: Sequence[str]):
@@ -61,7 +81,7 @@ def main(arguments: Sequence[str] | None = None):
     try:
         if arguments[:1] == ["train"]:
             _load_recipe(arguments)
-        with clock:
+        with clock, _gdal_warnings_in_bytes():
             app(arguments, exit_on_error=False)
     except TerradeltaError as error:
         print(f"terradelta: {error}", file=sys.stderr)
