@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from terradelta.data.synthetic import draw_pair
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor, choose_pool_window
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import ModelCard
@@ -101,7 +102,7 @@ def measure_model(name: str, model: Model, is_trained: bool, scenes) -> list[dic
     for backend, precision in WAYS:
         if precision == "int8" and model.int8_graph is None:
             continue
-        predictor = Predictor([model], backend=backend, precision=precision)
+        predictor = Predictor([model], Runtime(backend=backend, precision=precision))
         ways[f"{backend} {precision}"] = lambda *pair, predictor=predictor: run_predictor(
             predictor, *pair
         )

@@ -23,6 +23,7 @@ import torch
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.geo.grid import cut_window
 from terradelta.inference.backends import Request
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from trained import WORK, train_fcn
@@ -103,7 +104,7 @@ def run_job(pair: Path, size: int, memory: str, model: Path) -> dict:
 
 def time_tiles(model: Path, size: int, precision: str) -> float:
     """Return the seconds of the network alone for all tiles of a raster, from a few of them."""
-    predictor = Predictor([load_model(model)], backend="openvino", precision=precision)
+    predictor = Predictor([load_model(model)], Runtime(backend="openvino", precision=precision))
     predictor.start()
     (backend,) = predictor._backends
     stride = predictor.tiling.stride_px

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from inference import Labels, compare, draw_scenes
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.deployment import Deployment, fold_norms
@@ -99,7 +100,7 @@ def round_network(network: nn.Module, names: Iterable[str], **options: bool) -> 
 @torch.inference_mode()
 def label(model, network: nn.Module, scenes) -> list[Labels]:
     """Return what a predictor with this network answers."""
-    predictor = Predictor([model], backend="torch", precision="fp32")
+    predictor = Predictor([model], Runtime(backend="torch", precision="fp32"))
     predictor.start()
     deployment = Deployment(model)
     deployment.network = network

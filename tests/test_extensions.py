@@ -54,7 +54,12 @@ def test_a_registered_loss_and_encoder_train_save_load_predict_and_evaluate(tmp_
     write_geotiff_pair(tmp_path / "scene", 1, (96, 96))
     pair = [tmp_path / "scene" / f"{date}.tif" for date in ("before", "after")]
     maps = [
-        td.predict(*pair, tmp_path / backend, model=model, backend=backend, precision="fp32")
+        td.predict(
+            *pair,
+            tmp_path / backend,
+            runtime=td.Runtime(backend=backend, precision="fp32"),
+            model=model,
+        )
         for backend in ("torch", "openvino")
     ]
     labels = []

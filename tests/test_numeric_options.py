@@ -10,10 +10,11 @@ import terradelta as td
 from terradelta.cli import main
 from terradelta.data.synthetic import write_folders, write_geotiff_pair
 from terradelta.errors import ArgumentError
-from terradelta.inference.memory import parse_memory
+from terradelta.flags import read_memory
 from terradelta.inference.predictor import Predictor
 from terradelta.models.precision import choose_device
 from terradelta.viewer.server import view
+from tests.flat_options import sort_options
 
 
 def refuse(capsys, *line):
@@ -147,16 +148,16 @@ def test_bands_that_are_no_numbers_are_refused(capsys, tmp_path, monkeypatch, ve
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda: td.predict("a", "b", "out", time_budget=-1), "time_budget"),
-        (lambda: td.predict("a", "b", "out", tile_size=0), "tile_size"),
-        (lambda: td.predict("a", "b", "out", tile_size="512"), "tile_size"),
-        (lambda: td.plan_pair("a", "b", tile_size=0), "tile_size"),
+        (lambda: td.predict("a", "b", "out", maps=td.MapOptions(time_budget=-1)), "time_budget"),
+        (lambda: td.predict("a", "b", "out", runtime=td.Runtime(tile_size=0)), "tile_size"),
+        (lambda: td.predict("a", "b", "out", runtime=td.Runtime(tile_size="512")), "tile_size"),
+        (lambda: td.plan_pair("a", "b", runtime=td.Runtime(tile_size=0)), "tile_size"),
         (lambda: td.evaluate("m", "d", bootstrap=-1), "bootstrap"),
         (lambda: td.compare_masks("a", "b", "c", seed=-1), "seed"),
         (lambda: td.sample("a", "b.gpkg", chip_size_px=10**9), "chip_size_px"),
         (lambda: write_folders("x", 1, 0, size_px=10**9), "size_px"),
         (lambda: view("out", port=70_000), "port"),
-        (lambda: Predictor([], tile_size_px=0), "tile_size_px"),
+        (lambda: Predictor([], batch_size=0), "batch_size"),
         (lambda: Predictor([], batch_size=-1), "batch_size"),
     ],
 )
@@ -166,8 +167,8 @@ def test_python_is_refused_as_the_command_line_is(call, name):
 
 
 def test_what_the_library_allows_is_let_through():
-    assert parse_memory("2GB") == 2 * 2**30
-    assert parse_memory(5 * 10**9) == 5 * 10**9
+    assert read_memory("2GB") == 2 * 2**30
+    assert read_memory(5 * 10**9) == 5 * 10**9
     assert choose_device("cpu").type == "cpu"
 
 
@@ -187,8 +188,8 @@ def test_every_range_can_be_found():
 def test_arrays_are_no_paths(tmp_path, name, array):
     sources = {"before": "a.tif", "after": "b.tif", name: array}
     with pytest.raises(ArgumentError, match=f"{name} is of the type") as caught:
-        td.predict(**sources, output=tmp_path / "out")
+        td.predict(**sort_options(sources, output=tmp_path / "out"))
     assert "GeoTIFF" in caught.value.fix
-    report = td.check(**sources)
+    report = td.check(**sort_options(sources))
     assert report.level == "FAIL"
     assert "is of the type" in report.to_text()

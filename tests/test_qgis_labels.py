@@ -92,7 +92,7 @@ def folder(shared, tmp_path_factory):
     # Knows drawn scenes only, and takes dark wetland for playgrounds.
     model = Path(__file__).parent / "weights" / "drawn"
     pair = (shared / "data" / name for name in (BEFORE, AFTER))
-    td.predict(*pair, folder / "out", model=model, bands=["1", "2", "3"])
+    td.predict(*pair, folder / "out", rasters=td.RasterOptions(bands=["1", "2", "3"]), model=model)
     design = td.SampleDesign(points=500, floor=30)
     td.sample(folder / "out", folder / "points.gpkg", design)
     return folder

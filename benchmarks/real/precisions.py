@@ -25,6 +25,7 @@ import torch
 from pairs import RealPair, read_levir
 from table import BUILDING, Tally
 
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.quantization import quantize
 from terradelta.inference.votes import ClassMaps
@@ -100,7 +101,9 @@ def main():
         quantize(copied, options.calibration, split="val", pairs=64, overwrite=True)
         model = load_model(copied)
         predictors = {
-            f"{backend} {precision}": Predictor([model], backend=backend, precision=precision)
+            f"{backend} {precision}": Predictor(
+                [model], Runtime(backend=backend, precision=precision)
+            )
             for backend, precision in WAYS
         }
         speeds = measure_speed(predictors, pairs)

@@ -20,6 +20,7 @@ from scipy.ndimage import label
 
 from terradelta.classes import SENSEEARTH
 from terradelta.inference.folders import ImageProbabilities, find_probabilities
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.embedded import DEFAULT_MODEL
@@ -195,7 +196,9 @@ def main():
     predictors = {}
     for text in options.model:
         name, _, folder = text.rpartition("=")
-        predictors[name or Path(folder).name] = Predictor([load_model(folder)], precision="fp32")
+        predictors[name or Path(folder).name] = Predictor(
+            [load_model(folder)], Runtime(precision="fp32")
+        )
     rivals = not options.no_rivals
     levir = tally(read_levir(options.shared), predictors, BUILDING_WAYS, rivals)
     print(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from terradelta.redaction import redact
 
 
 class TerradeltaError(Exception):
     """Base of every error that is the input's and not the program's; the CLI exits with 2.
 
-    Addresses in it are without their secrets.
+    Addresses in it are without their secrets. As a text it names the Python arguments of the flags
+    that it mentions, too.
 
     Args:
         problem: What is wrong, naming the file and both values that disagree.
@@ -23,7 +26,23 @@ class TerradeltaError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
+        text = self.to_text()
+        flags = dict.fromkeys(re.findall(r"(?<![\w-])--([a-z][a-z-]*[a-z])", text))
+        if not flags:
+            return text
+        return f"{text}\n  in Python: {', '.join(map(_name_argument, flags))}"
+
+    def to_text(self) -> str:
+        """Return the problem and its fix as the command line prints them."""
         return f"{self.problem}\n  fix: {self.fix}"
+
+
+def _name_argument(flag: str) -> str:
+    return f"{_RENAMED.get(flag, flag.replace('-', '_'))} for --{flag}"
+
+
+_RENAMED = {"from": "start_from", "json": "as_json", "price-per-hour": "prices"}
+"""Arguments that are not called like their flags."""
 
 
 class ArgumentError(TerradeltaError):

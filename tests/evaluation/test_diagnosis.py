@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.flat_options import sort_options
 
 import terradelta as td
 from terradelta.data.dataset import ChangeDataset
@@ -51,13 +52,15 @@ def model(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def diagnosis(trained, data):
-    predictor = Predictor([load_model(trained)], **EXACT)
+    predictor = Predictor([load_model(trained)], **sort_options(EXACT))
     return diagnose(predictor, ChangeDataset(find_pairs(data)))
 
 
 def test_it_counts_what_evaluate_counts(diagnosis, trained, data):
     for protocol in PROTOCOLS:
-        expected = td.evaluate(trained, data, split="all", protocol=protocol, **EXACT).numbers
+        expected = td.evaluate(
+            trained, data, **sort_options(EXACT, split="all", protocol=protocol)
+        ).numbers
         assert diagnosis.protocols[protocol].compute() == pytest.approx(expected, nan_ok=True)
     ious = [row["iou"] for row in diagnosis.list_class_ious()[1:]]
     numbers = diagnosis.protocols["ual"].compute()
@@ -92,13 +95,13 @@ def test_files_are_whole_and_json(diagnosis, tmp_path):
 
 
 def test_calibration_is_better_and_leaves_the_map_as_it_is(model, data, diagnosis, tmp_path):
-    before = td.evaluate(model, data, split="all", **EXACT).numbers
+    before = td.evaluate(model, data, **sort_options(EXACT, split="all")).numbers
     fitted = td.calibrate(model, data, split="all", **EXACT)
     card = load_model(model).card
     assert card.temperatures == fitted != Temperatures()
     assert card.change_threshold == pytest.approx(0.5)
-    assert td.evaluate(model, data, split="all", **EXACT).numbers == before
-    predictor = Predictor([load_model(model)], **EXACT)
+    assert td.evaluate(model, data, **sort_options(EXACT, split="all")).numbers == before
+    predictor = Predictor([load_model(model)], **sort_options(EXACT))
     after = diagnose(predictor, ChangeDataset(find_pairs(data)))
     # What is minimized is cross entropy; fitted again, nothing is left to do.
     again = after.fit_temperatures()
@@ -111,10 +114,10 @@ def test_calibrating_keeps_what_counts_as_changed_at_any_threshold(trained, data
     hot = replace(model, card=calibrate_card(model.card, Temperatures(2.5, 1.7)))
     sample = ChangeDataset(find_pairs(data))[3]
     images = sample.before_CHW[None], sample.after_CHW[None]
-    maps = [Predictor([m], **EXACT).classify(*images)[0] for m in (model, hot)]
+    maps = [Predictor([m], **sort_options(EXACT)).classify(*images)[0] for m in (model, hot)]
     assert (maps[0].before_HW == maps[1].before_HW).all()
     assert (maps[0].after_HW == maps[1].after_HW).all()
-    plain, cooled = (Predictor([m], **EXACT)(*images) for m in (model, hot))
+    plain, cooled = (Predictor([m], **sort_options(EXACT))(*images) for m in (model, hot))
     # Nearer to 1 float32 keeps too few digits of a logit.
     clear_BHW = (plain.change_BHW > 1e-30) & (plain.change_BHW < 0.999)
     logits, plain_logits = (p.change_BHW[clear_BHW].logit() for p in (cooled, plain))
@@ -145,8 +148,8 @@ def test_a_vote_and_views_cannot_be_calibrated(trained, data):
 
 def test_the_output_of_evaluate_is_of_the_maps_it_scores(trained, data, diagnosis, tmp_path):
     options = {"split": "all", "bootstrap": 100, **EXACT}
-    scores = td.evaluate(trained, data, output=tmp_path / "seen", **options)
-    assert scores == td.evaluate(trained, data, **options)
+    scores = td.evaluate(trained, data, **sort_options(options, output=tmp_path / "seen"))
+    assert scores == td.evaluate(trained, data, **sort_options(options))
     seen = json.loads((tmp_path / "seen" / "diagnosis.json").read_text())
     assert seen == json.loads(json.dumps(diagnosis.to_dict()))
 
@@ -165,10 +168,10 @@ def test_a_probability_that_is_just_the_threshold_counts_as_changed_as_in_predic
     model = load_model(trained)
     sample = ChangeDataset(find_pairs(data))[0]
     images = sample.before_CHW[None], sample.after_CHW[None]
-    some = Predictor([model], **EXACT)(*images).change_BHW[0, 40, 50].item()
+    some = Predictor([model], **sort_options(EXACT))(*images).change_BHW[0, 40, 50].item()
     assert 0 < some < 1
     model = replace(model, card=replace(model.card, change_threshold=some))
-    predictor = Predictor([model], **EXACT)
+    predictor = Predictor([model], **sort_options(EXACT))
     answer = ImageProbabilities(*(part[0].numpy() for part in predictor(*images)))
     (before_HW, after_HW), confidence_HW = _decide(predictor, answer)
     assert before_HW[40, 50] > 0

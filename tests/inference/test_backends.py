@@ -14,6 +14,7 @@ from terradelta.data.synthetic import draw_pair, write_folders
 from terradelta.errors import ArgumentError, DataError, ModelError, OutputExistsError
 from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
 from terradelta.inference.backends.choice import COMPILE_FROM_PIXELS
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import INT8_FILE, Model, load_model, save_model
 from terradelta.models.card import ModelCard
@@ -170,7 +171,7 @@ def test_bfloat16_hardly_changes_the_labels_of_a_trained_model(backend):
     pair = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
     model = load_model(DRAWN_MODEL)
     exact, rounded = (
-        Predictor([model], backend=backend, precision=precision).classify(*pair)[0]
+        Predictor([model], Runtime(backend=backend, precision=precision)).classify(*pair)[0]
         for precision in ("fp32", "bf16")
     )
     assert (exact.before_HW > 0).mean() > 0.03
@@ -242,15 +243,15 @@ def test_what_cannot_be_chosen_is_refused(asked, problem):
 
 
 def test_the_runtime_is_chosen_by_the_pixels_of_all_views(model):
-    few = Predictor([model], precision="fp32")
+    few = Predictor([model], Runtime(precision="fp32"))
     few.start(COMPILE_FROM_PIXELS // 2)
     assert few.choice.backend == "torch"
-    many = Predictor([model], precision="fp32", tta="flips")
+    many = Predictor([model], Runtime(precision="fp32", tta="flips"))
     many.start(COMPILE_FROM_PIXELS // 2)
     assert many.choice.backend == "openvino"
     scene = draw_pair(1, (88, 120))
     pair = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
-    slow = Predictor([model], precision="fp32", tta="flips", backend="torch")
+    slow = Predictor([model], Runtime(precision="fp32", tta="flips", backend="torch"))
     for mine, theirs in zip(many(*pair), slow(*pair), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-4)
 
@@ -280,13 +281,17 @@ def test_an_int8_graph_answers_images_of_any_size_from_its_window_on(quantized):
         scene = draw_pair(8, size)
         pair = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
         exact, rounded = (
-            np.stack(Predictor([model], backend="openvino", precision=precision).classify(*pair)[0])
+            np.stack(
+                Predictor([model], Runtime(backend="openvino", precision=precision)).classify(
+                    *pair
+                )[0]
+            )
             for precision in ("fp32", "int8")
         )
         assert 0.9 < (exact[:2] == rounded[:2]).mean() < 1
     small = [image[..., :128, :128] for image in pair]
     with pytest.raises(ModelError, match="from 256 px, and this one is 128 x 128 px"):
-        Predictor([model], precision="int8").classify(*small)
+        Predictor([model], Runtime(precision="int8")).classify(*small)
 
 
 def test_an_int8_graph_is_kept_unless_it_may_be_overwritten(quantized):
@@ -302,18 +307,18 @@ def test_a_damaged_int8_graph_is_refused(model_folder, tmp_path, content):
     shutil.copytree(model_folder, folder)
     (folder / "int8.xml").write_bytes(content)
     with pytest.raises(ModelError, match=r"int8\.xml is damaged"):
-        Predictor([load_model(folder)], precision="int8").start()
+        Predictor([load_model(folder)], Runtime(precision="int8")).start()
 
 
 def test_an_int8_graph_of_other_weights_is_refused(quantized, model, tmp_path):
     folder = tmp_path / "model"
     save_model(model, folder)
     with pytest.raises(ModelError, match="the model has no int8 graph"):
-        Predictor([load_model(folder)], precision="int8").start()
+        Predictor([load_model(folder)], Runtime(precision="int8")).start()
     for suffix in (".xml", ".bin"):
         shutil.copy((quantized[0] / INT8_FILE).with_suffix(suffix), folder)
     with pytest.raises(ModelError, match="was made from weights"):
-        Predictor([load_model(folder)], precision="int8").start()
+        Predictor([load_model(folder)], Runtime(precision="int8")).start()
 
 
 def test_images_that_do_not_fit_the_model_cannot_quantize_it(quantized, tmp_path):

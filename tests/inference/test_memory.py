@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from terradelta.errors import ArgumentError
+from terradelta.flags import read_memory
 from terradelta.geo.grid import cut_window
-from terradelta.inference.memory import measure_peak, parse_memory, plan_memory
+from terradelta.inference.memory import measure_peak, plan_memory
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import BlockPlan
 
@@ -22,13 +24,13 @@ MEGABYTE = 1024**2
     ],
 )
 def test_memory_is_read_with_its_unit(text, value):
-    assert parse_memory(text) == value
+    assert read_memory(text) == value
 
 
 @pytest.mark.parametrize("text", ["much", "-2GB", "2PB", "", "2 GB or so"])
 def test_what_is_no_memory_is_refused(text):
     with pytest.raises(ArgumentError, match="not an amount of memory"):
-        parse_memory(text)
+        read_memory(text)
 
 
 def fill_100_megabytes():
@@ -53,12 +55,12 @@ def test_the_peak_counts_memory_that_the_process_had_freed_before():
 
 
 def test_more_memory_reads_further_ahead_and_too_little_is_refused(model):
-    predictor = Predictor([model], precision="fp32")
+    predictor = Predictor([model], Runtime(precision="fp32"))
     plan = BlockPlan(predictor.tiling, 4000, 4000, cut_window(0, 0, 4000, 4000), 2)
     depths = [
-        plan_memory(parse_memory(budget), predictor, plan[0], 6).read_ahead
+        plan_memory(read_memory(budget), predictor, plan[0], 6).read_ahead
         for budget in ("8GB", "16GB")
     ]
     assert 1 <= depths[0] <= depths[1]
     with pytest.raises(ArgumentError, match=r"is 100 MB and this job needs about [\d,]+ MB"):
-        plan_memory(parse_memory("100MB"), predictor, plan[0], 6)
+        plan_memory(read_memory("100MB"), predictor, plan[0], 6)

@@ -8,6 +8,7 @@ from terradelta.data.synthetic import draw_pair
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import PairWindow
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import Tiling
 from terradelta.models.bundle import load_model, save_model
@@ -25,7 +26,7 @@ def pair():
 
 @pytest.mark.parametrize("tta", ["none", "seed6"])
 def test_probabilities_are_the_mean_over_views_of_the_plain_network(model, pair, tta):
-    answer = Predictor([model], tta=tta, precision="fp32")(*pair)
+    answer = Predictor([model], Runtime(tta=tta, precision="fp32"))(*pair)
     votes = []
     for view in VIEW_SETS[tta]:
         images = [apply_view(model.card.scaling.apply(image), view) for image in pair]
@@ -43,7 +44,7 @@ def test_probabilities_are_the_mean_over_views_of_the_plain_network(model, pair,
 
 
 def test_all_views_make_the_map_turn_with_the_picture(model, pair):
-    predictor = Predictor([model], tta="d4", precision="fp32")
+    predictor = Predictor([model], Runtime(tta="d4", precision="fp32"))
     turned = predictor(*(torch.rot90(image, 1, (-2, -1)) for image in pair))
     for part, turned_part in zip(predictor(*pair), turned, strict=True):
         assert torch.allclose(torch.rot90(part, 1, (-2, -1)), turned_part, atol=1e-5)
@@ -51,16 +52,16 @@ def test_all_views_make_the_map_turn_with_the_picture(model, pair):
 
 def test_an_ensemble_is_the_mean_of_its_members_in_any_order(model, pair):
     other = make_model(seed=1)
-    both = Predictor([model, other], precision="fp32")(*pair)
-    swapped = Predictor([other, model], precision="fp32")(*pair)
-    alone = [Predictor([member], precision="fp32")(*pair) for member in (model, other)]
+    both = Predictor([model, other], Runtime(precision="fp32"))(*pair)
+    swapped = Predictor([other, model], Runtime(precision="fp32"))(*pair)
+    alone = [Predictor([member], Runtime(precision="fp32"))(*pair) for member in (model, other)]
     for part, part_swapped, *parts in zip(both, swapped, *alone, strict=True):
         assert torch.allclose(part, torch.stack(parts).mean(0), atol=1e-6)
         assert torch.allclose(part, part_swapped, atol=1e-6)
 
 
 def test_swapping_the_dates_swaps_the_maps(model, pair):
-    predictor = Predictor([model], precision="fp32")
+    predictor = Predictor([model], Runtime(precision="fp32"))
     forth = predictor.classify(*pair)[0]
     back = predictor.classify(*reversed(pair))[0]
     assert (forth.before_HW == back.after_HW).all()
@@ -79,7 +80,7 @@ def map_with(predictor, tiling, scene):
 def test_tiles_give_the_map_of_the_whole_picture(model):
     """At a margin of 192 px a ResNet-18 sees nothing beyond it: the maps are the same."""
     scene = draw_pair(2, (96, 700))
-    predictor = Predictor([model], precision="fp32")
+    predictor = Predictor([model], Runtime(precision="fp32"))
     whole = map_with(predictor, Tiling(1024, 0, 8), scene)
     assert 0.1 < (whole[0] > 0).mean() < 0.9
     for tiling in (Tiling(448, 192, 8), Tiling(520, 200, 8)):
@@ -90,8 +91,10 @@ def test_tiles_give_the_map_of_the_whole_picture(model):
 def test_the_map_does_not_depend_on_the_batch(model, batch_size):
     scene = draw_pair(3, (300, 400))
     tiling = Tiling(128, 16, 8)
-    one = map_with(Predictor([model], precision="fp32", batch_size=1), tiling, scene)
-    many = map_with(Predictor([model], precision="fp32", batch_size=batch_size), tiling, scene)
+    one = map_with(Predictor([model], Runtime(precision="fp32"), batch_size=1), tiling, scene)
+    many = map_with(
+        Predictor([model], Runtime(precision="fp32"), batch_size=batch_size), tiling, scene
+    )
     # Some processors sum a batch in another order, and scores at a tie may fall the other way.
     assert (one == many).mean() > 0.9995
 
@@ -99,7 +102,7 @@ def test_the_map_does_not_depend_on_the_batch(model, batch_size):
 def test_the_map_does_not_depend_on_when_answers_are_fetched(model):
     """As on a GPU, which is given the next batch before the last one's answer is taken."""
     scene = draw_pair(3, (300, 400))
-    at_once, later = (Predictor([model], precision="fp32") for _ in range(2))
+    at_once, later = (Predictor([model], Runtime(precision="fp32")) for _ in range(2))
     later._batches_ahead = 1
     maps = [map_with(predictor, Tiling(128, 16, 8), scene) for predictor in (at_once, later)]
     assert (maps[0] == maps[1]).all()
@@ -137,32 +140,34 @@ def test_what_lies_in_invalid_pixels_does_not_reach_the_map(model):
 def test_a_value_range_is_the_models_own_scale(model, pair):
     """16-bit values whose range is named give the answer of the same picture in 8 bits."""
     stretched = [(image.float() * 10 + 300).to(torch.int16) for image in pair]
-    ranged = Predictor([model], precision="fp32", value_range=(300, 2850))(*stretched)
-    plain = Predictor([model], precision="fp32")(*pair)
+    ranged = Predictor([model], Runtime(precision="fp32"), value_ranges=((300, 2850), (300, 2850)))(
+        *stretched
+    )
+    plain = Predictor([model], Runtime(precision="fp32"))(*pair)
     for part, same in zip(ranged, plain, strict=True):
         assert torch.allclose(part, same, atol=1e-5)
     with pytest.raises(ArgumentError, match="runs from 5 to 5"):
-        Predictor([model], value_range=(5, 5))
+        Predictor([model], value_ranges=((5, 5), (5, 5)))
 
 
 def test_fewer_views_are_the_first_ones(model, pair):
-    few = Predictor([model], tta="seed6", precision="fp32")(*pair, num_views=4)
-    one = Predictor([model], precision="fp32")(*pair)
-    first = Predictor([model], tta="seed6", precision="fp32")(*pair, num_views=1)
+    few = Predictor([model], Runtime(tta="seed6", precision="fp32"))(*pair, num_views=4)
+    one = Predictor([model], Runtime(precision="fp32"))(*pair)
+    first = Predictor([model], Runtime(tta="seed6", precision="fp32"))(*pair, num_views=1)
     for part, alone, single in zip(few, one, first, strict=True):
         assert torch.equal(alone, single)
         assert not torch.equal(part, single)
 
 
 def test_what_does_not_fit_is_refused(model):
-    with pytest.raises(ArgumentError, match="'mirror' are not known"):
-        Predictor([model], tta="mirror")
+    with pytest.raises(ArgumentError, match="tta is 'mirror'"):
+        Predictor([model], Runtime(tta="mirror"))
     with pytest.raises(ModelError, match="no model"):
         Predictor([])
-    with pytest.raises(ArgumentError, match="'fp8' is not known"):
-        Predictor([model], precision="fp8")
+    with pytest.raises(ArgumentError, match="precision is 'fp8'"):
+        Predictor([model], Runtime(precision="fp8"))
     with pytest.raises(ArgumentError, match="device 'abacus'"):
-        Predictor([model], device="abacus")
+        Predictor([model], Runtime(device="abacus"))
     from terradelta.models.bundle import Model
     from terradelta.models.card import ModelCard
     from terradelta.models.registry import create_model
@@ -192,7 +197,7 @@ def test_weights_that_overflow_stop_the_run_instead_of_finding_no_change(
         lambda predictor: map_with(predictor, Tiling(64, 0, 8), draw_pair(0, 64)),
     ):
         for models in ([hot], [model, hot]):
-            predictor = Predictor(models, backend=backend, precision="fp32")
+            predictor = Predictor(models, Runtime(backend=backend, precision="fp32"))
             with pytest.raises(ModelError, match=r"model .*/hot answers with NaN or infinite") as e:
                 answer(predictor)
             # The good one of two is not blamed.
@@ -204,6 +209,6 @@ def test_values_beyond_a_value_range_count_as_its_ends(model, pair):
     wild = [image.float() * 3 - 200 for image in pair]
     tame = [image.clamp(20, 190) for image in wild]
     assert all((image != same).any() for image, same in zip(wild, tame, strict=True))
-    ranged = Predictor([model], precision="fp32", value_range=(20, 190))
+    ranged = Predictor([model], Runtime(precision="fp32"), value_ranges=((20, 190), (20, 190)))
     for part, same in zip(ranged(*wild), ranged(*tame), strict=True):
         assert torch.allclose(part, same, atol=1e-6)

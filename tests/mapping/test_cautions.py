@@ -14,6 +14,7 @@ import pystac
 import pytest
 import rasterio
 from rasterio.windows import Window
+from tests.flat_options import predict_flat, sort_options
 
 import terradelta as td
 from terradelta.cautions import Caution, read_cautions
@@ -40,7 +41,7 @@ def fine_model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predict(scene, fine_model):
     pair = scene / "before.tif", scene / "after.tif"
-    return partial(td.predict, *pair, model=fine_model, precision="fp32")
+    return partial(predict_flat, *pair, precision="fp32", model=fine_model)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,9 @@ def names_of(cautions):
 
 def test_what_check_warns_of_lies_above_the_numbers_of_the_map(doubtful, scene, fine_model):
     dates = {"before_date": "2019-06-01", "after_date": "2010"}
-    report = td.check(scene / "before.tif", scene / "after.tif", model=fine_model, **dates)
+    report = td.check(
+        scene / "before.tif", scene / "after.tif", **sort_options(dates, model=fine_model)
+    )
     assert {"scale", "dates"} <= set(names_of(report.cautions))
     known = [caution for caution in doubtful.cautions if caution.name != "confidence"]
     assert known == list(report.cautions)
@@ -100,7 +103,7 @@ def test_what_check_warns_of_lies_above_the_numbers_of_the_map(doubtful, scene, 
 def test_advice_and_what_is_ok_are_no_cautions(sound, model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(confidence, "CAUTION_SHARE", 1.1)
     options = {"model": model_folder, "precision": "fp32", "strict": True}
-    result = td.predict(*sound, tmp_path / "out", **options)
+    result = td.predict(*sound, tmp_path / "out", **sort_options(options))
     assert result.cautions == ()
     assert result.summary["changed_pixels"] > 0
     # A part of the before image: the overlap is told, and it is no doubt.
@@ -108,7 +111,7 @@ def test_advice_and_what_is_ok_are_no_cautions(sound, model_folder, tmp_path, mo
         profile, image = {**dataset.profile, "width": 200}, dataset.read()[:, :, :200]
     with rasterio.open(tmp_path / "part.tif", "w", **profile) as dataset:
         dataset.write(image)
-    part = td.predict(tmp_path / "part.tif", sound[1], tmp_path / "part", **options)
+    part = td.predict(tmp_path / "part.tif", sound[1], tmp_path / "part", **sort_options(options))
     levels = {row["name"]: row["level"] for row in read_json(part.folder / "run.json")["findings"]}
     assert levels["overlap"] == "WARN"
     assert part.cautions == ()
@@ -164,7 +167,7 @@ def test_strict_refuses_what_is_known_before_the_work_before_it(predict, tmp_pat
 def test_strict_keeps_the_map_aside_that_turned_out_doubtful(
     sound, model_folder, small_blocks, tmp_path, monkeypatch, shards
 ):
-    predict = partial(td.predict, *sound)
+    predict = partial(predict_flat, *sound)
     monkeypatch.setattr(confidence, "CAUTION_SHARE", 0.0)
     output = tmp_path / "out"
     options = {"model": model_folder, "tile_size": TILE_SIZE_PX, "precision": "fp32"}
@@ -287,7 +290,7 @@ def test_folders_of_images_carry_cautions_and_dates_too(fine_model, tmp_path, ca
     (tmp_path / "drawn" / "im2").rename(tmp_path / "2012")
     folders, out = (tmp_path / "2020", tmp_path / "2012"), tmp_path / "out"
     with pytest.raises(CautionError, match=r"scale: the size of the pixels .* is unknown"):
-        td.predict(*folders, out, model=fine_model, strict=True)
+        td.predict(*folders, out, maps=td.MapOptions(strict=True), model=fine_model)
     assert not out.exists()
     assert run("predict", *folders, "-o", out, "-m", fine_model) == 0
     printed = capsys.readouterr().out

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import rasterio
+from tests.flat_options import predict_flat, sort_options
 
 import terradelta as td
 from terradelta.data.synthetic import write_folders
@@ -42,15 +43,15 @@ def _write_mask(path, values_HW, profile):
 @pytest.fixture
 def predict(model_folder, scene, inputs):
     return partial(
-        td.predict,
+        predict_flat,
         scene / "before.tif",
         inputs / "after.tif",
-        model=model_folder,
-        tile_size=TILE_SIZE_PX,
-        precision="fp32",
         nodata=(None, 0),
         mask=(inputs / "clouds.tif", None),
         mask_values="scl",
+        tile_size=TILE_SIZE_PX,
+        precision="fp32",
+        model=model_folder,
     )
 
 
@@ -99,16 +100,18 @@ def test_folders_of_images_have_neither(model_folder, tmp_path, options):
     (flag,) = options
     folders = sorted(path for path in (tmp_path / "data").rglob("*") if path.is_dir())
     with pytest.raises(ArgumentError, match=f"--{flag.replace('_', '-')} was asked for"):
-        td.predict(folders[0], folders[-1], tmp_path / "out", model=model_folder, **options)
+        td.predict(
+            folders[0], folders[-1], tmp_path / "out", **sort_options(options, model=model_folder)
+        )
 
 
 def test_a_plan_refuses_what_the_run_would_refuse(scene, inputs, model_folder):
     pair = scene / "before.tif", inputs / "after.tif"
     settings = {"model": model_folder, "mask": inputs / "clouds.tif", "tile_size": TILE_SIZE_PX}
-    td.plan_pair(*pair, **settings, mask_values="scl")
+    td.plan_pair(*pair, **sort_options(settings, mask_values="scl"))
     with pytest.raises(RasterError, match="no pixel is valid"):
-        td.plan_pair(*pair, **settings)
+        td.plan_pair(*pair, **sort_options(settings))
     with pytest.raises(ArgumentError, match="no mask"):
-        td.plan_pair(*pair, model=model_folder, mask_values="scl")
+        td.plan_pair(*pair, rasters=td.RasterOptions(mask_values="scl"), model=model_folder)
     with pytest.raises(RasterError, match="never the nodata value 1000"):
-        td.plan_pair(*pair, model=model_folder, nodata=1000)
+        td.plan_pair(*pair, rasters=td.RasterOptions(nodata=1000), model=model_folder)

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 from shapely.geometry import box
+from tests.flat_options import predict_flat
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
@@ -78,7 +79,7 @@ def _blank(path, window):
 
 @pytest.fixture(scope="module")
 def predict(model_folder):
-    return partial(td.predict, model=model_folder, tile_size=TILE_SIZE_PX, precision="fp32")
+    return partial(predict_flat, tile_size=TILE_SIZE_PX, precision="fp32", model=model_folder)
 
 
 @pytest.fixture(scope="module")

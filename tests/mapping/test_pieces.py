@@ -19,6 +19,7 @@ from PIL import Image
 from pystac.validation import validate_dict
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
+from tests.flat_options import predict_flat, sort_options
 
 import terradelta as td
 from terradelta.areas.map_census import ChangeMap
@@ -60,7 +61,7 @@ def scene(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predict(scene):
     return partial(
-        td.predict,
+        predict_flat,
         scene / "before.tif",
         scene / "after.tif",
         precision="fp32",
@@ -215,8 +216,7 @@ def test_dates_are_those_of_the_images_where_they_say(predict, scene, tmp_path):
         tmp_path / "before.json",
         tmp_path / "after.json",
         tmp_path / "out",
-        **predict.keywords,
-        cog_size=SIZE_PX,
+        **sort_options(predict.keywords, cog_size=SIZE_PX),
     )
     for item in pystac.ItemCollection.from_file(str(result.folder / "items.json")):
         assert item.datetime is None
@@ -288,5 +288,5 @@ def test_pictures_without_place_are_refused(scene, predict, tmp_path):
             ):
                 target.write(source.read([1, 2, 3]))
     with pytest.raises(ArgumentError, match="no coordinate reference system"):
-        td.predict(*paths, tmp_path / "out", **predict.keywords, cog_size=SIZE_PX)
+        td.predict(*paths, tmp_path / "out", **sort_options(predict.keywords, cog_size=SIZE_PX))
     assert not (tmp_path / "out").exists()

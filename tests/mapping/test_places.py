@@ -48,7 +48,13 @@ def disc(model_folder, tmp_path_factory):
     step = 2 * 5_450_000 / SIDE_PX
     place = Affine(step, 0, -5_450_000, 0, -step, 5_450_000)
     pair = write_pair(folder / "in", CRS.from_user_input(DISC), place)
-    return td.predict(*pair, folder / "out", model=model_folder, precision="fp32", picture=True)
+    return td.predict(
+        *pair,
+        folder / "out",
+        maps=td.MapOptions(picture=True),
+        runtime=td.Runtime(precision="fp32"),
+        model=model_folder,
+    )
 
 
 def test_pixels_off_the_earth_are_nodata_and_all_numbers_are_finite(disc):
@@ -88,7 +94,13 @@ def plane(request, model_folder, tmp_path_factory):
     place = Affine(0.5, 0, 30, 0, -0.5, 80)
     after = place @ Affine.translation(7.5, -4.25)
     pair = write_pair(folder / "in", CRS.from_user_input(PLANES[request.param]), place, after)
-    return td.predict(*pair, folder / "out", model=model_folder, precision="fp32", picture=True)
+    return td.predict(
+        *pair,
+        folder / "out",
+        maps=td.MapOptions(picture=True),
+        runtime=td.Runtime(precision="fp32"),
+        model=model_folder,
+    )
 
 
 def test_a_map_of_another_planet_is_in_pixels_and_its_files_can_be_read(plane):
@@ -139,5 +151,7 @@ def test_square_pixels_are_announced_once(model_folder, tmp_path, caplog):
     (grid,) = [finding for finding in report.findings if finding.name == "grid"]
     assert "2.00 times as long as wide" in grid.message
     with caplog.at_level("INFO", logger="terradelta"):
-        td.predict(*pair, tmp_path / "out", model=model_folder, precision="fp32")
+        td.predict(
+            *pair, tmp_path / "out", runtime=td.Runtime(precision="fp32"), model=model_folder
+        )
     assert caplog.text.count("times as long as wide") == 1

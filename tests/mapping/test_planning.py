@@ -91,9 +91,9 @@ def test_prices_are_the_users():
 def test_the_plan_of_all_land_fits_on_a_screen(model_folder):
     made = td.plan(
         "-180,-60,180,84",
+        runtime=td.Runtime(tile_size=512),
         grid="EPSG:6933@10",
         model=model_folder,
-        tile_size=512,
         prices="0.5,big@10:2",
     )
     assert made.extent.area_km2 == pytest.approx(474e6, rel=0.01)

@@ -16,6 +16,7 @@ import pytest
 import rasterio
 from rasterio import features
 from shapely.geometry import box
+from tests.flat_options import predict_flat, sort_options
 
 import terradelta as td
 from terradelta.errors import (
@@ -39,12 +40,12 @@ GIGABYTE = 1024**3
 @pytest.fixture
 def predict(scene, model_folder, small_blocks):
     return partial(
-        td.predict,
+        predict_flat,
         scene / "before.tif",
         scene / "after.tif",
-        model=model_folder,
         tile_size=TILE_SIZE_PX,
         precision="fp32",
+        model=model_folder,
     )
 
 
@@ -57,9 +58,8 @@ def whole(scene, model_folder, tmp_path_factory):
             scene / "before.tif",
             scene / "after.tif",
             tmp_path_factory.mktemp("whole") / "out",
+            runtime=td.Runtime(tile_size=TILE_SIZE_PX, precision="fp32"),
             model=model_folder,
-            tile_size=TILE_SIZE_PX,
-            precision="fp32",
         ).folder
 
 
@@ -100,10 +100,9 @@ def test_memory_and_block_size_do_not_change_the_map(scene, model_folder, whole,
             scene / "before.tif",
             scene / "after.tif",
             tmp_path / name,
+            maps=td.MapOptions(memory=memory),
+            runtime=td.Runtime(tile_size=TILE_SIZE_PX, precision="fp32"),
             model=model_folder,
-            tile_size=TILE_SIZE_PX,
-            precision="fp32",
-            memory=memory,
         )
         assert read_json(result.folder / "run.json")["blocks"] == 1
         assert_same_bytes(result.folder, whole, MAPS)
@@ -196,17 +195,17 @@ def test_a_raster_truncated_in_the_middle_can_be_fetched_again(
     content = after.read_bytes()
     options = {"model": model_folder, "tile_size": TILE_SIZE_PX, "precision": "fp32"}
     output = tmp_path / "out"
-    td.predict(scene / "before.tif", after, output, **options, shard="1/2")
+    td.predict(scene / "before.tif", after, output, **sort_options(options, shard="1/2"))
     done = list((tmp_path / "out.partial" / "blocks").rglob("*.tif"))
     assert done
     # The last rows are missing, which the look at the pair finds before any more work.
     after.write_bytes(content[: -4 * 420 * 3])
     with pytest.raises(RasterError, match=r"after.tif: pixels cannot be read in rows"):
-        td.predict(scene / "before.tif", after, output, **options)
+        td.predict(scene / "before.tif", after, output, **sort_options(options))
     assert not output.exists()
     assert list((tmp_path / "out.partial" / "blocks").rglob("*.tif")) == done
     after.write_bytes(content)
-    td.predict(scene / "before.tif", after, output, **options)
+    td.predict(scene / "before.tif", after, output, **sort_options(options))
     for name in MAPS:
         assert (read(output / name) == read(whole / name)).all()
 
@@ -290,10 +289,10 @@ def test_a_network_file_that_is_lost_is_an_error_and_the_run_goes_on_later(
     arguments = (scene / "before.tif", f"{address}/after.tif", tmp_path / "out")
     with monkeypatch.context() as patch, pytest.raises(RasterError, match=r"cannot be read in"):
         patch.setattr(rasters, "answer_blocks", answer_until_lost)
-        td.predict(*arguments, **options)
+        td.predict(*arguments, **sort_options(options))
     assert list((tmp_path / "out.partial" / "blocks").rglob("*.tif"))
     (folder / "lost").unlink()
-    result = td.predict(*arguments, **options)
+    result = td.predict(*arguments, **sort_options(options))
     for name in MAPS:
         assert (read(result.folder / name) == read(whole / name)).all()
 
@@ -412,9 +411,9 @@ def test_values_of_another_depth_are_refused_and_a_range_fixes_it(
     options = {"model": model_folder, "tile_size": TILE_SIZE_PX, "precision": "fp32"}
     told = r"after\.tif: uint16, values \d+ to \d+; the model was trained on values up to 255"
     with pytest.raises(RasterError, match=told):
-        td.predict(*pair, tmp_path / "out", **options)
+        td.predict(*pair, tmp_path / "out", **sort_options(options))
     assert not (tmp_path / "out.partial").exists()
-    result = td.predict(*pair, tmp_path / "out", value_range=(0, 255 * 16), **options)
+    result = td.predict(*pair, tmp_path / "out", **sort_options(options, value_range=(0, 255 * 16)))
     same = read(result.folder / "change.tif") == read(whole / "change.tif")
     assert same.mean() > 0.9999
 
@@ -446,8 +445,10 @@ def test_a_shift_is_undone_on_request(scene, model_folder, tmp_path):
         with rasterio.open(pair[name], "w", **profile) as dataset:
             dataset.write(part)
     options = {"model": model_folder, "precision": "fp32"}
-    unshifted = td.predict(pair["before"], pair["after"], tmp_path / "a", **options)
-    result = td.predict(pair["before"], pair["shifted"], tmp_path / "b", register=True, **options)
+    unshifted = td.predict(pair["before"], pair["after"], tmp_path / "a", **sort_options(options))
+    result = td.predict(
+        pair["before"], pair["shifted"], tmp_path / "b", **sort_options(options, register=True)
+    )
     run = read_json(result.folder / "run.json")
     assert run["shift_px"] == pytest.approx([-4, -3], abs=0.02)
     inner = slice(60, -60), slice(60, -60)
@@ -457,4 +458,4 @@ def test_a_shift_is_undone_on_request(scene, model_folder, tmp_path):
     with rasterio.open(noise, "w", **profile) as dataset:
         dataset.write(np.random.default_rng(0).integers(0, 255, (3, 310, 400), np.uint8))
     with pytest.raises(RasterError, match=r"shift between .* and .*noise.tif cannot be measured"):
-        td.predict(pair["before"], noise, tmp_path / "c", register=True, **options)
+        td.predict(pair["before"], noise, tmp_path / "c", **sort_options(options, register=True))

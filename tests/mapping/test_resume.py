@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import rasterio
+from tests.flat_options import sort_options
 
 import terradelta as td
 from terradelta.errors import OutputError, OutputExistsError, RasterError
@@ -45,7 +46,7 @@ def options(model_folder, small_blocks):
 
 
 def predict(folder, output, **options):
-    return td.predict(folder / "before.tif", folder / "after.tif", output, **options)
+    return td.predict(folder / "before.tif", folder / "after.tif", output, **sort_options(options))
 
 
 @pytest.fixture(scope="module")

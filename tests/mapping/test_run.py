@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.windows import Window
+from tests.flat_options import sort_options
 
 import terradelta as td
 from terradelta.classes import SENSEEARTH
@@ -34,7 +35,11 @@ def scene(tmp_path_factory):
 def prediction(scene, model_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("predicted") / "out"
     return td.predict(
-        scene / "before.tif", scene / "after.tif", out, model=model_folder, picture=True
+        scene / "before.tif",
+        scene / "after.tif",
+        out,
+        maps=td.MapOptions(picture=True),
+        model=model_folder,
     )
 
 
@@ -183,9 +188,12 @@ def test_image_folders_become_indexed_pngs_that_score(folders, model_folder, mod
 
 def test_the_contest_layout_scores_the_same(folders, model_folder, tmp_path):
     options = {"model": model_folder}
-    ours = td.predict(folders / "im1", folders / "im2", tmp_path / "a", **options)
+    ours = td.predict(folders / "im1", folders / "im2", tmp_path / "a", **sort_options(options))
     contest = td.predict(
-        folders / "im1", folders / "im2", tmp_path / "b", layout="senseearth", **options
+        folders / "im1",
+        folders / "im2",
+        tmp_path / "b",
+        **sort_options(options, layout="senseearth"),
     )
     assert {path.name for path in contest.folder.iterdir()} >= {"im1", "im2"}
     assert not (contest.folder / "change").exists()
@@ -199,7 +207,11 @@ def test_an_ensemble_with_views_runs(folders, model_folder, tmp_path):
     save_model(make_model(seed=1), tmp_path / "other")
     models = [model_folder, tmp_path / "other"]
     result = td.predict(
-        folders / "im1", folders / "im2", tmp_path / "out", model=models, tta="flips"
+        folders / "im1",
+        folders / "im2",
+        tmp_path / "out",
+        runtime=td.Runtime(tta="flips"),
+        model=models,
     )
     run = json.loads((result.folder / "run.json").read_text())
     assert len(run["models"]) == 2
@@ -210,8 +222,14 @@ def test_what_cannot_be_predicted_is_refused(folders, scene, model_folder, tmp_p
     out = tmp_path / "out"
     with pytest.raises(ArgumentError, match=r"is a folder and .* is a raster"):
         td.predict(folders / "im1", scene / "after.tif", out, model=model_folder)
-    with pytest.raises(ArgumentError, match="layout 'mine'"):
-        td.predict(folders / "im1", folders / "im2", out, model=model_folder, layout="mine")
+    with pytest.raises(ArgumentError, match="layout is 'mine'"):
+        td.predict(
+            folders / "im1",
+            folders / "im2",
+            out,
+            maps=td.MapOptions(layout="mine"),
+            model=model_folder,
+        )
     small = tmp_path / "small"
     small.mkdir()
     for path in (folders / "im2").iterdir():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.flat_options import sort_options
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
@@ -30,7 +31,7 @@ def predict(address, model_folder):
     def run(output, query, **options):
         rasters = [f"{address}/{date}.tif?{query}" for date in ("before", "after")]
         options = {"model": model_folder, "tile_size": TILE_SIZE_PX, "precision": "fp32", **options}
-        return td.predict(*rasters, output, **options)
+        return td.predict(*rasters, output, **sort_options(options))
 
     return run
 

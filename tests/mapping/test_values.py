@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from tests.flat_options import predict_flat, sort_options
 
 import terradelta as td
 from terradelta.data.synthetic import write_folders
@@ -14,7 +15,6 @@ from terradelta.errors import ArgumentError, RasterError
 from terradelta.inference import rasters
 from terradelta.inference.cluster.worker import Errand, Worker, read_model_files
 from terradelta.inference.job import Job
-from terradelta.mapping.planning import plan_pair
 
 from .small_blocks import MAPS, TILE_SIZE_PX, assert_same_bytes
 
@@ -56,7 +56,7 @@ def predict(model_folder, tmp_path_factory):
     def predict(before, after, **options):
         folder = tmp_path_factory.mktemp("maps") / "out"
         options = {"model": model_folder, "precision": "fp32", **options}
-        return td.predict(before, after, folder, **options).folder
+        return td.predict(before, after, folder, **sort_options(options)).folder
 
     return predict
 
@@ -120,7 +120,8 @@ def test_check_and_predict_suggest_the_same_range_and_it_fits(write, predict, mo
     ranges = [tuple(map(float, text.split(","))) for text in texts[1::2]]
     given = dict(zip(("value_range", "after_value_range"), ranges, strict=False))
     levels = {
-        f.name: f.level for f in td.check(before, after, model=model_folder, **given).findings
+        f.name: f.level
+        for f in td.check(before, after, **sort_options(given, model=model_folder)).findings
     }
     assert levels["depth"] == levels["values"] == "OK"
     predict(before, after, **given)
@@ -144,10 +145,10 @@ def test_a_plan_reads_the_light_option_of_the_run(scene, model_folder):
         td.plan_pair(
             scene / "before.tif",
             scene / "after.tif",
+            rasters=td.RasterOptions(
+                match_light="linear", value_range=(0, 255), after_value_range=(0, 200)
+            ),
             model=model_folder,
-            match_light="linear",
-            value_range=(0, 255),
-            after_value_range=(0, 200),
         )
 
 
@@ -155,8 +156,8 @@ def test_a_plan_reads_the_light_option_of_the_run(scene, model_folder):
     ("ranges", "error", "problem"),
     [
         ((1000, 3000), RasterError, r"before\.tif .* to \d+; no value lies in .* 1000 to 3"),
-        ((0, float("inf")), ArgumentError, "from 0 to inf"),
-        ((float("nan"), 5), ArgumentError, "from nan to 5"),
+        ((0, float("inf")), ArgumentError, r"value_range\[1\] is inf"),
+        ((float("nan"), 5), ArgumentError, r"value_range\[0\] is nan"),
         ((5, 4), ArgumentError, "from 5 to 4"),
     ],
 )
@@ -165,23 +166,23 @@ def test_a_range_that_holds_nothing_is_refused_before_the_work(
 ):
     pair = scene / "before.tif", scene / "after.tif"
     options = {"model": model_folder, "value_range": ranges}
-    for work in (partial(td.predict, *pair, tmp_path / "out"), partial(plan_pair, *pair)):
+    for work in (partial(td.predict, *pair, tmp_path / "out"), partial(td.plan_pair, *pair)):
         with pytest.raises(error, match=problem) as refused:
-            work(**options)
+            work(**sort_options(options))
         assert "--value-range " in refused.value.fix
     assert not list(tmp_path.iterdir())
     if error is ArgumentError:
         with pytest.raises(error, match=problem):
-            td.check(*pair, **options)
+            td.check(*pair, **sort_options(options))
     else:
-        found = {f.name: f for f in td.check(*pair, **options).findings}
+        found = {f.name: f for f in td.check(*pair, **sort_options(options)).findings}
         assert found["depth"].level == "FAIL"
 
 
 def test_folders_of_pictures_are_held_against_the_range_too(model_folder, tmp_path):
     write_folders(tmp_path / "data", 3, 2, size_px=128)
     before, after = tmp_path / "data" / "im1", tmp_path / "data" / "im2"
-    run = partial(td.predict, before, after, tmp_path / "out", model=model_folder)
+    run = partial(predict_flat, before, after, tmp_path / "out", model=model_folder)
     with pytest.raises(RasterError, match=r"im1 holds uint8 values up to .* no value lies"):
         run(value_range=(1000, 3000))
     with pytest.raises(ArgumentError, match="--match-light was asked for"):
@@ -230,7 +231,7 @@ def test_matched_depths_are_read_by_the_range_of_the_before_image(write, scene, 
 
 def test_tiles_memory_and_shards_match_the_light_alike(scene, dark, model_folder, tmp_path):
     options = {"model": model_folder, "precision": "fp32", "match_light": "histogram"}
-    run = partial(td.predict, scene / "before.tif", dark, tile_size=TILE_SIZE_PX, **options)
+    run = partial(predict_flat, scene / "before.tif", dark, **options, tile_size=TILE_SIZE_PX)
     whole = run(tmp_path / "whole").folder
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)

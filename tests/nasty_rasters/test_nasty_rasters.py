@@ -15,6 +15,7 @@ from rasterio.windows import Window
 import terradelta as td
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.pair_options import DateOptions, PairOptions, split_both
+from tests.flat_options import sort_options
 
 from . import (  # noqa: F401
     containers,
@@ -65,7 +66,7 @@ def prediction(case, judge_folder, tmp_path_factory):
     pair, _ = case
     output = tmp_path_factory.mktemp("out") / "out"
     options = {"model": judge_folder, "precision": "fp32", **pair.options}
-    return td.predict(pair.before, pair.after, output, **options)
+    return td.predict(pair.before, pair.after, output, **sort_options(options))
 
 
 def test_the_grid_is_what_the_rasters_share(case):
@@ -184,7 +185,7 @@ def check(pair, model):
     """What `check` says of a pair, given the options of `predict` that it has."""
     known = inspect.signature(td.check).parameters
     options = {name: value for name, value in pair.options.items() if name in known}
-    return td.check(pair.before, pair.after, model=model, **options)
+    return td.check(pair.before, pair.after, **sort_options(options, model=model))
 
 
 def test_what_is_mapped_passes_the_check(case, judge_folder):
@@ -219,7 +220,9 @@ def test_the_error_says_what_is_wrong_and_nothing_is_left(name, judge_folder, tm
         refusal = REFUSED[name](Bench(tmp_path / "in", exits))
         with pytest.raises(td.TerradeltaError) as caught:
             options = {"model": judge_folder, "precision": "fp32", **refusal.options}
-            td.predict(refusal.before, refusal.after, tmp_path / "out" / "map", **options)
+            td.predict(
+                refusal.before, refusal.after, tmp_path / "out" / "map", **sort_options(options)
+            )
     for pattern in refusal.problem:
         assert re.search(pattern, caught.value.problem), caught.value.problem
     assert caught.value.fix

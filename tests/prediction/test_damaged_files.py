@@ -185,7 +185,7 @@ def test_damaged_geoparquet_is_read_or_refused(scene, tmp_path):
     pytest.importorskip("pyarrow")
     folder = tmp_path / "out"
     before, after = (scene / f"{date}.tif" for date in ("before", "after"))
-    td.predict(before, after, folder, model=DRAWN_MODEL, vector="parquet")
+    td.predict(before, after, folder, maps=td.MapOptions(vector="parquet"), model=DRAWN_MODEL)
     path = folder / "changes.parquet"
     refused = 0
     for _, damaged in mutate_bytes(path.read_bytes(), seed=1, count=6):
@@ -292,7 +292,7 @@ def sharded(scene) -> Path:
     """A prediction of which one of two shards is answered."""
     output = scene.with_name("shards")
     before, after = (scene / f"{date}.tif" for date in ("before", "after"))
-    td.predict(before, after, output, model=DRAWN_MODEL, shard="1/2")
+    td.predict(before, after, output, maps=td.MapOptions(shard="1/2"), model=DRAWN_MODEL)
     return output
 
 

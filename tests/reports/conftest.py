@@ -20,6 +20,7 @@ from terradelta.models.card import ModelCard
 from terradelta.models.registry import create_model
 from tests.areas.maps import label
 from tests.chromium import WITHOUT_GPU, launch, require_browser
+from tests.flat_options import sort_options
 
 SCREENS = {
     "desktop": {"width": 1280, "height": 900},
@@ -99,7 +100,9 @@ class Mapper:
         for source, path in zip(("before.tif", "after.tif"), files, strict=True):
             if not path.exists():
                 self.copy(self.scene / source, path)
-        return td.predict(*files, self.folder / "out", **{"model": self.model, **options})
+        return td.predict(
+            *files, self.folder / "out", **sort_options({"model": self.model, **options})
+        )
 
     def copy(self, source: Path, path: Path, **changes):
         """Copy 128 x 160 px of a raster, with another profile if wanted."""

@@ -108,7 +108,9 @@ def test_maps_of_folders_and_shards_have_numbers_and_no_polygons(
         with pytest.raises(OutputError, match=r"has n(o|either) "):
             show()
     pair = (scene / "before.tif", scene / "after.tif")
-    shard = td.predict(*pair, tmp_path / "part", model=model_folder, shard="1/2")
+    shard = td.predict(
+        *pair, tmp_path / "part", maps=td.MapOptions(shard="1/2"), model=model_folder
+    )
     assert "blocks are done" in shard._repr_html_()
     with pytest.raises(OutputError, match=r"td\.merge"):
         _ = shard.changes

@@ -14,6 +14,7 @@ from terradelta.errors import OutputError
 from terradelta.outputs import stage_folder
 from terradelta.viewer.checked import export_checked
 from terradelta.viewer.reviews import Review, ReviewStore
+from tests.flat_options import sort_options
 from tests.weights import DRAWN_MODEL
 
 REVIEW = Review("rejected", None, None, "a shadow", "2026-01-01T00:00:00Z")
@@ -30,7 +31,10 @@ def reviewed(folder):
 def predict(scene):
     def run(output, **options):
         return td.predict(
-            scene / "before.tif", scene / "after.tif", output, model=DRAWN_MODEL, **options
+            scene / "before.tif",
+            scene / "after.tif",
+            output,
+            **sort_options(options, model=DRAWN_MODEL),
         )
 
     return run

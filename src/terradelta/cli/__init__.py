@@ -84,13 +84,14 @@ def main(arguments: Sequence[str] | None = None):
         with clock, _gdal_warnings_in_bytes():
             app(arguments, exit_on_error=False)
     except TerradeltaError as error:
-        print(f"terradelta: {error}", file=sys.stderr)
+        print(f"terradelta: {error.to_text()}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         problem = f"{error.filename} is too long for the name of a file"
-        print(f"terradelta: {ArgumentError(problem, 'give a shorter path')}", file=sys.stderr)
+        refusal = ArgumentError(problem, "give a shorter path")
+        print(f"terradelta: {refusal.to_text()}", file=sys.stderr)
         sys.exit(2)
     except CycloptsError:
         # cyclopts has printed what is wrong with the line.

@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 from terradelta.areas.design import IntervalKind, SampleDesign
 from terradelta.cli.application import Json, Output, Overwrite, app
 from terradelta.cli.results import print_assessment, print_survey, print_zones
+from terradelta.flags import read_list
 
 _design = Group("Design", sort_key=1)
 
@@ -83,7 +84,7 @@ def assess(
     from terradelta.areas.assessment import assess as run_assess
 
     assessment = run_assess(
-        points.split(","),
+        read_list(points),
         output,
         other_map=other_map,
         unresolved=unresolved,

@@ -11,11 +11,10 @@ from cyclopts import Group, Parameter
 
 from terradelta.cli.application import (
     Json,
+    Networks,
     Output,
     Overwrite,
-    Precision,
     Protocol,
-    Runtime,
     Split,
     app,
 )
@@ -26,7 +25,9 @@ from terradelta.cli.results import (
     print_run_comparison,
     print_scores,
 )
-from terradelta.training.config import TrainConfig, Views
+from terradelta.flags import read_list
+from terradelta.inference.options import BackendName, PrecisionName, Runtime, Views
+from terradelta.training.config import TrainConfig
 
 _recipe = Group("Recipe", sort_key=1)
 
@@ -50,7 +51,7 @@ def train(
         source: Data set (a folder or a CSV), or a YAML recipe; options given here override it.
         config: The recipe.
         output: Run folder: best/ and last/ model, log.csv, config.yaml, pictures/, checkpoints/.
-        resume: Go on after the last finished epoch of OUTPUT.
+        resume: Resume after the last finished epoch of OUTPUT.
         overwrite: Start again in an OUTPUT that holds a run.
     """
     from dataclasses import replace
@@ -84,10 +85,7 @@ def evaluate(
     bootstrap: int | None = None,
     seed: int = 0,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    tta: Views = "none",
-    device: str = "auto",
-    backend: Runtime = "auto",
-    precision: Precision = "auto",
+    runtime: Networks = Runtime(),  # noqa: B008
     overwrite: Overwrite = False,
     as_json: Json = False,
 ):
@@ -104,11 +102,7 @@ def evaluate(
         seed: Of that drawing.
         output: Folder to write: numbers of all protocols, IoU by class, transitions, outlines of
             change, reliability of the probabilities.
-        tta: Flips and turns whose answers are averaged.
-        device: auto, cpu, cuda or cuda:N.
-        backend: What runs the network.
-        precision: bf16 is faster where the processor has it, int8 faster still for a model that
-            has been quantized, fp32 exact.
+        runtime: How the networks are run.
         overwrite: Replace an OUTPUT that is there.
         as_json: Print one JSON object.
     """
@@ -120,17 +114,14 @@ def evaluate(
         "seed": seed,
         "output": output,
         "overwrite": overwrite,
-        "tta": tta,
-        "device": device,
-        "backend": backend,
-        "precision": precision,
+        "runtime": runtime,
     }
     if against is None:
-        scores = model_scores.evaluate(model.split(","), data, bootstrap=bootstrap, **options)
+        scores = model_scores.evaluate(read_list(model), data, bootstrap=bootstrap, **options)
         print_scores(scores, as_json)
     else:
         replicates = model_scores.DEFAULT_REPLICATES if bootstrap is None else bootstrap
-        names = model.split(","), against.split(",")
+        names = read_list(model), read_list(against)
         comparison = model_scores.compare_models(*names, data, bootstrap=replicates, **options)
         print_comparison(comparison, as_json)
     if output is not None:
@@ -145,8 +136,8 @@ def calibrate(
     *,
     split: Split = "val",
     device: str = "auto",
-    backend: Runtime = "auto",
-    precision: Precision = "auto",
+    backend: BackendName = "auto",
+    precision: PrecisionName = "auto",
 ):
     """Make a model's probabilities honest: store temperatures in it; its maps stay the same.
 
@@ -221,7 +212,7 @@ def compare(first: str, second: str, /, *, protocol: Protocol = "second", as_jso
     """
     from terradelta.training.comparison import compare as run_compare
 
-    print_run_comparison(run_compare(first.split(","), second.split(","), protocol), as_json)
+    print_run_comparison(run_compare(read_list(first), read_list(second), protocol), as_json)
 
 
 @app.command
@@ -258,14 +249,14 @@ def pseudo_label(
         rounds: How often to label and train.
         models_per_round: Models to train in each round, with seeds one apart.
         device: auto, cpu, cuda or cuda:N; of labelling alone, training has the recipe's.
-        resume: Go on in an OUTPUT that was left unfinished.
+        resume: Resume an OUTPUT that was left unfinished.
         overwrite: Replace an OUTPUT that is there.
         as_json: Print one JSON object for each round.
     """
     from terradelta.training.pseudo_labels import VotingRule, label_unchanged
 
     rule = VotingRule(confidence, agreement, views)
-    voters = models.split(",")
+    voters = read_list(models)
     if recipe is None:
         _require_recipe(rounds, models_per_round, resume)
         report = label_unchanged(voters, data, output, rule, device=device, overwrite=overwrite)

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
+from cyclopts.argument import ArgumentCollection
+from cyclopts.config import Dict
 
 from terradelta.cautions import refuse_cautions
 from terradelta.cli.application import (
+    DiscardReviews,
     Json,
+    Maps,
     Models,
+    Networks,
     Output,
     Overwrite,
-    Precision,
-    Runtime,
+    Rasters,
+    Workers,
     app,
-    split_dates,
-    split_list,
 )
 from terradelta.cli.results import print_kept_reviews, print_prediction, print_summary
 from terradelta.errors import ArgumentError
-from terradelta.training.config import Views
+from terradelta.flags import write_flag
+from terradelta.inference.options import Cluster, MapOptions, RasterOptions, Runtime
+from terradelta.option_files import read_option_file
 
 if TYPE_CHECKING:
     from terradelta.mapping.planning import WorkPlan
-
-Bands = Annotated[str | None, Parameter(name="--bands")]
-DiscardReviews = Annotated[bool, Parameter(negative=())]
-ValueRange = Annotated[str | None, Parameter(name="--value-range", allow_leading_hyphen=True)]
-AfterValueRange = Annotated[
-    str | None, Parameter(name="--after-value-range", allow_leading_hyphen=True)
-]
 
 
 @app.command
@@ -71,17 +70,7 @@ def check(
     /,
     *,
     model: Models = None,
-    bands: Bands = None,
-    value_range: ValueRange = None,
-    after_value_range: AfterValueRange = None,
-    match_light: Literal["none", "linear", "histogram"] = "none",
-    nodata: str | None = None,
-    mask: str | None = None,
-    mask_values: str | None = None,
-    grid: str = "before",
-    aoi: Path | None = None,
-    before_date: str | None = None,
-    after_date: str | None = None,
+    rasters: Rasters = RasterOptions(),  # noqa: B008
     as_json: Json = False,
 ):
     """Say what is wrong with a pair of rasters, and which flag of `predict` fixes it.
@@ -93,40 +82,14 @@ def check(
             band: "red.tif + green.tif + blue.tif"; or a mosaic: a .txt file with one raster a line,
             or STAC items and the asset or assets, items.json#visual, items.json#red,green,blue.
         after: The later raster or mosaic.
-        model: Model folder whose bands and values the pair is held against; the embedded model by
-            default.
-        bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
-        value_range: Values that are dark and bright, scale and offset applied: 0,3000.
-        after_value_range: The same of the after image, where it differs: 1000,4000.
-        match_light: Give the after image the light of the before image first.
-        nodata: A stored value that is no data: 0, or before=0,after=255.
-        mask: Raster of pixels to leave out: clouds.tif, or before=a.tif,after=b.tif.
-        mask_values: Which values of the masks leave a pixel out; any but 0 by default.
-        grid: Whose pixels the map gets: before, after, the side of a pixel in CRS units, or
-            CRS@SIDE: EPSG:3035@10.
-        aoi: Vector file with polygons, or FILE#LAYER; the rest is not looked at.
-        before_date: When the before image was taken, 2019-06-01; by default what the raster says.
-        after_date: When the after image was taken.
+        model: Model folder whose bands and values the pair is held against, or several: M1,M2; the
+            embedded model by default.
+        rasters: How the pair is read.
         as_json: Print one JSON object.
     """
     from terradelta.mapping.preflight import check as run_check
 
-    report = run_check(
-        before,
-        after,
-        model=split_list(model),
-        bands=split_list(bands),
-        value_range=_parse_range(value_range),
-        after_value_range=_parse_range(after_value_range, "--after-value-range"),
-        match_light=match_light,
-        nodata=split_dates(nodata, float),
-        mask=split_dates(mask, str),
-        mask_values=mask_values,
-        grid=grid,
-        aoi=aoi,
-        before_date=before_date,
-        after_date=after_date,
-    )
+    report = run_check(before, after, model=model, rasters=rasters)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_text())
     if report.level == "FAIL":
         sys.exit(2)
@@ -140,36 +103,11 @@ def predict(
     *,
     output: Output | None = None,
     model: Models = None,
-    tta: Views = "none",
-    time_budget: float | None = None,
-    bands: Bands = None,
-    value_range: ValueRange = None,
-    after_value_range: AfterValueRange = None,
-    match_light: Literal["none", "linear", "histogram"] = "none",
-    nodata: str | None = None,
-    mask: str | None = None,
-    mask_values: str | None = None,
-    before_date: str | None = None,
-    after_date: str | None = None,
-    grid: str = "before",
-    aoi: Path | None = None,
-    register: Annotated[bool, Parameter(negative=())] = False,
-    min_area: str = "0",
-    vector: Literal["gpkg", "parquet"] = "gpkg",
-    cog_size: int | None = None,
-    layout: Literal["terradelta", "senseearth"] = "terradelta",
-    memory: str = "4GB",
-    tile_size: int | None = None,
-    device: str = "auto",
-    backend: Runtime = "auto",
-    precision: Precision = "auto",
-    shard: str = "1/1",
-    engine: Literal["local", "ray"] = "local",
-    address: str | None = None,
-    workers: int | None = None,
-    worker_cpus: float | None = None,
-    picture: Annotated[bool, Parameter(negative=())] = False,
-    strict: Annotated[bool, Parameter(negative=())] = False,
+    rasters: Rasters = RasterOptions(),  # noqa: B008
+    maps: Maps = MapOptions(),  # noqa: B008
+    runtime: Networks = Runtime(),  # noqa: B008
+    cluster: Workers = Cluster(),  # noqa: B008
+    options: Path | None = None,
     plan: Annotated[bool, Parameter(negative=())] = False,
     price_per_hour: str | None = None,
     as_json: Json = False,
@@ -188,49 +126,12 @@ def predict(
         after: The later raster or mosaic, or a folder of images with the same names.
         output: Folder to make; it appears whole or not at all.
         model: Model folder, or several that vote: M1,M2; the embedded model by default.
-        tta: Flips and turns whose answers are averaged; slower, a little better.
-        time_budget: Seconds after which the map must be done; flips and turns are dropped when
-            late.
-        bands: Which bands the model reads, by number from 1 or by name: 1,2,3.
-        value_range: Values that are dark and bright, for images of another depth than the model's:
-            0,3000. Of rasters with a scale or an offset, values after both are applied.
-        after_value_range: The same of the after image, where it differs: 1000,4000.
-        match_light: Give the after image the light of the before image, fitted over pixels that
-            look unchanged; histogram where the contrast differs between dark and bright.
-        nodata: A stored value that is no data, besides those that the rasters declare: 0, or
-            before=0,after=255.
-        mask: Raster of pixels to leave out, such as clouds, in any CRS and on any grid: clouds.tif,
-            or before=a.tif,after=b.tif.
-        mask_values: Which values of the masks leave a pixel out, any but 0 by default: 3,8-11,
-            bits:3,4 of a bit field, or those of scl, qa_pixel or omnicloudmask.
-        before_date: When the before image was taken, 2019-06-01; by default what the raster says.
-        after_date: When the after image was taken.
-        grid: Whose pixels the map gets: before, after, the side of a pixel in units of the before
-            raster's CRS, or CRS@SIDE: EPSG:3035@10. A ! at its end insists on far finer pixels
-            than the rasters have, or on more than 1e11 of them.
-        aoi: Vector file with polygons, in any CRS, or FILE#LAYER; the rest is nodata.
-        register: Measure the shift between the two images and undo it.
-        min_area: Smaller patches of change are taken for unchanged: 100m2, 0.5ha.
-        vector: Format of the polygons.
-        cog_size: For maps too large for one file: cut them into COGs of so many pixels a side, a
-            power of two such as 16384, with a VRT over each map's and STAC items.
-        layout: For folders: before/ after/ change/, or im1/ im2/ as the contest asks.
-        memory: What the process may take.
-        tile_size: Side of the squares that the network sees, in pixels; 1024 by default,
-            more for networks that look very far.
-        device: auto, cpu, cuda or cuda:N.
-        backend: What runs the network.
-        precision: bf16 is faster where the processor has it, int8 faster still for a model that
-            has been quantized, fp32 exact.
-        shard: 2/4 answers the second quarter of the map only; `merge` joins the quarters.
-        engine: ray shares the blocks among the workers of a Ray cluster.
-        address: Of a running cluster, such as host:6379; by default RAY_ADDRESS, else one is
-            started on this machine.
-        workers: How many; by default as many as the cluster has room for. Each may take --memory.
-        worker_cpus: Cores of a worker; by default up to 4.
-        picture: Also draw before, after and the map into OUTPUT/picture.png.
-        strict: Fail with exit code 2 where the map would carry a caution; what is known before the
-            work is refused before it.
+        rasters: How the pair is read.
+        maps: What is made of it.
+        runtime: How the networks are run.
+        cluster: Where the blocks are answered.
+        options: YAML file of options, one `option: value` a line, named and written as here without
+            the dashes; options given here override it.
         plan: Make no map, but say what it will take: blocks, tiles, bytes, hours and cost, its pace
             measured on a few tiles.
         price_per_hour: With --plan, the price of an hour of this machine, 0.40, or of several kinds
@@ -239,32 +140,14 @@ def predict(
         overwrite: Replace an existing output; reviews of it are kept in a file beside it.
         discard_reviews: With --overwrite, drop those reviews.
     """
+    del options  # Read into the other arguments already.
     if plan:
         from terradelta.mapping.planning import plan_pair
 
         made = plan_pair(
-            before,
-            after,
-            model=split_list(model),
-            tta=tta,
-            bands=split_list(bands),
-            value_range=_parse_range(value_range),
-            after_value_range=_parse_range(after_value_range, "--after-value-range"),
-            match_light=match_light,
-            nodata=split_dates(nodata, float),
-            mask=split_dates(mask, str),
-            mask_values=mask_values,
-            grid=grid,
-            aoi=aoi,
-            before_date=before_date,
-            after_date=after_date,
-            tile_size=tile_size,
-            device=device,
-            backend=backend,
-            precision=precision,
-            prices=price_per_hour,
+            before, after, model=model, rasters=rasters, runtime=runtime, prices=price_per_hour
         )
-        if strict:
+        if maps.strict:
             refuse_cautions(made.cautions, "or leave --strict out")
         _print_plan(made, as_json)
         return
@@ -280,37 +163,11 @@ def predict(
         before,
         after,
         output,
-        model=split_list(model),
-        tta=tta,
-        time_budget=time_budget,
-        bands=split_list(bands),
-        value_range=_parse_range(value_range),
-        after_value_range=_parse_range(after_value_range, "--after-value-range"),
-        match_light=match_light,
-        nodata=split_dates(nodata, float),
-        mask=split_dates(mask, str),
-        mask_values=mask_values,
-        before_date=before_date,
-        after_date=after_date,
-        grid=grid,
-        aoi=aoi,
-        register=register,
-        min_area=min_area,
-        vector=vector,
-        cog_size=cog_size,
-        layout=layout,
-        memory=memory,
-        tile_size=tile_size,
-        device=device,
-        backend=backend,
-        precision=precision,
-        shard=shard,
-        engine=engine,
-        address=address,
-        workers=workers,
-        worker_cpus=worker_cpus,
-        picture=picture,
-        strict=strict,
+        model=model,
+        rasters=rasters,
+        maps=maps,
+        runtime=runtime,
+        cluster=cluster,
         overwrite=overwrite,
         discard_reviews=discard_reviews,
     )
@@ -321,6 +178,21 @@ def predict(
     print_prediction(result)
 
 
+def _read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection):
+    """Fill in the options that a line leaves out from the file that it names."""
+    given = [one for one in arguments if one.name == "--options" and one.tokens]
+    if not given:
+        return
+    path = given[0].tokens[-1].value
+    values = (RasterOptions, MapOptions, Runtime, Cluster)
+    content = read_option_file(path, [field.name for kind in values for field in fields(kind)])
+    texts = {key: write_flag(value) for key, value in content.items() if value is not None}
+    Dict(texts, source=path, use_commands_as_keys=False)(app, commands, arguments)
+
+
+app["predict"].config = (_read_options,)
+
+
 @app.command
 def plan(
     area: Annotated[str, Parameter(allow_leading_hyphen=True)],
@@ -328,12 +200,8 @@ def plan(
     *,
     grid: str,
     model: Models = None,
-    tta: Views = "none",
     bytes_per_pixel: int | None = None,
-    tile_size: int | None = None,
-    device: str = "auto",
-    backend: Runtime = "auto",
-    precision: Precision = "auto",
+    runtime: Networks = Runtime(),  # noqa: B008
     price_per_hour: str | None = None,
     as_json: Json = False,
 ):
@@ -345,12 +213,8 @@ def plan(
         area: Vector file with polygons, or WEST,SOUTH,EAST,NORTH in degrees.
         grid: CRS and side of the map's pixels: EPSG:6933@10.
         model: Model folder, or several that vote: M1,M2; the embedded model by default.
-        tta: Flips and turns whose answers are averaged.
         bytes_per_pixel: Of both dates together; by default a byte a band.
-        tile_size: Side of the squares that the network sees, in pixels.
-        device: auto, cpu, cuda or cuda:N.
-        backend: What runs the network.
-        precision: As of predict.
+        runtime: How the networks are run.
         price_per_hour: Price of an hour of this machine, 0.40, or of several kinds and how many
             times as fast they are: cpu:0.40,gpu@25:1.20.
         as_json: Print one JSON object.
@@ -360,13 +224,9 @@ def plan(
     made = run_plan(
         area,
         grid=grid,
-        model=split_list(model),
+        model=model,
         bytes_per_pixel=bytes_per_pixel,
-        tta=tta,
-        tile_size=tile_size,
-        device=device,
-        backend=backend,
-        precision=precision,
+        runtime=runtime,
         prices=price_per_hour,
     )
     _print_plan(made, as_json)
@@ -423,15 +283,3 @@ def report(
 
 def _print_plan(plan: WorkPlan, as_json: bool):
     print(json.dumps(plan.to_dict()) if as_json else plan.to_text())
-
-
-def _parse_range(text: str | None, flag: str = "--value-range") -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError as error:
-        raise ArgumentError(
-            f"{text!r} is not a range of values", fix=f"give two numbers: {flag} 0,3000"
-        ) from error
-    return low, high

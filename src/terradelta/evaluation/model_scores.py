@@ -23,6 +23,7 @@ from terradelta.evaluation.protocols import create_protocol
 from terradelta.evaluation.scoring import Comparison, Scores, compare_counts, summarize
 from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 from terradelta.inference.folders import ImagePair, count_pixels_per_size, predict_images
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.embedded import find_model_folders
@@ -42,10 +43,7 @@ def evaluate(
     seed: Annotated[int, COUNT] = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
-    tta: str = "none",
-    device: str = "auto",
-    backend: str = "auto",
-    precision: str = "auto",
+    runtime: Runtime = Runtime(),  # noqa: B008
 ) -> Scores:
     """Score a model, or several that vote, on a labelled data set.
 
@@ -59,20 +57,14 @@ def evaluate(
         output: Folder to write: numbers of all protocols, IoU by class, transitions, outlines of
             change, reliability of the probabilities. None for none.
         overwrite: Replace an output that is there.
-        tta: Test-time views to average: "none", "flips", "d4" or "seed6".
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: What runs the network: "auto", "torch", "torch-compile",
-            "openvino" or "onnx".
-        precision: "auto", "fp32", "bf16", "fp16" or "int8".
+        runtime: How the networks are run.
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.
         OutputExistsError: If the output is there.
     """
     folder = _claim(output, [model], data, overwrite)
-    prepared = prepare(
-        model, data, split, tta=tta, device=device, backend=backend, precision=precision
-    )
+    prepared = prepare(model, data, split, runtime)
     counts, diagnosis = _count(prepared, protocol, bootstrap is not None, folder is not None)
     scores = summarize(counts, bootstrap, seed)
     _write(diagnosis, folder, overwrite)
@@ -91,10 +83,7 @@ def compare_models(
     seed: Annotated[int, COUNT] = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
-    tta: str = "none",
-    device: str = "auto",
-    backend: str = "auto",
-    precision: str = "auto",
+    runtime: Runtime = Runtime(),  # noqa: B008
 ) -> Comparison:
     """Compare two models on a labelled data set, image by image.
 
@@ -108,19 +97,15 @@ def compare_models(
         seed: Of both.
         output: Same as in `evaluate`, of the first model.
         overwrite: Replace an output that is there.
-        tta: Same as in `evaluate`.
-        device: Same as in `evaluate`.
-        backend: Same as in `evaluate`.
-        precision: Same as in `evaluate`.
+        runtime: Same as in `evaluate`.
 
     Raises:
         TerradeltaError: Same as `evaluate`.
     """
     folder = _claim(output, [model, against], data, overwrite)
-    runtime = {"tta": tta, "device": device, "backend": backend, "precision": precision}
-    prepared = prepare(model, data, split, **runtime)
+    prepared = prepare(model, data, split, runtime)
     counts, diagnosis = _count(prepared, protocol, True, folder is not None)
-    other = count_dataset(*prepare(against, data, split, **runtime), protocol)
+    other = count_dataset(*prepare(against, data, split, runtime), protocol)
     comparison = compare_counts(counts, other, bootstrap, seed)
     _write(diagnosis, folder, overwrite)
     return comparison
@@ -153,7 +138,7 @@ def _write(diagnosis: Diagnosis | None, folder: Path | None, overwrite: bool):
 
 
 def prepare(
-    model: Folders, data: str | Path, split: Split, **runtime: str
+    model: Folders, data: str | Path, split: Split, runtime: Runtime
 ) -> tuple[Predictor, ChangeDataset]:
     """Return a predictor that is ready, and the labelled pairs it is to answer.
 
@@ -161,13 +146,13 @@ def prepare(
         model: A model folder or several that vote.
         data: A data set folder in a known layout, or a CSV.
         split: "train", "val", "test" or "all".
-        runtime: Options of `Predictor`.
+        runtime: How the networks are run.
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.
     """
     models = [load_model(folder) for folder in find_model_folders(model)]
-    predictor = Predictor(models, **runtime)  # pyright: ignore[reportArgumentType]
+    predictor = Predictor(models, runtime)
     pairs = find_pairs(data, split=split)
     predictor.start(count_pixels_per_size(pairs.pairs))
     dataset = ChangeDataset(pairs)

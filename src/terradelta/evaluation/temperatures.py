@@ -8,6 +8,7 @@ from pathlib import Path
 from terradelta.data.layouts import Split
 from terradelta.evaluation.diagnosis import diagnose
 from terradelta.evaluation.model_scores import prepare
+from terradelta.inference.options import BackendName, PrecisionName, Runtime
 from terradelta.models.bundle import load_card, replace_card
 from terradelta.models.card import ModelCard, Temperatures
 
@@ -18,8 +19,8 @@ def calibrate(
     *,
     split: Split = "val",
     device: str = "auto",
-    backend: str = "auto",
-    precision: str = "auto",
+    backend: BackendName = "auto",
+    precision: PrecisionName = "auto",
 ) -> Temperatures:
     """Store temperatures in a model, fitted on labelled pairs; its maps stay the same.
 
@@ -41,7 +42,8 @@ def calibrate(
         TerradeltaError: If the model or the data cannot be used, or the pairs show nothing to
             calibrate on.
     """
-    prepared = prepare(model, data, split, device=device, backend=backend, precision=precision)
+    runtime = Runtime(device=device, backend=backend, precision=precision)
+    prepared = prepare(model, data, split, runtime)
     fitted = diagnose(*prepared).fit_temperatures()
     replace_card(model, calibrate_card(load_card(model), fitted))
     return fitted

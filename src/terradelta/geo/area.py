@@ -6,12 +6,10 @@ Legend of the array names: H rows, W columns.
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 from rasterio.windows import Window
 
-from terradelta.errors import ArgumentError
 from terradelta.geo.grid import Grid, make_transformer
 
 SEMI_MAJOR_M = 6378137.0
@@ -25,21 +23,6 @@ EDGE_PARTS = 4
 """Into so many by so many a pixel at the edge of the Earth is divided."""
 MIDDLE_PARTS = 5
 """Odd, so that one place is the middle."""
-M2_PER_UNIT = {"m2": 1.0, "ha": 10_000.0, "km2": 1_000_000.0}
-
-
-def parse_area(text: str | float) -> float:
-    """Return the square metres of an area such as "100m2", "0.5 ha" or a number of m2.
-
-    Raises:
-        ArgumentError: If it is not an area.
-    """
-    match = re.fullmatch(
-        r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*(m2|m²|ha|km2|km²)?\s*", str(text).lower()
-    )
-    if match is None:
-        raise ArgumentError(f"{text!r} is not an area", fix="write it like 100m2, 0.5ha or 1km2")
-    return float(match[1]) * M2_PER_UNIT[(match[2] or "m2").replace("²", "2")]
 
 
 def measure_pixels(grid: Grid, window: Window) -> np.ndarray:

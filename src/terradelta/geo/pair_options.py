@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from terradelta.errors import ArgumentError
-from terradelta.geo.ranges import Range, require_range
 
 Value = TypeVar("Value")
 Bands = Sequence[int | str]
 Both = Value | tuple[Value | None, Value | None] | None
 """One value for both dates, or one for each; None where nothing is said."""
 
-LIGHT_MATCHES = ("none", "linear", "histogram")
+Range = tuple[float, float]
+"""The darkest and the brightest value."""
+LightMatching = Literal["none", "linear", "histogram"]
 """How the light of one date can be fitted to the other's; see `fit_light`."""
 
 
@@ -79,54 +81,6 @@ class PairOptions:
         return before, before if self.match_light != "none" else self.after.value_range
 
     @classmethod
-    def from_flags(
-        cls,
-        *,
-        bands: Bands | None = None,
-        grid: str | float = "before",
-        aoi: str | Path | None = None,
-        value_range: Range | None = None,
-        after_value_range: Range | None = None,
-        match_light: str = "none",
-        nodata: Both[float] = None,
-        mask: Both[str | Path] = None,
-        mask_values: str | None = None,
-    ) -> Self:
-        """Return the options of the verbs that read a pair, named like their flags.
-
-        Raises:
-            ArgumentError: If a range is not finite or runs backwards, a way to match light is not
-                known, or two flags contradict each other.
-        """
-        require_range(value_range, "--value-range")
-        require_range(after_value_range, "--after-value-range")
-        if match_light not in LIGHT_MATCHES:
-            raise ArgumentError(
-                f"match_light {match_light!r} is not known",
-                fix=f"use one of {', '.join(LIGHT_MATCHES)}",
-            )
-        if match_light != "none" and after_value_range is not None:
-            raise ArgumentError(
-                "--match-light and --after-value-range both say what the values of the after image "
-                "mean",
-                fix="leave --after-value-range out: matched, it has the values of the before image",
-            )
-        ranges = value_range, after_value_range or value_range
-        before, after = (
-            DateOptions(*said)
-            for said in zip(split_both(nodata), ranges, split_both(mask), strict=True)
-        )
-        return cls(
-            bands=bands,
-            grid=grid,
-            aoi=aoi,
-            before=before,
-            after=after,
-            mask_values=mask_values,
-            match_light=match_light,
-        )
-
-    @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> Self:
         """Return the options that the pair of a run.json, or of a job's request, was read with."""
         parameters = run["parameters"]
@@ -165,6 +119,23 @@ class PairOptions:
 def split_both(values: Both[Value]) -> tuple[Value | None, Value | None]:
     """Return the values of the before and of the after image."""
     return values if isinstance(values, tuple) else (values, values)
+
+
+def require_range(value_range: Range | None, flag: str) -> Range | None:
+    """Return a range that is one.
+
+    Raises:
+        ArgumentError: If it is not finite or runs backwards.
+    """
+    if value_range is None:
+        return None
+    low, high = value_range
+    text = f"the value range runs from {low:g} to {high:g}"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ArgumentError(text, fix=f"give two finite numbers: {flag} 0,3000")
+    if not low < high:
+        raise ArgumentError(text, fix=f"give the smaller number first: {flag} 0,3000")
+    return low, high
 
 
 def _pair(numbers: Sequence[float] | None) -> tuple[float, float] | None:

@@ -10,10 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from terradelta.errors import ArgumentError
-
-Range = tuple[float, float]
-"""The darkest and the brightest value."""
+from terradelta.geo.pair_options import Range
 
 PERCENT = (2, 98)
 """Of the values of a date, its darkest and brightest for a suggestion."""
@@ -40,23 +37,6 @@ class Misfit(NamedTuple):
     """"WARN" or "FAIL", as of a `Finding`."""
     problem: str
     """What is wrong, with the range."""
-
-
-def require_range(value_range: Range | None, flag: str) -> Range | None:
-    """Return a range that is one.
-
-    Raises:
-        ArgumentError: If it is not finite or runs backwards.
-    """
-    if value_range is None:
-        return None
-    low, high = value_range
-    text = f"the value range runs from {low:g} to {high:g}"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ArgumentError(text, fix=f"give two finite numbers: {flag} 0,3000")
-    if not low < high:
-        raise ArgumentError(text, fix=f"give the smaller number first: {flag} 0,3000")
-    return low, high
 
 
 def find_percentiles(values_CN: np.ndarray) -> Range:

@@ -7,12 +7,10 @@ from typing import Protocol
 
 import torch
 
-from terradelta.errors import ArgumentError
 from terradelta.inference.backends import Choice, choose_backend
+from terradelta.inference.options import Cluster
 from terradelta.inference.rasters import Work, answer_here
 from terradelta.models.precision import choose_device
-
-ENGINES = ("local", "ray")
 
 
 class Engine(AbstractContextManager, Protocol):
@@ -51,41 +49,19 @@ class LocalEngine:
         pass
 
 
-def make_engine(
-    name: str,
-    address: str | None = None,
-    workers: int | None = None,
-    worker_cpus: float | None = None,
-    *,
-    memory_bytes: int,
-) -> Engine:
-    """Return the engine of that name, to be entered.
+def make_engine(cluster: Cluster, *, memory_bytes: int) -> Engine:
+    """Return what answers the blocks, to be entered.
 
     Args:
-        name: "local" or "ray".
-        address: Of a running cluster; see `RayEngine`, as for the others.
-        workers: How many.
-        worker_cpus: Cores of each.
+        cluster: Which one.
         memory_bytes: What a worker may take.
 
     Raises:
-        ArgumentError: If the name is unknown, Ray is not installed, or options of a cluster are
-            given without one.
+        ArgumentError: If Ray is asked for and not installed.
     """
-    if name == "ray":
-        # Ray is an extra, and takes a second to import.
-        from terradelta.inference.cluster.ray_executor import RayEngine
+    if cluster.engine == "local":
+        return LocalEngine()
+    # Ray is an extra, and takes a second to import.
+    from terradelta.inference.cluster.ray_executor import RayEngine
 
-        return RayEngine(
-            address, workers=workers, worker_cpus=worker_cpus, memory_bytes=memory_bytes
-        )
-    if name != "local":
-        raise ArgumentError(f"engine {name!r} is not known", fix=f"use one of {', '.join(ENGINES)}")
-    given = {"--address": address, "--workers": workers, "--worker-cpus": worker_cpus}
-    flags = [flag for flag, value in given.items() if value is not None]
-    if flags:
-        raise ArgumentError(
-            f"{', '.join(flags)} was asked for and the engine is local",
-            fix="add --engine ray, or leave it out",
-        )
-    return LocalEngine()
+    return RayEngine(cluster, memory_bytes=memory_bytes)

@@ -27,10 +27,10 @@ from torch.export import Dim, ExportedProgram
 from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError
 from terradelta.fields import checks_ranges
+from terradelta.inference.options import TILE_SIZE
 from terradelta.inference.predictor import (
     DEFAULT_TILE_SIZE_PX,
     MIN_MARGINS_PER_TILE,
-    TILE_SIZE,
     choose_pool_window,
 )
 from terradelta.models.bundle import Model, hash_model, load_model
@@ -174,7 +174,7 @@ def export(
     if path.suffix != target.suffixes[0]:
         raise ArgumentError(
             f"{path} ends in {path.suffix!r}, and {to} is written as {target.suffixes[0]}",
-            fix=f"name it {path.with_suffix(target.suffixes[0])}",
+            fix=f"name it {path.parent / ((path.stem or 'model') + target.suffixes[0])}",
         )
     files = [
         claim_file(path.with_suffix(suffix), [model], overwrite=overwrite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import Block
 
 DEFAULT_MEMORY_BYTES = 4 * 1024**3
-UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 SAMPLE_SECONDS = 0.002
 CACHE_SHARE = 1 / 16
 """Of the budget, for GDAL's block cache."""
@@ -36,23 +34,6 @@ class MemoryPlan:
     """GDAL's block cache."""
     read_ahead: int
     """Blocks that may wait to be answered."""
-
-
-def parse_memory(text: str | int) -> int:
-    """Return the bytes of a budget such as "2GB", "500 MB" or a number of bytes; units are binary.
-
-    Raises:
-        ArgumentError: If it is not an amount of memory.
-    """
-    match = re.fullmatch(
-        r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kmgt]?)i?b?\s*", str(text).lower()
-    )
-    if match is None:
-        raise ArgumentError(
-            f"{text!r} is not an amount of memory",
-            fix="write it like --memory 4GB or --memory 800MB",
-        )
-    return int(float(match[1]) * UNITS[match[2]])
 
 
 def plan_memory(

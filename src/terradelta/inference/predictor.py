@@ -19,13 +19,13 @@ from torch import Tensor
 
 from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
-from terradelta.errors import ArgumentError, ModelError
-from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
+from terradelta.errors import ModelError
+from terradelta.fields import POSITIVE_COUNT, checks_ranges
 from terradelta.geo.pair import PairWindow
-from terradelta.geo.pair_options import ModelNeeds
-from terradelta.geo.ranges import Range, require_range
+from terradelta.geo.pair_options import ModelNeeds, Range, require_range
 from terradelta.inference.backends import Backend, Choice, Request, choose_backend, make_backend
 from terradelta.inference.needs import describe_needs
+from terradelta.inference.options import Runtime
 from terradelta.inference.tiling import Tile, Tiling, offset_slices
 from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, decide
 from terradelta.models.bundle import Model
@@ -36,7 +36,6 @@ from terradelta.models.siamese import ChangeOutput
 logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_SIZE_PX = 1024
-TILE_SIZE = Within(least=1, most=65_536)
 MIN_MARGINS_PER_TILE = 5
 """A tile of fewer margins would throw away more than two thirds of its answer."""
 DEFAULT_POOL_WINDOW_PX = 512
@@ -52,22 +51,17 @@ class Predictor:
 
     Args:
         models: Models of one class table and one list of bands; their probabilities are averaged.
-        tta: Test-time views whose probabilities are averaged: "none", "flips" (4), "d4" (8), or
-            "seed6" (identity, two flips, three quarter turns; what the reference uses).
-        device: "auto", "cpu", "cuda" or "cuda:N"; a `torch.device` is taken without a look whether
-            this machine has it.
-        backend: A name in `BACKENDS`.
-        precision: A name in `PRECISIONS`.
-        value_range: Values of the before image that become the darkest and the brightest the models
-            know; by default it is taken to be in the models' own scale.
-        after_value_range: The same of the after image; by default that of the before image.
-        tile_size_px: Side of the tiles; by default 1024, more for networks that look very far.
+        runtime: Views, tiles, device, backend and number format.
+        value_ranges: Values of the before and of the after image that become the darkest and the
+            brightest the models know; None for images in the models' own scale.
         batch_size: Tiles of one size that are answered together; by default what suits the device.
-        choose: What chooses the runtime: `choose_backend` of this machine, or of the one that is to
+        device: What the networks compute on, without a look whether this machine has it; by default
+            what the runtime says.
+        choose: What chooses the backend: `choose_backend` of this machine, or of the one that is to
             answer.
 
     Raises:
-        ArgumentError: If an option is unknown.
+        ArgumentError: If this machine does not have what the runtime asks for.
         ModelError: If the models do not fit each other.
     """
 
@@ -75,40 +69,33 @@ class Predictor:
     def __init__(
         self,
         models: Sequence[Model],
+        runtime: Runtime = Runtime(),  # noqa: B008
         *,
-        tta: str = "none",
-        device: str | torch.device = "auto",
-        backend: str = "auto",
-        precision: str = "auto",
-        value_range: Range | None = None,
-        after_value_range: Range | None = None,
-        tile_size_px: Annotated[int, TILE_SIZE] | None = None,
+        value_ranges: tuple[Range | None, Range | None] = (None, None),
         batch_size: Annotated[int, POSITIVE_COUNT] | None = None,
+        device: torch.device | None = None,
         choose: Callable[..., Choice] = choose_backend,
     ):
-        if tta not in VIEW_SETS:
-            raise ArgumentError(
-                f"test-time views {tta!r} are not known", fix=f"use one of {', '.join(VIEW_SETS)}"
-            )
         _require_alike(models)
-        self.tta = tta
-        self.device = choose_device(device) if isinstance(device, str) else device
+        self.tta = runtime.tta
+        self.device = choose_device(runtime.device) if device is None else device
+        before_range, after_range = value_ranges
         self.value_ranges: tuple[Range | None, Range | None] = (
-            require_range(value_range, "--value-range"),
-            require_range(after_value_range or value_range, "--after-value-range"),
+            require_range(before_range, "--value-range"),
+            require_range(after_range, "--after-value-range"),
         )
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
         self.same_class_changes = any(model.card.same_class_changes for model in models)
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
         self._models = list(models)
-        self._asked = backend, precision
+        self._asked = runtime.backend, runtime.precision
         # Wrong names are refused now, the choice itself may wait for the size of the job.
-        choose(backend, precision, self.device)
+        choose(*self._asked, self.device)
         self._choose = choose
         self._choice: Choice | None = None
         self._backends: list[Backend] = []
-        self.tiling = self._choose_tiling(tile_size_px)
+        self.tiling = self._choose_tiling(runtime.tile_size)
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
         self._batches_ahead = BATCHES_AHEAD[self.device.type]
 

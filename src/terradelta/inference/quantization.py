@@ -24,6 +24,7 @@ from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError, DataError
 from terradelta.inference.backends.interface import Request
 from terradelta.inference.backends.openvino_backend import WEIGHTS_KEY, convert, set_shapes
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor, choose_pool_window
 from terradelta.models.bundle import INT8_FILE, hash_model, load_model
 from terradelta.models.deployment import Deployment
@@ -182,7 +183,7 @@ def _compare(model: str | Path, requests: Sequence[Request]) -> float | None:
     """Return the share of pixels whose labels at both dates are those of fp32."""
     found = load_model(model)
     exact, rounded = (
-        Predictor([found], backend="openvino", precision=precision)
+        Predictor([found], Runtime(backend="openvino", precision=precision))
         for precision in ("fp32", "int8")
     )
     alike = total = 0

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from terradelta.geo.mosaic import describe_images
 from terradelta.geo.normalization import LightMatch, fit_light
 from terradelta.geo.origin import describe_origins
 from terradelta.geo.pair import Images, PairWindow, RasterPair
-from terradelta.geo.pair_options import PairOptions
+from terradelta.geo.pair_options import LightMatching
 from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
@@ -36,12 +36,14 @@ from terradelta.geo.virtual import name_raster
 from terradelta.heap import return_freed_memory
 from terradelta.inference.admission import look_over
 from terradelta.inference.job import Job, describe_grid, describe_plan, require_space
-from terradelta.inference.memory import DEFAULT_MEMORY_BYTES, plan_cache_bytes, plan_memory
+from terradelta.inference.memory import plan_cache_bytes, plan_memory
+from terradelta.inference.options import MapOptions, RasterOptions
 from terradelta.inference.pace import Pace
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.stream import answer_blocks
 from terradelta.inference.tiling import BlockPlan, Tiling
 from terradelta.outputs import null_undefined
+from terradelta.prediction.records import ModelRecord
 from terradelta.stopwatch import Stopwatch
 
 FORMAT = 2
@@ -56,31 +58,24 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RasterOptions:
-    """What is asked of a raster prediction besides the pair and the models."""
+class PairRequest:
+    """What is asked of a raster prediction."""
 
-    reading: PairOptions = field(default_factory=PairOptions)
+    before: RasterPaths
+    """The earlier raster or mosaic; see `list_rasters`."""
+    after: RasterPaths
+    """The later one."""
+    models: tuple[ModelRecord, ...]
+    """Where the models come from."""
+    rasters: RasterOptions
     """How the pair is read, but for a shift that is yet to be measured."""
-    dates: tuple[str | None, str | None] = (None, None)
-    """When the images were taken, as the user says; by default as the rasters say."""
-    strict: bool = False
-    """Whether a caution is an error."""
-    register: bool = False
-    """Whether to measure the shift between the images and undo it."""
-    min_area_m2: float = 0.0
-    """Smaller patches of change are taken for unchanged."""
-    vector: str = "gpkg"
-    """Format of the polygons, "gpkg" or "parquet"."""
-    memory_bytes: int = DEFAULT_MEMORY_BYTES
-    """What the process may take."""
-    time_budget_seconds: float | None = None
-    """When the prediction is to be done."""
-    shard: tuple[int, int] = (1, 1)
-    """Which of how many parts of the blocks to answer, counted from 1."""
-    picture: bool = False
-    """Whether to draw before, after and the map."""
-    cog_size_px: int | None = None
-    """Side of the pieces that the maps are cut into; None for each in one."""
+    maps: MapOptions
+    """What is made of it."""
+
+    @property
+    def paths(self) -> tuple[RasterPaths, RasterPaths]:
+        """The rasters of both dates."""
+        return self.before, self.after
 
 
 @dataclass(frozen=True)
@@ -99,19 +94,16 @@ class Work:
     """How many blocks the progress bar counts, those done before included."""
     watch: Stopwatch
     """Of the run, since whose start the time budget counts."""
-    options: RasterOptions
-    """What is asked for."""
+    maps: MapOptions
+    """What is made of the answers."""
     light: LightMatch | None = None
     """What gives the after image the light of the before image."""
 
 
 def answer_rasters(
     predictor: Predictor,
-    before: RasterPaths,
-    after: RasterPaths,
+    asked: PairRequest,
     output: Path,
-    models: list[dict[str, str]],
-    options: RasterOptions,
     *,
     watch: Stopwatch,
     overwrite: bool = False,
@@ -121,11 +113,8 @@ def answer_rasters(
 
     Args:
         predictor: The models.
-        before: The earlier raster or mosaic; see `list_rasters`.
-        after: The later one.
+        asked: The pair and what is asked of it.
         output: Where the prediction will be; the blocks go to a folder beside it.
-        models: Where the models come from: folder and SHA-256 of each.
-        options: What is asked for.
         watch: Of the run, since whose start the time budget counts.
         overwrite: Drop an unfinished run that asked for something else.
         answer: What answers the blocks; this process by default.
@@ -139,31 +128,32 @@ def answer_rasters(
         OutputError: If a block cannot be written.
         OutputExistsError: If an unfinished run that asked for something else is in the way.
     """
-    with open_pair(predictor, before, after, options) as (pair, shift_px):
+    with open_pair(predictor, asked) as (pair, shift_px):
         if pair.notice:
             logger.info(pair.notice)
-        reading = replace(options.reading, shift_px=shift_px)
-        report = _look_over(predictor, before, after, reading, options)
-        light = _fit_light(pair, options.reading)
+        report = _look_over(predictor, asked, shift_px)
+        light = _fit_light(pair, asked.rasters.match_light)
         # The whole grid's, so that shards and areas of interest are answered by the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
-        request = _describe_request(predictor, pair, plan, (before, after), options)
+        request = _describe_request(predictor, pair, plan, asked)
         request["findings"] = null_undefined([vars(finding) for finding in report.findings])
-        request |= {"models": models, "shift_px": shift_px, "light": light and light.to_dict()}
+        request["models"] = [asdict(model) for model in asked.models]
+        request |= {"shift_px": shift_px, "light": light and light.to_dict()}
         job = Job(output, request)
         job.start(overwrite)
-        with job.lock("shard-{}-of-{}".format(*options.shard)):
-            indices = plan.shard(*options.shard)
+        shard = asked.maps.shard_of
+        with job.lock("shard-{}-of-{}".format(*shard)):
+            indices = plan.shard(*shard)
             missing = job.missing(indices)
             if len(missing) < len(indices):
                 done = len(indices) - len(missing)
                 logger.info("resuming after %d of %d blocks", done, len(indices))
             missing = _pass_over_empty(pair, job, missing)
             if missing:
-                work = Work(predictor, pair, job, missing, len(indices), watch, options, light)
+                work = Work(predictor, pair, job, missing, len(indices), watch, asked.maps, light)
                 try:
-                    require_space(job, missing, is_whole=options.shard[1] == 1)
+                    require_space(job, missing, is_whole=shard[1] == 1)
                     watch.begin("answering")
                     (answer or answer_here)(work)
                     job.answered_now = frozenset(missing)
@@ -173,17 +163,12 @@ def answer_rasters(
     return job
 
 
-def _look_over(
-    predictor: Predictor,
-    before: RasterPaths,
-    after: RasterPaths,
-    reading: PairOptions,
-    options: RasterOptions,
-) -> Report:
+def _look_over(predictor: Predictor, asked: PairRequest, shift_px: tuple[float, float]) -> Report:
     """Look the pair over and say what its map will carry."""
-    with rasterio.Env(GDAL_CACHEMAX=plan_cache_bytes(options.memory_bytes)):
-        report = look_over(before, after, reading, predictor.needs, options.dates)
-    if options.strict:
+    reading = replace(asked.rasters.reading, shift_px=shift_px)
+    with rasterio.Env(GDAL_CACHEMAX=plan_cache_bytes(asked.maps.memory_bytes)):
+        report = look_over(*asked.paths, reading, predictor.needs, asked.rasters.dates)
+    if asked.maps.strict:
         refuse_cautions(report.cautions, "or leave --strict out")
     for caution in report.cautions:
         logger.warning(caution.to_text())
@@ -204,16 +189,18 @@ def _pass_over_empty(pair: RasterPair, job: Job, indices: list[int]) -> list[int
 
 @contextmanager
 def open_pair(
-    predictor: Predictor, before: RasterPaths, after: RasterPaths, options: RasterOptions
+    predictor: Predictor, asked: PairRequest
 ) -> Iterator[tuple[RasterPair, tuple[float, float]]]:
     """Open the pair, its shift undone if that is asked for, and yield it with the shift."""
+    before, after = asked.paths
+    maps = asked.maps
 
     def open_shifted(shift_px: tuple[float, float]) -> RasterPair:
-        reading = replace(options.reading, shift_px=shift_px)
+        reading = replace(asked.rasters.reading, shift_px=shift_px)
         return RasterPair(before, after, predictor.bands, reading)
 
     shift_px = (0.0, 0.0)
-    if options.register:
+    if maps.register:
         with open_shifted(shift_px) as pair:
             shift = measure_shift(pair)
         if not shift.reliable:
@@ -226,13 +213,13 @@ def open_pair(
         shift_px = round(shift.columns_px, 2), round(shift.rows_px, 2)
         logger.info("the after image lies %.2f columns and %.2f rows off: undone", *shift_px)
     with open_shifted(shift_px) as pair:
-        if options.min_area_m2 and pair.grid.crs is None:
+        if maps.min_area_m2 and pair.grid.crs is None:
             raise ArgumentError(
                 f"{name_source(before)} has no coordinate reference system, so patches have no "
-                f"area to compare with {options.min_area_m2:g} m2",
+                f"area to compare with {maps.min_area_m2:g} m2",
                 fix="georeference both rasters, or leave --min-area out",
             )
-        if options.cog_size_px and pair.grid.crs is None:
+        if maps.cog_size and pair.grid.crs is None:
             raise ArgumentError(
                 f"{name_source(before)} has no coordinate reference system, so the pieces of the "
                 "map would have no place",
@@ -259,36 +246,36 @@ def _describe_request(
     predictor: Predictor,
     pair: RasterPair,
     plan: BlockPlan,
-    paths: tuple[RasterPaths, RasterPaths],
-    options: RasterOptions,
+    asked: PairRequest,
 ) -> dict[str, Any]:
     """Return all that the outputs depend on, apart from the models' files."""
-    before, after = describe_inputs(pair, paths)
+    reading, maps = asked.rasters.reading, asked.maps
+    before, after = describe_inputs(pair, asked.paths)
     return {
         "format": FORMAT,
         "versions": describe_versions(),
         "before": before,
         "after": after,
         "masks": [mask and mask.describe() for mask in pair.masks],
-        "origins": dict(zip(("before", "after"), map(describe_origins, paths), strict=True)),
+        "origins": dict(zip(("before", "after"), map(describe_origins, asked.paths), strict=True)),
         "parameters": {
             "tta": predictor.tta,
-            **options.reading.to_dict(),
-            "aoi": pair.aoi and {"path": str(options.reading.aoi), "sha256": pair.aoi.sha256},
-            "register": options.register,
+            **reading.to_dict(),
+            "aoi": pair.aoi and {"path": str(reading.aoi), "sha256": pair.aoi.sha256},
+            "register": maps.register,
             "change_threshold": predictor.threshold,
             "device": predictor.device.type,
             "backend": predictor.choice.backend,
             "precision": predictor.choice.precision,
-            "min_area_m2": options.min_area_m2,
-            "vector": options.vector,
-            "time_budget_seconds": options.time_budget_seconds,
-            "picture": options.picture,
-            "cog_size_px": options.cog_size_px,
+            "min_area_m2": maps.min_area_m2,
+            "vector": maps.vector,
+            "time_budget_seconds": maps.time_budget,
+            "picture": maps.picture,
+            "cog_size_px": maps.cog_size,
         },
         "band_names": list(predictor.bands),
         "classes": predictor.classes.to_dict(),
-        "dates": describe_dates(find_dates(*paths, options.dates)),
+        "dates": describe_dates(find_dates(*asked.paths, asked.rasters.dates)),
         "grid": describe_grid(pair.grid),
         "plan": describe_plan(plan.tiling, plan.area, plan.tiles_per_side),
     }
@@ -313,13 +300,13 @@ def describe_versions() -> dict[str, str]:
 
 def answer_here(work: Work):
     """Answer the blocks in this process."""
-    predictor, pair, job, options = work.predictor, work.pair, work.job, work.options
+    predictor, pair, job, maps = work.predictor, work.pair, work.job, work.maps
     # The network runs on an empty tile first, to learn what memory it takes.
     work.watch.begin("compiling")
     memory = plan_memory(
-        options.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
+        maps.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
     )
-    pace = _set_pace(predictor, work.watch.started, options.time_budget_seconds)
+    pace = _set_pace(predictor, work.watch.started, maps.time_budget)
     work.watch.begin("answering")
     with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
         answer_blocks(
@@ -354,14 +341,14 @@ def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None
     return pace
 
 
-def _fit_light(pair: RasterPair, reading: PairOptions) -> LightMatch | None:
+def _fit_light(pair: RasterPair, matching: LightMatching) -> LightMatch | None:
     """Return what gives the after image the light of the before image, if that is asked for."""
-    if reading.match_light == "none":
+    if matching == "none":
         return None
     samples = PixelSamples.read(pair)
     if samples.is_empty:
         return None
-    light = fit_light(*samples.dates, reading.match_light)
+    light = fit_light(*samples.dates, matching)
     logger.info("light: %s", light.to_text(pair.band_names))
     del samples
     # What was sampled would stand in memory beside the networks.

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from terradelta.data.synthetic import write_geotiff_pair
+from terradelta.inference.options import MapOptions
 from terradelta.mapping.handle import Prediction
 from terradelta.mapping.run import claim_prediction, predict
 from terradelta.outputs import stage_file, write_json
@@ -41,7 +42,7 @@ def demo(
             scene / "before.tif",
             scene / "after.tif",
             output,
-            picture=True,
+            maps=MapOptions(picture=True),
             overwrite=overwrite,
             discard_reviews=discard_reviews,
         )

@@ -19,7 +19,6 @@ import numpy as np
 from rasterio.windows import Window
 
 from terradelta.classes import Colour
-from terradelta.errors import ArgumentError
 from terradelta.geo.cog import BLOCK_SIZE_PX, MapFormat, write_cog, write_virtual
 from terradelta.geo.grid import Grid, cut_window, shift_window
 from terradelta.geo.stac import describe_asset, describe_item
@@ -47,21 +46,6 @@ def discard_unfinished(folder: Path):
     """Remove what a killed assembly left in a folder, but the pieces that it had finished."""
     finished = re.compile(rf"{FOLDER}/[^/]+/({'|'.join(MAP_LAYERS)})\.tif")
     clear_folder(folder, ASSEMBLED_FILES, keep=lambda path: bool(finished.fullmatch(path)))
-
-
-def check_piece_size(size_px: int | None) -> int | None:
-    """Return the side of the pieces, None for a map in one.
-
-    Raises:
-        ArgumentError: Unless it is a power of two and at least that of a COG's blocks, so that the
-            pixels of overviews meet at the edges.
-    """
-    if size_px is not None and (size_px < BLOCK_SIZE_PX or size_px & (size_px - 1)):
-        raise ArgumentError(
-            f"COGs of {size_px} x {size_px} px were asked for",
-            fix=f"give a power of two from {BLOCK_SIZE_PX} on, such as --cog-size 16384",
-        )
-    return size_px
 
 
 class Pieces:

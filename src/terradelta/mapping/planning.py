@@ -34,12 +34,13 @@ from terradelta.geo.listing import RasterPaths
 from terradelta.geo.map_grid import parse_grid, span_grid
 from terradelta.geo.mosaic import Mosaic
 from terradelta.geo.pair import RasterPair
-from terradelta.geo.pair_options import Bands, Both, PairOptions
+from terradelta.geo.pair_options import Range
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.scale import advise_scale
 from terradelta.inference.admission import look_over
-from terradelta.inference.predictor import TILE_SIZE, Predictor
-from terradelta.inference.rasters import RasterOptions, open_pair, plan_blocks
+from terradelta.inference.options import MapOptions, RasterOptions, Runtime
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.rasters import PairRequest, open_pair, plan_blocks
 from terradelta.inference.tiling import BlockPlan, Cut, Tile
 from terradelta.mapping.prices import WorkerKind, parse_workers
 from terradelta.models.bundle import load_model
@@ -154,24 +155,14 @@ class WorkPlan:
         return "\n".join(lines)
 
 
-@checks_ranges
 def plan_pair(
     before: RasterPaths,
     after: RasterPaths,
     *,
     model: str | Path | Sequence[str | Path] | None = None,
-    bands: Bands | None = None,
-    match_light: str = "none",
-    nodata: Both[float] = None,
-    mask: Both[str | Path] = None,
-    mask_values: str | None = None,
-    grid: str | float = "before",
-    aoi: str | Path | None = None,
-    before_date: str | None = None,
-    after_date: str | None = None,
-    tile_size: Annotated[int, TILE_SIZE] | None = None,
+    rasters: RasterOptions = RasterOptions(),  # noqa: B008
+    runtime: Runtime = Runtime(),  # noqa: B008
     prices: str | None = None,
-    **settings: Any,
 ) -> WorkPlan:
     """Return what mapping a pair will take, its pace measured on a few of its tiles.
 
@@ -179,39 +170,18 @@ def plan_pair(
         before: The earlier raster or mosaic; see `list_rasters`.
         after: The later one.
         model: Same as in `predict`.
-        bands: Same as in `predict`, like `match_light`, `nodata`, `mask` and what follows.
-        match_light: Of the dates.
-        nodata: A value for both dates, or a pair.
-        mask: A raster for both dates, or a pair.
-        mask_values: Of the masks.
-        grid: Of the map.
-        aoi: Of the map.
-        before_date: When the before image was taken.
-        after_date: When the after image was taken.
-        tile_size: Same as in `predict`.
+        rasters: Same as in `predict`.
+        runtime: Same as in `predict`.
         prices: What workers cost an hour; see `parse_workers`.
-        settings: The rest of what `predict` tells a `Predictor`: tta, value_range,
-            after_value_range, device, backend and precision.
 
     Raises:
         TerradeltaError: If an input cannot be used.
     """
-    reading = PairOptions.from_flags(
-        bands=bands,
-        grid=grid,
-        aoi=aoi,
-        value_range=settings.get("value_range"),
-        after_value_range=settings.get("after_value_range"),
-        match_light=match_light,
-        nodata=nodata,
-        mask=mask,
-        mask_values=mask_values,
-    )
-    options = RasterOptions(reading=reading, dates=(before_date, after_date))
     kinds = parse_workers(prices)
-    predictor = _make_predictor(model, tile_size, settings)
-    with open_pair(predictor, before, after, options) as (pair, _):
-        report = look_over(before, after, reading, predictor.needs, options.dates)
+    predictor = _make_predictor(model, runtime, rasters.reading.seen_ranges)
+    asked = PairRequest(before, after, (), rasters, MapOptions())
+    with open_pair(predictor, asked) as (pair, _):
+        report = look_over(before, after, rasters.reading, predictor.needs, rasters.dates)
         predictor.start(pair.grid.width * pair.grid.height)
         blocks = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         layers = _outline(pair)
@@ -232,9 +202,8 @@ def plan(
     grid: str,
     model: str | Path | Sequence[str | Path] | None = None,
     bytes_per_pixel: Annotated[int, POSITIVE_COUNT] | None = None,
-    tile_size: Annotated[int, TILE_SIZE] | None = None,
+    runtime: Runtime = Runtime(),  # noqa: B008
     prices: str | None = None,
-    **settings: Any,
 ) -> WorkPlan:
     """Return what mapping an area will take, before there are any rasters of it.
 
@@ -243,9 +212,8 @@ def plan(
         grid: CRS and side of the map's pixels: "EPSG:6933@10".
         model: Same as in `predict`.
         bytes_per_pixel: Of both dates together; by default a byte a band.
-        tile_size: Same as in `predict`.
+        runtime: Same as in `predict`.
         prices: What workers cost an hour; see `parse_workers`.
-        settings: Same as in `plan_pair`.
 
     Raises:
         TerradeltaError: If an argument cannot be used.
@@ -266,7 +234,7 @@ def plan(
             f"{crs} cannot show all of {area}", fix="use an equal-area one: --grid EPSG:6933@10"
         )
     map_grid = span_grid(crs, bounds, asked, [], f"--grid {grid}", MAX_PLANNED_PIXELS)
-    predictor = _make_predictor(model, tile_size, settings)
+    predictor = _make_predictor(model, runtime)
     predictor.start(map_grid.width * map_grid.height)
     read_bytes = bytes_per_pixel or 2 * len(predictor.bands)
     whole = cut_window(0, 0, map_grid.width, map_grid.height)
@@ -423,11 +391,11 @@ def _measure_rows(grid: Grid, group: Sequence[Cut], widths: np.ndarray) -> float
 
 def _make_predictor(
     model: str | Path | Sequence[str | Path] | None,
-    tile_size: int | None,
-    settings: dict[str, Any],
+    runtime: Runtime,
+    value_ranges: tuple[Range | None, Range | None] = (None, None),
 ) -> Predictor:
     models = [load_model(folder) for folder in find_model_folders(model)]
-    return Predictor(models, tile_size_px=tile_size, **settings)
+    return Predictor(models, runtime, value_ranges=value_ranges)
 
 
 def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile]) -> TilePace:

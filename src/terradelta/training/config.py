@@ -19,12 +19,11 @@ from terradelta.fields import (
     Within,
     check_fields,
     read_fields,
-    show,
 )
-from terradelta.inputs import ContentError, read_text
+from terradelta.inference.options import Views
+from terradelta.option_files import read_option_file
 from terradelta.outputs import stage_file
 
-MAX_YAML_BYTES = 2**20
 ABOVE_ZERO = Within(above=0)
 NOT_NEGATIVE = Within(least=0)
 Loss = Annotated[
@@ -35,7 +34,6 @@ ChangeLossName = Annotated[str, Named(CHANGE_LOSSES, ("bce", "focal", "bce-dice"
 ClassWeightRule = Literal["reference", "equal", "inverse", "inverse-root", "median"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["poly", "cosine", "constant"]
-Views = Literal["none", "flips", "d4", "seed6"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +122,7 @@ class TrainConfig:
     """Processes that load pairs."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto, fp32 or bf16."""
     deterministic: bool = False
     """Use no operation whose result differs from run to run; torch names those it has to refuse."""
@@ -156,24 +154,7 @@ class TrainConfig:
             ArgumentError: If the file is not YAML, has a key that is not an option, or a value
                 that an option cannot have.
         """
-        try:
-            content = yaml.safe_load(read_text(path, MAX_YAML_BYTES))
-        except (ContentError, yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ArgumentError(
-                f"{path} cannot be read: {error}", fix="give a YAML file"
-            ) from error
-        known = [field.name for field in fields(cls)]
-        if not isinstance(content, dict):
-            raise ArgumentError(
-                f"{path} holds {type(content).__name__}, not options",
-                fix="write one `option: value` a line",
-            )
-        unknown = [key for key in content if key not in known]
-        if unknown:
-            raise ArgumentError(
-                f"{path} has options that do not exist: {', '.join(map(_name, unknown))}",
-                fix=f"use {', '.join(known)}",
-            )
+        content = read_option_file(path, [field.name for field in fields(cls)])
         try:
             return read_fields(cls, content)
         except FieldError as error:
@@ -181,7 +162,3 @@ class TrainConfig:
                 f"{path}: {error}",
                 fix="correct that line; YAML takes 1e-4 for a text and 1.0e-4 for a number",
             ) from error
-
-
-def _name(key: object) -> str:
-    return key if isinstance(key, str) and len(key) < 60 else show(key)

@@ -29,6 +29,7 @@ from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluation.model_scores import evaluate_dataset
 from terradelta.evaluation.protocols import PROTOCOLS
 from terradelta.heap import keep_freed_memory
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.bundle import Model, load_model
@@ -189,9 +190,7 @@ def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> Trai
         if record is not None:
             # Anew, as a predictor runs a copy of the network.
             kept = Model(learner.kept, card)
-            predictor = Predictor(
-                [kept], device=str(fabric.device), backend="torch", precision=config.precision
-            )
+            predictor = _make_predictor(kept, fabric.device, config)
             scores = evaluate_dataset(predictor, data.held_out, SELECTION_PROTOCOL)
             rate = optimizer.param_groups[0]["lr"]
             seconds = round(time.monotonic() - started, 3)
@@ -273,16 +272,15 @@ def _test(
     assert config.data is not None
     if "test" not in list_named_splits(config.data):
         return None
-    predictor = Predictor(
-        [load_model(record.run / "best")],
-        device=str(device),
-        backend="torch",
-        precision=config.precision,
-    )
+    predictor = _make_predictor(load_model(record.run / "best"), device, config)
     dataset = ChangeDataset(find_pairs(config.data, split="test"))
     scores = {name: evaluate_dataset(predictor, dataset, name) for name in PROTOCOLS}
     record.keep_test(scores, len(dataset))
     return scores
+
+
+def _make_predictor(model: Model, device: torch.device, config: TrainConfig) -> Predictor:
+    return Predictor([model], Runtime(backend="torch", precision=config.precision), device=device)
 
 
 def _log_epoch(progress: Progress, config: TrainConfig):

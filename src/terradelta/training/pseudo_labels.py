@@ -28,6 +28,7 @@ from terradelta.data.pairs import PairFiles, PairFolder
 from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.inference.folders import count_pixels_per_size, find_probabilities
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.outputs import null_undefined, stage_folder, write_json
@@ -173,7 +174,8 @@ def label_unchanged(
     if "test" in list_named_splits(data):
         parts["test"] = find_pairs(data, "test")
     training = parts["train"]
-    predictors = [Predictor([load_model(m)], tta=rule.views, device=device) for m in models]
+    runtime = Runtime(tta=rule.views, device=device)
+    predictors = [Predictor([load_model(folder)], runtime) for folder in models]
     _require_classes(predictors, training)
     for predictor in predictors:
         predictor.start(count_pixels_per_size(training.pairs))

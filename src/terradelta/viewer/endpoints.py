@@ -126,7 +126,8 @@ def create_application(result: Result, token: str, basemap: str | None = None) -
 
 
 def _explain(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, status_code=409)
+    assert isinstance(error, TerradeltaError)
+    return JSONResponse({"detail": error.to_text()}, status_code=409)
 
 
 def _refuse(_: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 import rasterio
+from tests.flat_options import sort_options
 
 import terradelta as td
 from terradelta.errors import ArgumentError, ClusterError, ModelError, OutputError, RasterError
@@ -33,7 +34,10 @@ def predict(scene, model_folder, small_blocks):
     def run(output, *, engine="local", **options):
         options = {"model": model_folder, "memory": MEMORY.get(engine, "2GB"), **OPTIONS, **options}
         return td.predict(
-            scene / "before.tif", scene / "after.tif", output, engine=engine, **options
+            scene / "before.tif",
+            scene / "after.tif",
+            output,
+            **sort_options(options, engine=engine),
         )
 
     return run
@@ -47,7 +51,7 @@ def whole(scene, model_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rasters, "MAX_BLOCK_SIZE_PX", TILE_SIZE_PX)
         options = {"model": model_folder, "memory": MEMORY["local"], **OPTIONS}
-        return td.predict(*pair, output, **options).folder
+        return td.predict(*pair, output, **sort_options(options)).folder
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +148,14 @@ def test_a_block_that_cannot_be_read_is_its_error_and_the_rest_is_kept(
     read_error = pytest.raises(RasterError, match=r"after.tif: pixels cannot be read in rows")
     with monkeypatch.context() as patch, read_error:
         patch.setattr(rasters, "look_over", look_and_lose)
-        td.predict(*pair, output, **options)
+        td.predict(*pair, output, **sort_options(options))
     assert "attempt 3" in caplog.text
     assert not output.exists()
     done = count_blocks(output)
     assert done
     after.write_bytes(content)
     with caplog.at_level(logging.INFO):
-        td.predict(*pair, output, **options)
+        td.predict(*pair, output, **sort_options(options))
     assert f"resuming after {done} of" in caplog.text
     assert_same_bytes(output, whole, ("changes.gpkg", "transitions.csv"))
 

@@ -23,6 +23,7 @@ from terradelta.inference.cluster.worker import (
     Worker,
     read_model_files,
 )
+from terradelta.inference.options import Cluster
 from terradelta.inference.rasters import Work, plan_pace
 
 # Ray's settings, which it reads when it is imported.
@@ -58,31 +59,20 @@ class RayEngine:
     answers a worker, however many blocks there are.
 
     Args:
-        address: Of a running cluster, "host:port", "auto" or "ray://host:port"; by default that of
-            the variable RAY_ADDRESS, else one on this machine is started and stopped in the end.
-        workers: How many; by default as many as the cluster has room for, also if it grows.
-        worker_cpus: Cores of a worker; by default all of a machine, or of a GPU's share, up to 4.
+        cluster: Which cluster, and what is asked of it. Without an address it is that of the
+            variable RAY_ADDRESS, else one on this machine is started and stopped in the end; as
+            many workers as it has room for, also if it grows; each has all cores of a machine, or
+            of a GPU's share, up to 4.
         memory_bytes: What a worker may take.
 
     Raises:
-        ArgumentError: If a number is not positive.
         ClusterError: If no cluster answers.
     """
 
-    def __init__(
-        self,
-        address: str | None,
-        *,
-        workers: int | None = None,
-        worker_cpus: float | None = None,
-        memory_bytes: int,
-    ):
-        for name, value in (("workers", workers), ("worker-cpus", worker_cpus)):
-            if value is not None and value <= 0:
-                raise ArgumentError(f"--{name} is {value:g}", fix=f"give --{name} above 0")
-        self._address = address
-        self._workers = workers
-        self._asked_cpus = worker_cpus
+    def __init__(self, cluster: Cluster, *, memory_bytes: int):
+        self._address = cluster.address
+        self._workers = cluster.workers
+        self._asked_cpus = cluster.worker_cpus
         self._memory_bytes = memory_bytes
         self._uses_gpu = False
         self._counted = -math.inf
@@ -151,8 +141,8 @@ class RayEngine:
             ClusterError: If workers see other files or packages, or are lost time and again.
             OutputError: If an answer cannot be written.
         """
-        job, options = work.job, work.options
-        errand = Errand(job.request, options.memory_bytes, str(Path.cwd()))
+        job = work.job
+        errand = Errand(job.request, work.maps.memory_bytes, str(Path.cwd()))
         actor = ray.remote(Worker).options(  # pyright: ignore
             **self._resources, max_concurrency=MAX_BLOCKS_AT_ONCE
         )
@@ -161,7 +151,7 @@ class RayEngine:
             self._count_wanted,
             [ray.put(read_model_files(model["folder"])) for model in job.request["models"]],
         )
-        pace = plan_pace(work.predictor, work.watch.started, options.time_budget_seconds)
+        pace = plan_pace(work.predictor, work.watch.started, work.maps.time_budget)
         pixels_left = sum(_count_pixels(work, index) for index in work.missing)
 
         def choose_views(index: int) -> int:

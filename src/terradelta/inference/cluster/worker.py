@@ -26,6 +26,7 @@ from terradelta.geo.pair import RasterPair
 from terradelta.geo.pair_options import PairOptions
 from terradelta.inference.job import Job, describe_grid
 from terradelta.inference.memory import MAX_READ_AHEAD, plan_cache_bytes, plan_memory
+from terradelta.inference.options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import describe_inputs, describe_versions, prepare_reading
 from terradelta.inference.store import BlockFacts
@@ -151,7 +152,6 @@ def read_model_files(folder: str | Path) -> ModelFiles:
 
 def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> Predictor:
     parameters = request["parameters"]
-    before_range, after_range = PairOptions.from_run(request).seen_ranges
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
         # Called as on the machine that sent them.
         names = [Path(model["folder"]) for model in request["models"]]
@@ -161,13 +161,14 @@ def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> 
         ]
         predictor = Predictor(
             loaded,
-            tta=parameters["tta"],
-            device=parameters["device"],
-            backend=parameters["backend"],
-            precision=parameters["precision"],
-            value_range=before_range,
-            after_value_range=after_range,
-            tile_size_px=request["plan"]["tile_size_px"],
+            Runtime(
+                tta=parameters["tta"],
+                device=parameters["device"],
+                backend=parameters["backend"],
+                precision=parameters["precision"],
+                tile_size=request["plan"]["tile_size_px"],
+            ),
+            value_ranges=PairOptions.from_run(request).seen_ranges,
         )
         # Here, as an int8 graph is read from its file now.
         predictor.start()

@@ -1,0 +1,245 @@
+"""What can be asked of a map: one dataclass each is the API, the command line and the YAML file.
+
+They import neither torch nor GDAL, as the help of the command line is built from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from terradelta.errors import ArgumentError
+from terradelta.fields import POSITIVE_COUNT, Within, check_fields
+from terradelta.flags import (
+    as_flag,
+    read_area,
+    read_list,
+    read_masks,
+    read_memory,
+    read_nodata,
+    read_range,
+    read_shard,
+)
+from terradelta.geo.pair_options import (
+    Bands,
+    Both,
+    DateOptions,
+    LightMatching,
+    PairOptions,
+    Range,
+    require_range,
+    split_both,
+)
+
+SMALLEST_PIECE_PX = 512
+"""Side of a COG's blocks: pixels of overviews meet at the edges of pieces of whole blocks."""
+TILE_SIZE = Within(least=1, most=65_536)
+ABOVE_ZERO = Within(above=0)
+SWITCH = Parameter(negative=())
+
+Views = Literal["none", "flips", "d4", "seed6"]
+BackendName = Literal["auto", "torch", "torch-compile", "openvino", "onnx"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterOptions:
+    """How two rasters are read onto one grid.
+
+    Raises:
+        ArgumentError: If an option is of another type or out of its range, or two contradict each
+            other.
+    """
+
+    bands: Annotated[Bands | None, as_flag(read_list, metavar="BANDS")] = None
+    """Which bands the model reads, in its order, by number from 1 or by name: 1,2,3."""
+    value_range: Annotated[
+        Range | None, as_flag(read_range, metavar="LOW,HIGH", allow_leading_hyphen=True)
+    ] = None
+    """Values, scale and offset applied, that become the darkest and the brightest the model knows;
+    needed for images of another depth than those it was trained on: 0,3000."""
+    after_value_range: Annotated[
+        Range | None, as_flag(read_range, metavar="LOW,HIGH", allow_leading_hyphen=True)
+    ] = None
+    """The same of the after image, where it differs: 1000,4000."""
+    match_light: LightMatching = "none"
+    """Give the after image the light of the before image, fitted over pixels that look unchanged;
+    histogram where the contrast differs between dark and bright. The after image then has the
+    values of the before image, so it takes no range of its own."""
+    nodata: Annotated[Both[float], as_flag(read_nodata, metavar="VALUE")] = None
+    """A stored value that is no data, besides those that the rasters declare: 0, or
+    before=0,after=255."""
+    mask: Annotated[Both[str | Path], as_flag(read_masks, metavar="FILE")] = None
+    """Raster of pixels to leave out, such as clouds, in any CRS and on any grid: clouds.tif, or
+    before=a.tif,after=b.tif."""
+    mask_values: str | None = None
+    """Which values of the masks leave a pixel out, any but 0 by default: 3,8-11, bits:3,4 of a bit
+    field, or those of scl, qa_pixel or omnicloudmask."""
+    before_date: str | None = None
+    """When the before image was taken, 2019-06-01; by default what the raster says."""
+    after_date: str | None = None
+    """When the after image was taken."""
+    grid: str | float = "before"
+    """Whose pixels the map gets: before, after, the side of a pixel in units of the before raster's
+    CRS, or CRS@SIDE: EPSG:3035@10. A mosaic's pixels are its first raster's. A ! at its end insists
+    on far finer pixels than the rasters have, or on more than 1e11 of them."""
+    aoi: str | Path | None = None
+    """Vector file with polygons, in any CRS, or FILE#LAYER; the rest is nodata."""
+
+    def __post_init__(self):
+        check_fields(self)
+        require_range(self.value_range, "--value-range")
+        require_range(self.after_value_range, "--after-value-range")
+        if self.match_light != "none" and self.after_value_range is not None:
+            raise ArgumentError(
+                "--match-light and --after-value-range both say what the values of the after image "
+                "mean",
+                fix="leave --after-value-range out: matched, it has the values of the before image",
+            )
+
+    @property
+    def dates(self) -> tuple[str | None, str | None]:
+        """When the images were taken, where the user says so."""
+        return self.before_date, self.after_date
+
+    @property
+    def reading(self) -> PairOptions:
+        """How a pair is read, date by date."""
+        ranges = self.value_range, self.after_value_range or self.value_range
+        before, after = (
+            DateOptions(*said)
+            for said in zip(split_both(self.nodata), ranges, split_both(self.mask), strict=True)
+        )
+        return PairOptions(
+            bands=self.bands,
+            grid=self.grid,
+            aoi=self.aoi,
+            before=before,
+            after=after,
+            mask_values=self.mask_values,
+            match_light=self.match_light,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions:
+    """What is made of a pair, and within which limits.
+
+    Raises:
+        ArgumentError: If an option is of another type or out of its range.
+    """
+
+    register: Annotated[bool, SWITCH] = False
+    """Measure the shift between the two images and undo it."""
+    min_area: str | float = 0.0
+    """Smaller patches of change are taken for unchanged: 100m2, 0.5ha."""
+    vector: Literal["gpkg", "parquet"] = "gpkg"
+    """Format of the polygons."""
+    cog_size: int | None = None
+    """For maps too large for one file: cut them into COGs of so many pixels a side, a power of two
+    such as 16384, with a VRT over each map's and STAC items."""
+    layout: Literal["terradelta", "senseearth"] = "terradelta"
+    """For folders: before/ after/ change/, or im1/ im2/ as the contest asks."""
+    time_budget: Annotated[float, ABOVE_ZERO] | None = None
+    """Seconds after which the map must be done; flips and turns are dropped when late."""
+    memory: str | int = "4GB"
+    """What the process may take."""
+    shard: str = "1/1"
+    """2/4 answers the second quarter of the map only; `merge` joins the quarters."""
+    picture: Annotated[bool, SWITCH] = False
+    """Also draw before, after and the map into OUTPUT/picture.png."""
+    strict: Annotated[bool, SWITCH] = False
+    """Fail where the map would carry a caution; what is known before the work is refused before
+    it."""
+
+    def __post_init__(self):
+        check_fields(self)
+        _ = self.min_area_m2, self.memory_bytes, self.shard_of
+        size_px = self.cog_size
+        if size_px is not None and (size_px < SMALLEST_PIECE_PX or size_px & (size_px - 1)):
+            raise ArgumentError(
+                f"COGs of {size_px} x {size_px} px were asked for",
+                fix=f"give a power of two from {SMALLEST_PIECE_PX} on, such as --cog-size 16384",
+            )
+
+    @property
+    def min_area_m2(self) -> float:
+        """Smaller patches of change are taken for unchanged."""
+        return read_area(self.min_area)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the process may take."""
+        return read_memory(self.memory)
+
+    @property
+    def shard_of(self) -> tuple[int, int]:
+        """Which of how many parts of the blocks to answer, counted from 1."""
+        return read_shard(self.shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How the networks are run.
+
+    Raises:
+        ArgumentError: If an option is of another type or out of its range.
+    """
+
+    tta: Views = "none"
+    """Flips and turns whose answers are averaged, 4, 8 or the 6 of the reference; slower, a little
+    better."""
+    tile_size: Annotated[int, TILE_SIZE] | None = None
+    """Side of the squares that the network sees, in pixels; 1024 by default, more for networks that
+    look very far."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    backend: BackendName = "auto"
+    """What runs the network."""
+    precision: PrecisionName = "auto"
+    """bf16 is faster where the processor has it, int8 faster still for a model that has been
+    quantized, fp32 exact."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the blocks are answered.
+
+    Raises:
+        ArgumentError: If an option is of another type or out of its range, or is one of a cluster
+            and the engine is local.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    """ray shares the blocks among the workers of a Ray cluster."""
+    address: str | None = None
+    """Of a running cluster, such as host:6379; by default RAY_ADDRESS, else one is started on this
+    machine."""
+    workers: Annotated[int, POSITIVE_COUNT] | None = None
+    """How many; by default as many as the cluster has room for. Each may take --memory."""
+    worker_cpus: Annotated[float, ABOVE_ZERO] | None = None
+    """Cores of a worker; by default up to 4."""
+
+    def __post_init__(self):
+        check_fields(self)
+        flags = list_given(self)
+        if self.engine == "local" and flags:
+            raise ArgumentError(
+                f"{', '.join(flags)} was asked for and the engine is local",
+                fix="add --engine ray, or leave it out",
+            )
+
+
+def list_given(options: RasterOptions | MapOptions | Runtime | Cluster) -> list[str]:
+    """Return the flags of the options that are not what they are by default."""
+    return [
+        "--" + field.name.replace("_", "-")
+        for field in fields(options)
+        if getattr(options, field.name) != field.default
+    ]

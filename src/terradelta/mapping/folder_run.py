@@ -1,0 +1,101 @@
+"""The `predict` verb on two folders of images."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from terradelta.cautions import refuse_cautions
+from terradelta.data.layouts import match_folders
+from terradelta.geo.dates import describe_dates, find_folder_dates, read_flag
+from terradelta.geo.finding import list_cautions
+from terradelta.inference.confidence import doubt_confidence
+from terradelta.inference.folders import examine_folders, map_folder, require_values
+from terradelta.inference.pace import Pace
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.rasters import PairRequest
+from terradelta.outputs import null_undefined, write_json
+from terradelta.stopwatch import Stopwatch
+
+
+def map_folder_pair(
+    predictor: Predictor, asked: PairRequest, staged: Path, watch: Stopwatch
+) -> dict[str, Any]:
+    """Write the maps of two folders of images, summary.json and run.json; return the summary.
+
+    Args:
+        predictor: The models.
+        asked: The folders and what is asked of them.
+        staged: Where to write.
+        watch: Of the run, since whose start the time budget counts.
+
+    Raises:
+        CautionError: If the maps would carry a caution and `strict` is asked for.
+        DataError: If the folders do not fit each other, or an image cannot be read.
+    """
+    before, after = asked.paths
+    rasters, maps = asked.rasters, asked.maps
+    assert isinstance(before, str | Path)
+    assert isinstance(after, str | Path)
+    pairs = match_folders(Path(before), Path(after))
+    given = (
+        read_flag("--before-date", rasters.before_date),
+        read_flag("--after-date", rasters.after_date),
+    )
+    dates = find_folder_dates((before, after), given)
+    findings = list(examine_folders(pairs, predictor.needs, dates))
+    known = list_cautions(findings)
+    if maps.strict:
+        refuse_cautions(known, "or leave --strict out")
+    watch.begin("predicting")
+    deadline = None if maps.time_budget is None else watch.started + maps.time_budget
+    require_values(predictor, pairs)
+    pace = Pace(predictor.num_views, deadline)
+    counted, views = map_folder(predictor, pairs, staged, maps.layout, pace)
+    cautions = [*known, *doubt_confidence(counted)]
+    if maps.strict:
+        refuse_cautions(cautions, "or leave --strict out")
+    summary = {
+        "cautions": [caution.to_dict() for caution in cautions],
+        "dates": describe_dates(dates),
+        **counted,
+    }
+    write_json(staged / "summary.json", summary)
+    parts = watch.read()
+    provenance = {
+        "cautions": summary["cautions"],
+        "findings": null_undefined([vars(finding) for finding in findings]),
+        "dates": summary["dates"],
+        "before": str(before),
+        "after": str(after),
+        "models": [asdict(model) for model in asked.models],
+        "parameters": _describe_parameters(predictor, asked),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
+        },
+        "views_of_pairs": views,
+        "seconds": {
+            "total": round(sum(parts.values()), 3),
+            **{name: round(part, 3) for name, part in parts.items()},
+        },
+    }
+    write_json(staged / "run.json", provenance)
+    return summary
+
+
+def _describe_parameters(predictor: Predictor, asked: PairRequest) -> dict[str, Any]:
+    reading = asked.rasters.reading.to_dict()
+    return {
+        "tta": predictor.tta,
+        "value_range": reading["value_range"],
+        "after_value_range": reading["after_value_range"],
+        "time_budget_seconds": asked.maps.time_budget,
+        "device": predictor.device.type,
+        "backend": predictor.choice.backend,
+        "precision": predictor.choice.precision,
+        "change_threshold": predictor.threshold,
+    }
