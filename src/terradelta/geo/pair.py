@@ -25,7 +25,7 @@ from terradelta.geo.map_grid import Images, choose_grid
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.placement import reaches_off_earth
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.virtual import name_raster
 
 
@@ -201,12 +201,12 @@ class RasterPair:
         return self._before.dtype, self._after.dtype
 
     @property
-    def scalings(self) -> tuple[list[Scaling], list[Scaling]]:
+    def scalings(self) -> tuple[list[BandScaling], list[BandScaling]]:
         """What the stored numbers of both dates mean; a mosaic may mix several."""
         before, after = (
             images.list_scalings(bands)
             if isinstance(images, Mosaic)
-            else [Scaling.of(images).choose(bands, name_raster(images))]
+            else [BandScaling.of(images).choose(bands, name_raster(images))]
             for images, bands in zip(self.datasets, self.bands, strict=True)
         )
         return before, after

@@ -30,7 +30,7 @@ from terradelta.geo.ranges import (
     judge_range,
     suggest_ranges,
 )
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.virtual import name_raster
 
 Ranges = tuple[Range | None, Range | None]
@@ -291,7 +291,7 @@ class PixelSamples:
         return Finding("light", "WARN", message, fix, values)
 
 
-def _describe_scalings(scalings: Sequence[Scaling]) -> str:
+def _describe_scalings(scalings: Sequence[BandScaling]) -> str:
     if all(scaling.is_identity for scaling in scalings):
         return ""
     return scalings[0].to_text() if len(scalings) == 1 else f"{len(scalings)} scalings"

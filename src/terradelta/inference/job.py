@@ -31,7 +31,7 @@ from terradelta.inference.tiling import BlockPlan, Tiling
 from terradelta.inputs import read_object, read_record
 from terradelta.outputs import write_bytes
 from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
-from terradelta.prediction.records import Request
+from terradelta.prediction.records import JobRecord
 
 DROP_IT = "run the same `terradelta predict` with --overwrite, which drops what is under way"
 NOT_COMPARED = ("path", "folder", "size_bytes", "origins", "dates", "findings")
@@ -239,7 +239,7 @@ def _read_request(path: Path) -> dict[str, Any]:
     Raises:
         OutputError: If it is damaged.
     """
-    read_record(path, Request, OutputError, DROP_IT)
+    read_record(path, JobRecord, OutputError, DROP_IT)
     return read_object(path, OutputError, DROP_IT)
 
 

@@ -340,7 +340,7 @@ class JobParameters(Parameters):
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRecord:
     """What a prediction under way was asked for: the content of job.json."""
 
     before: RasterRecord

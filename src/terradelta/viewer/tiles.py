@@ -31,7 +31,7 @@ from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.overview import warp_overview
 from terradelta.geo.pair import Images
 from terradelta.geo.pair_options import PairOptions
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.source import open_source
 from terradelta.geo.style import RAMP
 from terradelta.geo.virtual import name_raster
@@ -138,7 +138,7 @@ class ImageTiles:
         nodata = getattr(PairOptions.from_run(result.run), date).nodata
         names = list(result.run["band_names"])
         self._offset_m = _find_offset(result) if date == "after" else (0.0, 0.0)
-        self._scaling: Scaling | None = None
+        self._scaling: BandScaling | None = None
         self.reduction: Reduction | None = None
         """A small copy of the image for far zooms, in the making or done."""
         with ExitStack() as exits:
@@ -155,7 +155,7 @@ class ImageTiles:
                 self._kept_open = exits.pop_all()
                 self._tiles: RasterTiles | MosaicTiles = MosaicTiles(images)
                 return
-            self._scaling = Scaling.of(images).choose(self._bands, name_raster(images))
+            self._scaling = BandScaling.of(images).choose(self._bands, name_raster(images))
             is_slow = Reduction.is_needed(images)
         assert isinstance(source, str | Path)
         opened = partial(open_source, source, bands, nodata)
