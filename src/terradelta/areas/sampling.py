@@ -38,7 +38,7 @@ from terradelta.geo.origin import list_origins
 from terradelta.geo.pair import RasterPair
 from terradelta.outputs import stage_file, stage_folder
 from terradelta.prediction.folder import PredictionFolder
-from terradelta.prediction.records import PairRun
+from terradelta.prediction.reopening import reopen_pair
 
 MAX_CHIP_SIZE_PX = 4096
 
@@ -142,7 +142,7 @@ def allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray
 
 def _open_pair(folder: Path, before: str | Path | None, after: str | Path | None) -> RasterPair:
     try:
-        return RasterPair.reopen(PredictionFolder(folder).read_run(PairRun), before, after)
+        return reopen_pair(PredictionFolder(folder).read_pair(), before, after)
     except RasterError as error:
         raise RasterError(
             error.problem,

@@ -164,7 +164,8 @@ def read_survey(path: Path) -> Survey:
         stored = {str(key): parse_json(str(value)) for key, value in cells}
         facts = read_fields(SurveyFacts, stored)
         read_fields(SampleDesign, facts.design, "design")
-        grid = GridRecord(*facts.grid[1:], crs=facts.grid[0]).build()
+        crs, transform, width, height = facts.grid
+        grid = GridRecord(crs=crs, transform=transform, width=width, height=height).build()
         _check_tables(tables, facts, grid)
     except (ValueError, KeyError, ArgumentError) as error:
         raise DataError(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from terradelta.cautions import read_cautions
-
 if TYPE_CHECKING:
     from terradelta.areas.assessment import Assessment
     from terradelta.areas.survey import Survey
@@ -14,6 +12,7 @@ if TYPE_CHECKING:
     from terradelta.evaluation.bootstrap import Difference, Interval
     from terradelta.evaluation.scoring import Comparison, Scores
     from terradelta.mapping.handle import Prediction
+    from terradelta.prediction.records import Summary
     from terradelta.training.comparison import RunComparison
     from terradelta.training.loop import TrainResult
 
@@ -33,35 +32,27 @@ def print_kept_reviews(prediction: Prediction):
         print(f"earlier reviews are kept in {prediction.kept_reviews}")
 
 
-def print_summary(summary: dict[str, Any]):
-    """Print the cautions of a summary.json, its largest transitions and their total."""
-    print_cautions(summary)
-    rows = summary["transitions"]
+def print_summary(summary: Summary):
+    """Print the cautions of a map, its largest transitions and their total."""
+    for caution in summary.cautions:
+        print(caution.to_text())
+    if summary.cautions:
+        print()
+    rows = summary.transitions
     for row in rows[:MAX_ROWS]:
-        amount = (
-            f"{row['pixels']:>12,} px" if row["area_ha"] is None else f"{row['area_ha']:>12,.3f} ha"
-        )
-        print(f"{row['from']:>15} → {row['to']:<15}{amount}{row['share_percent']:>8.2f} %")
+        amount = f"{row.pixels:>12,} px" if row.area_ha is None else f"{row.area_ha:>12,.3f} ha"
+        print(f"{row.from_class:>15} → {row.to_class:<15}{amount}{row.share_percent:>8.2f} %")
     if len(rows) > MAX_ROWS:
         print(f"{'and':>15} {len(rows) - MAX_ROWS} smaller ones, in transitions.csv")
     total = (
-        f"{summary['changed_pixels']:,} of {summary['valid_pixels']:,} px"
-        if summary["changed_ha"] is None
-        else f"{summary['changed_ha']:,.3f} of {summary['valid_ha']:,.3f} ha"
+        f"{summary.changed_pixels:,} of {summary.valid_pixels:,} px"
+        if summary.changed_ha is None
+        else f"{summary.changed_ha:,.3f} of {summary.valid_ha:,.3f} ha"
     )
     if rows:
-        print(f"changed: {total} ({summary['changed_percent']:.2f} %)")
+        print(f"changed: {total} ({summary.changed_percent:.2f} %)")
     else:
-        print(f"no change found: {total} ({summary['changed_percent']:.2f} %)")
-
-
-def print_cautions(summary: dict[str, Any]):
-    """Print what makes a map doubtful, two lines each and an empty one behind them."""
-    cautions = read_cautions(summary.get("cautions", ()))
-    for caution in cautions:
-        print(caution.to_text())
-    if cautions:
-        print()
+        print(f"no change found: {total} ({summary.changed_percent:.2f} %)")
 
 
 def print_numbers(numbers: dict[str, float]):

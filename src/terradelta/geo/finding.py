@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal
 
 from terradelta.cautions import Caution
 
 LEVELS = ("OK", "WARN", "FAIL")
+PairLevel = Literal["OK", "WARN", "FAIL"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Finding:
 
     name: str
     """What was looked at."""
-    level: str
+    level: PairLevel
     """"OK", "WARN" or "FAIL"."""
     message: str
     """What was found."""
@@ -34,12 +35,6 @@ class Finding:
         if self.level != "WARN" or not self.is_doubt:
             return None
         return Caution(self.name, self.message, self.fix or "look at both images")
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Read a line of a run.json."""
-        names = ("name", "level", "message", "fix", "values", "is_doubt")
-        return cls(**{name: row[name] for name in names if name in row})
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ Legend of the array names: C bands, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rasterio.windows import Window
@@ -134,30 +134,6 @@ class RasterPair:
             for path, grid in zip(paths, grids, strict=True)
         )
         return before, after
-
-    @classmethod
-    def reopen(
-        cls,
-        run: Mapping[str, Any],
-        before: RasterPaths | None = None,
-        after: RasterPaths | None = None,
-    ) -> RasterPair:
-        """Open the pair of a prediction as it was read then.
-
-        Args:
-            run: The content of run.json.
-            before: Where the earlier raster lies now, if it was moved.
-            after: Where the later one lies now.
-
-        Raises:
-            RasterError: As the class itself does.
-        """
-        return cls(
-            before or run["before"]["path"],
-            after or run["after"]["path"],
-            run["band_names"],
-            PairOptions.from_run(run),
-        )
 
     def __enter__(self) -> RasterPair:
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -126,25 +126,6 @@ class PairOptions:
             match_light=match_light,
         )
 
-    @classmethod
-    def from_run(cls, run: Mapping[str, Any]) -> Self:
-        """Return the options that the pair of a run.json, or of a job's request, was read with."""
-        parameters = run["parameters"]
-        nodata = parameters.get("nodata") or (None, None)
-        masks = parameters.get("mask") or (None, None)
-        value_range = parameters.get("value_range")
-        ranges = value_range, parameters.get("after_value_range") or value_range
-        return cls(
-            bands=parameters["bands"],
-            grid=parameters["grid"],
-            aoi=parameters["aoi"] and parameters["aoi"]["path"],
-            shift_px=(run["shift_px"][0], run["shift_px"][1]),
-            before=DateOptions(nodata[0], _pair(ranges[0]), masks[0]),
-            after=DateOptions(nodata[1], _pair(ranges[1]), masks[1]),
-            mask_values=parameters.get("mask_values"),
-            match_light=parameters.get("match_light") or "none",
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return what a run.json keeps of them, the area of interest and the shift aside."""
         masks = [date.mask and str(date.mask) for date in (self.before, self.after)]
@@ -165,7 +146,3 @@ class PairOptions:
 def split_both(values: Both[Value]) -> tuple[Value | None, Value | None]:
     """Return the values of the before and of the after image."""
     return values if isinstance(values, tuple) else (values, values)
-
-
-def _pair(numbers: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if numbers is None else (numbers[0], numbers[1])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from terradelta.errors import ArgumentError
+from terradelta.geo.finding import PairLevel
 
 Range = tuple[float, float]
 """The darkest and the brightest value."""
@@ -36,7 +37,7 @@ SUGGESTED_DIGITS = 4
 class Misfit(NamedTuple):
     """Why values do not fit a range."""
 
-    level: str
+    level: PairLevel
     """"WARN" or "FAIL", as of a `Finding`."""
     problem: str
     """What is wrong, with the range."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import rasterio
 from rasterio.errors import RasterioError
 
-from terradelta.cautions import read_cautions, refuse_cautions
+from terradelta.cautions import refuse_cautions
 from terradelta.data.images import IMAGE_SUFFIXES
 from terradelta.data.layouts import match_folders
 from terradelta.destination import Inputs, claim_folder
@@ -20,7 +21,7 @@ from terradelta.errors import ArgumentError
 from terradelta.fields import POSITIVE_COUNT, Within, checks_ranges
 from terradelta.geo.area import parse_area
 from terradelta.geo.bands import join_bands
-from terradelta.geo.dates import describe_dates, find_folder_dates, read_flag
+from terradelta.geo.dates import find_folder_dates, read_flag
 from terradelta.geo.finding import list_cautions
 from terradelta.geo.grid import allow_no_place
 from terradelta.geo.listing import RasterPaths, name_source, require_paths
@@ -41,11 +42,13 @@ from terradelta.inference.pace import Pace
 from terradelta.inference.predictor import TILE_SIZE, Predictor
 from terradelta.inference.rasters import RasterOptions, answer_rasters
 from terradelta.mapping.assembly import assemble, finish
-from terradelta.mapping.handle import Prediction
+from terradelta.mapping.handle import Prediction, Shard
 from terradelta.mapping.pieces import check_piece_size
 from terradelta.models.bundle import hash_model, load_model
 from terradelta.models.embedded import find_model_folders
-from terradelta.outputs import null_undefined, stage_folder, write_json
+from terradelta.outputs import null_undefined, stage_folder
+from terradelta.prediction.folder import PredictionFolder
+from terradelta.prediction.records import DatesRecord, FolderParameters, FolderRun, ModelRecord
 from terradelta.stopwatch import Stopwatch
 
 
@@ -88,7 +91,7 @@ def predict(
     strict: bool = False,
     overwrite: bool = False,
     discard_reviews: bool = False,
-) -> Prediction:
+) -> Prediction | Shard:
     """Map what changed between two rasters, or between two folders of images.
 
     A raster prediction is under way in `OUTPUT.partial` and resumes there when it is run again
@@ -151,7 +154,7 @@ def predict(
         discard_reviews: With `overwrite`, drop those reviews.
 
     Returns:
-        The folder and its summary.
+        The folder and its summary; of a shard, how far the map is.
 
     Raises:
         TerradeltaError: If an input cannot be used or the output exists; the message has the fix.
@@ -226,7 +229,7 @@ def predict(
         if options.shard[1] > 1:
             blocks = len(job.plan)
             done = blocks - len(job.missing(range(blocks)))
-            return Prediction(job.folder, {"blocks": blocks, "blocks_done": done})
+            return Shard(job.folder, blocks, done)
         # Networks and their buffers would stand in memory beside the maps and the report.
         del predictor
         return_freed_memory()
@@ -245,47 +248,45 @@ def predict(
         pace = Pace(predictor.num_views, deadline)
         require_values(predictor, pairs)
         summary, views = map_folder(predictor, pairs, staged, layout, pace)
-        cautions = [*known, *doubt_confidence(summary)]
+        cautions = (*known, *doubt_confidence(summary))
         if strict:
             refuse_cautions(cautions, "or leave --strict out")
-        summary = {
-            "cautions": [caution.to_dict() for caution in cautions],
-            "dates": describe_dates(folder_dates),
-            **summary,
-        }
-        write_json(staged / "summary.json", summary)
+        dates = DatesRecord.of(folder_dates)
+        summary = replace(summary, cautions=cautions, dates=dates)
         parts = watch.read()
-        provenance = {
-            "cautions": summary["cautions"],
-            "findings": null_undefined([vars(finding) for finding in findings]),
-            "dates": summary["dates"],
-            "before": str(before),
-            "after": str(after),
-            "models": models,
-            "parameters": {
-                "tta": tta,
-                **{
-                    name: value
-                    for name, value in options.reading.to_dict().items()
-                    if name in ("value_range", "after_value_range")
-                },
-                "time_budget_seconds": time_budget,
-                "device": predictor.device.type,
-                "backend": predictor.choice.backend,
-                "precision": predictor.choice.precision,
-                "change_threshold": predictor.threshold,
-            },
-            "versions": {
+        ranges = options.reading.before.value_range, options.reading.after.value_range
+        run = FolderRun(
+            cautions=cautions,
+            findings=tuple(
+                replace(finding, values=null_undefined(finding.values)) for finding in findings
+            ),
+            dates=dates,
+            before=str(before),
+            after=str(after),
+            models=tuple(ModelRecord(**model) for model in models),
+            parameters=FolderParameters(
+                tta=tta,
+                value_range=ranges[0],
+                after_value_range=ranges[1] if ranges[1] != ranges[0] else None,
+                time_budget_seconds=time_budget,
+                device=predictor.device.type,
+                backend=predictor.choice.backend,
+                precision=predictor.choice.precision,
+                change_threshold=predictor.threshold,
+            ),
+            versions={
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
             },
-            "views_of_pairs": views,
-            "seconds": {
+            views_of_pairs=views,
+            seconds={
                 "total": round(sum(parts.values()), 3),
                 **{name: round(part, 3) for name, part in parts.items()},
             },
-        }
-        write_json(staged / "run.json", provenance)
+        )
+        files = PredictionFolder(staged)
+        files.write(summary)
+        files.write(run)
     return Prediction(output, summary)
 
 
@@ -312,7 +313,7 @@ def merge(
     watch = Stopwatch()
     output = claim_prediction(output, overwrite=overwrite, discard_reviews=discard_reviews)
     job = Job.load(output)
-    origins = (file["path"] for date in job.request["origins"].values() for file in date)
+    origins = [file.path for file in (*job.record.origins.before, *job.record.origins.after)]
     claim_folder(output, origins, overwrite=overwrite)
     return _finish(job, watch, strict=strict, discard_reviews=discard_reviews)
 
@@ -347,9 +348,8 @@ def _finish(
     with job.lock("assembly"), rasterio.Env(GDAL_CACHEMAX=cache_bytes):
         summary = assemble(job, watch)
         if strict:
-            cautions = read_cautions(summary["cautions"])
             refuse_cautions(
-                cautions, f"or leave --strict out: {job.folder} keeps the map until then"
+                summary.cautions, f"or leave --strict out: {job.folder} keeps the map until then"
             )
         kept = finish(job, discard_reviews)
     return Prediction(job.output, summary, kept)

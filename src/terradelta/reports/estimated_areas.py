@@ -14,6 +14,7 @@ from terradelta.errors import DataError
 from terradelta.fields import read_fields, show
 from terradelta.inputs import read_json
 from terradelta.prediction.estimates import FORMAT, AreaEstimates
+from terradelta.prediction.records import Summary
 from terradelta.reports.chart import MAX_TICKS, Tick
 from terradelta.reports.wording import NO_BREAK, Unit, join_words, say_count, say_number
 
@@ -31,7 +32,7 @@ ALLOCATION_WORDS = {
 }
 
 
-def read_estimates(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
+def read_estimates(path: Path, summary: Summary) -> dict[str, Any]:
     """Return the content of an area_estimates.json of this map.
 
     Args:
@@ -55,7 +56,7 @@ def read_estimates(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
             f"{path} cannot be read as area estimates: {error}",
             fix="give the area_estimates.json that `terradelta assess` has written",
         ) from error
-    own_ha = summary["changed_ha"] or 0.0
+    own_ha = summary.changed_ha or 0.0
     if abs(changed_ha - own_ha) > MAX_DIFFERENCE * max(own_ha, 1e-9):
         raise DataError(
             f"{path} is of a map with {changed_ha:,.4f} ha of change, this one has {own_ha:,.4f}",

@@ -8,7 +8,7 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,6 @@ import shapely
 from rasterio.enums import Resampling
 from scipy.ndimage import binary_erosion
 
-from terradelta.cautions import read_cautions
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import examine_pair
@@ -29,10 +28,11 @@ from terradelta.geo.cog import find_map
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place, make_transformer
 from terradelta.geo.listing import name_source
-from terradelta.geo.pair import RasterPair
-from terradelta.geo.pair_options import ModelNeeds, PairOptions
+from terradelta.geo.pair_options import ModelNeeds
 from terradelta.prediction.changes import find_changes, read_outlines, read_patch_table
 from terradelta.prediction.folder import FIX, PredictionFolder
+from terradelta.prediction.records import DatesRecord, Run, Summary
+from terradelta.prediction.reopening import recall_options, reopen_pair
 from terradelta.reports.document import REPORT_FILE, embed_overlay, embed_photograph, write_page
 from terradelta.reports.estimated_areas import ESTIMATES_FILE, describe_areas, read_estimates
 from terradelta.reports.flow import FlowChart, FlowTable
@@ -44,7 +44,7 @@ from terradelta.reports.patch_list import (
     sort_by_confidence,
     sort_by_size,
 )
-from terradelta.reports.provenance import describe_models, describe_run
+from terradelta.reports.provenance import ModelPassage, describe_models, describe_run
 from terradelta.reports.wording import Unit, name_image, say_m2, say_place
 from terradelta.reports.zones import ZONES_FILE, draw_zones, read_zones
 
@@ -90,8 +90,8 @@ class _Subject:
     """A prediction folder, as far as it fits on one page."""
 
     folder: Path
-    summary: dict[str, Any]
-    run: dict[str, Any]
+    summary: Summary
+    run: Run
     classes: ClassTable
     grid: Grid
     shape: tuple[int, int]
@@ -138,15 +138,15 @@ def _complain(path: Path, error: Exception) -> OutputError:
 def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
     """Return all that the template shows."""
     summary, unit = subject.summary, subject.unit
-    flow = FlowTable.of(summary["transitions"], subject.classes, unit)
-    models = describe_models(subject.run["models"])
+    flow = FlowTable.of(summary.transitions, subject.classes, unit)
+    models = describe_models(subject.run.models)
     imagery, missing = _open_imagery(subject, files)
     table = read_patch_table(find_changes(subject.folder), subject.classes, has_area=unit.has_area)
     return {
-        "names": [name_image(subject.run, date) for date in ("before", "after")],
-        "cautions": read_cautions(summary.get("cautions", ())),
+        "names": _name_images(subject.run),
+        "cautions": summary.cautions,
         # Summaries of earlier versions do not count the patches.
-        "summary": {**summary, "patches": len(table)},
+        "patches": len(table),
         "unit": unit,
         "headline": write_headline(summary),
         "compared": unit.say(sum_compared(summary)),
@@ -155,7 +155,7 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
         "confidence": _weigh_confidence(table),
         "binary": subject.classes.num_classes == 1,
         "flow": flow,
-        "chart": FlowChart.of(flow) if summary["transitions"] else None,
+        "chart": FlowChart.of(flow) if summary.transitions else None,
         "matrix": _tabulate(flow, unit),
         "pictures": imagery
         and {
@@ -176,13 +176,17 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
         "findings": _list_findings(subject, models, missing),
         "models": models,
         "facts": describe_run(subject.run, subject.grid),
-        "versions": subject.run["versions"],
+        "versions": subject.run.versions,
     }
 
 
-def _find_nodata(summary: dict[str, Any]) -> float:
-    everything = summary["valid_pixels"] + summary["nodata_pixels"]
-    return 100 * summary["nodata_pixels"] / everything
+def _name_images(run: Run) -> list[str]:
+    before, after = (run.dates or DatesRecord()).build()
+    return [name_image(run.before.path, before), name_image(run.after.path, after)]
+
+
+def _find_nodata(summary: Summary) -> float:
+    return 100 * summary.nodata_pixels / (summary.valid_pixels + summary.nodata_pixels)
 
 
 def _weigh_confidence(table: pandas.DataFrame) -> float | None:
@@ -194,10 +198,10 @@ def _weigh_confidence(table: pandas.DataFrame) -> float | None:
 def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, str | None]:
     """Return the pictures, or why there are none."""
     try:
-        pair = files.enter_context(RasterPair.reopen(subject.run))
+        pair = files.enter_context(reopen_pair(subject.run))
         cut = (pair.area.width, pair.area.height)
         if cut != (subject.grid.width, subject.grid.height):
-            before = name_source(subject.run["before"]["path"])
+            before = name_source(subject.run.before.path)
             return None, f"{before} has other pixels now than when it was mapped"
         return Imagery(pair, subject.shape), None
     except TerradeltaError as error:
@@ -205,33 +209,33 @@ def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, 
 
 
 def _list_findings(
-    subject: _Subject, models: list[dict[str, Any]], missing: str | None
-) -> list[Finding] | None:
+    subject: _Subject, models: list[ModelPassage], missing: str | None
+) -> Sequence[Finding] | None:
     """Return what was found about the pair when it was mapped; None where nobody can know."""
-    if subject.run.get("findings") is not None:
-        return [Finding.from_dict(row) for row in subject.run["findings"]]
+    if subject.run.findings is not None:
+        return subject.run.findings
     # Earlier versions left none.
     return None if missing else list(_check_pair(subject, models))
 
 
-def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Finding]:
+def _check_pair(subject: _Subject, models: list[ModelPassage]) -> Iterator[Finding]:
     """Look the pair over again, and say where a flag of the run has fixed what is found."""
-    divisors = [model["card"].scaling.divisor for model in models if model["card"]]
+    cards = [model.card for model in models if model.card]
     needs = ModelNeeds(
-        tuple(subject.run["band_names"]),
-        (0.0, max(divisors, default=255.0)),
-        next((model["card"].resolution_m for model in models if model["card"]), None),
+        subject.run.band_names,
+        (0.0, max((card.scaling.divisor for card in cards), default=255.0)),
+        cards[0].resolution_m if cards else None,
     )
     report = examine_pair(
-        subject.run["before"]["path"],
-        subject.run["after"]["path"],
+        subject.run.before.path,
+        subject.run.after.path,
         # The shift is measured again, so that a reader sees that there was one.
-        replace(PairOptions.from_run(subject.run), shift_px=(0.0, 0.0)),
+        replace(recall_options(subject.run), shift_px=(0.0, 0.0)),
         needs,
     )
     for finding in report.findings:
-        if finding.name == "shift" and subject.run["parameters"]["register"]:
-            columns, rows = subject.run["shift_px"]
+        if finding.name == "shift" and subject.run.parameters.register:
+            columns, rows = subject.run.shift_px
             undone = f"; {columns:+.2f} columns and {rows:+.2f} rows were undone before mapping"
             yield Finding("shift", "OK", finding.message + undone)
         else:
