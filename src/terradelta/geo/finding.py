@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from terradelta.cautions import Caution
 
-LEVELS = ("OK", "WARN", "FAIL")
 PairLevel = Literal["OK", "WARN", "FAIL"]
+LEVELS: tuple[PairLevel, ...] = ("OK", "WARN", "FAIL")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Report:
     """In the order in which they were looked for."""
 
     @property
-    def level(self) -> str:
+    def level(self) -> PairLevel:
         """The worst level of all."""
-        return max((finding.level for finding in self.findings), key=LEVELS.index)
+        return find_worst(finding.level for finding in self.findings)
 
     @property
     def cautions(self) -> tuple[Caution, ...]:
@@ -67,6 +67,12 @@ class Report:
             if finding.fix:
                 lines.append(f"{'':<5} {'':<{width}}  fix: {finding.fix}")
         return "\n".join(lines)
+
+
+def find_worst(levels: Iterable[PairLevel]) -> PairLevel:
+    """Return the worst of some levels."""
+    occurring = set(levels)
+    return next(level for level in reversed(LEVELS) if level in occurring)
 
 
 def list_cautions(findings: Iterable[Finding]) -> tuple[Caution, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
-from terradelta.geo.finding import LEVELS, Finding, PairLevel
+from terradelta.geo.finding import Finding, find_worst
 from terradelta.geo.grid import cut_window
 from terradelta.geo.normalization import fit_light
 from terradelta.geo.pair import RasterPair
@@ -193,7 +193,7 @@ class PixelSamples:
         found = {date: misfit for date, misfit in misfits.items() if misfit is not None}
         if not found:
             return Finding("depth", "OK", message, values=values)
-        level: PairLevel = max((misfit.level for misfit in found.values()), key=LEVELS.index)
+        level = find_worst(misfit.level for misfit in found.values())
         problems = {misfit.problem for misfit in found.values()}
         if len(found) == 2 and len(problems) == 1:
             message += f"; {problems.pop()}"
