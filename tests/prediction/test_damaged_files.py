@@ -107,7 +107,7 @@ def test_an_error_names_file_key_and_value(folder):
         ("summary.json", "changed_ha", -1, r"summary\.json: changed_ha is -1, .* at least 0"),
         ("summary.json", "changed_percent", float("nan"), r"changed_percent is nan"),
         ("summary.json", "valid_ha", None, "valid_ha is None, and it must be a number where"),
-        ("summary.json", "transitions", [{}], r"transitions\[0\]\.pixels is missing"),
+        ("summary.json", "transitions", [{}], r"transitions\[0\]\.from is missing"),
     ):
         path = folder / name
         content = path.read_text()

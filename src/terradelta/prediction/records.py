@@ -204,7 +204,8 @@ class RasterRecord:
     dtypes: tuple[str, ...]
     crs: str | None = None
     transform: tuple[float, ...] | None = None
-    nodata: str | None = None
+    nodata: str | tuple[str | None, ...] | None = None
+    """Of all bands; a later version may say one of each."""
     scales: tuple[Number, ...] | None = field(default=None, metadata=UNLESS_NONE)
     """Of stored numbers, where they are not the values."""
     offsets: tuple[Number, ...] | None = field(default=None, metadata=UNLESS_NONE)

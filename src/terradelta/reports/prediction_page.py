@@ -30,11 +30,12 @@ from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place, make_transfor
 from terradelta.geo.listing import name_source
 from terradelta.geo.pair_options import ModelNeeds
 from terradelta.prediction.changes import find_changes, read_outlines, read_patch_table
+from terradelta.prediction.estimates import ESTIMATES_FILE, read_estimates
 from terradelta.prediction.folder import FIX, PredictionFolder
 from terradelta.prediction.records import DatesRecord, Run, Summary
 from terradelta.prediction.reopening import recall_options, reopen_pair
 from terradelta.reports.document import REPORT_FILE, embed_overlay, embed_photograph, write_page
-from terradelta.reports.estimated_areas import ESTIMATES_FILE, describe_areas, read_estimates
+from terradelta.reports.estimated_areas import describe_areas, require_same_map
 from terradelta.reports.flow import FlowChart, FlowTable
 from terradelta.reports.headline import find_unit, list_largest, sum_compared, write_headline
 from terradelta.reports.imagery import CHIP_SIZE_PX, Imagery, choose_shape, place_chip
@@ -76,7 +77,9 @@ def write_prediction_page(folder: Path, areas: Path | None = None, zones: Path |
         own if path is None and own.exists() else path
         for path, own in ((areas, folder / ESTIMATES_FILE), (zones, folder / ZONES_FILE))
     )
-    estimates = None if areas is None else read_estimates(areas, subject.summary)
+    estimates = None if areas is None else read_estimates(areas)
+    if areas is not None and estimates is not None:
+        require_same_map(areas, estimates, subject.summary)
     frame = None if zones is None else read_zones(zones, subject.grid)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as files:
         content = _gather(subject, files)
