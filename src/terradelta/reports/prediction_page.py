@@ -21,7 +21,7 @@ import shapely
 from rasterio.enums import Resampling
 from scipy.ndimage import binary_erosion
 
-from terradelta.classes import ClassTable
+from terradelta.classes import ClassTable, Colour
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import examine_pair
 from terradelta.geo.cog import find_map
@@ -132,6 +132,44 @@ class _Subject:
     @property
     def unit(self) -> Unit:
         return find_unit(self.summary)
+
+
+@dataclass(frozen=True)
+class FlowMatrix:
+    """The cells of the from-to matrix."""
+
+    texts: list[list[str]]
+    """Amounts, with the sums of rows and columns."""
+    shades: list[list[int]]
+    """Of the cells' backgrounds without the sums, in percent of the accent."""
+
+
+@dataclass(frozen=True)
+class ClassLayer:
+    """An overlay of what became one class."""
+
+    name: str
+    colour: Colour
+    amount: str
+    picture: str
+    """As a data URI."""
+
+
+@dataclass(frozen=True)
+class ShownPatch:
+    """A patch with its surroundings."""
+
+    start: tuple[str, Colour]
+    """Class before, and its colour."""
+    end: tuple[str, Colour]
+    size: str
+    confidence: float
+    """Percent."""
+    place: str
+    pictures: list[str] | None
+    """Before and after as data URIs; None where the images are gone."""
+    outline: str
+    """SVG path."""
 
 
 def _complain(path: Path, error: Exception) -> OutputError:
@@ -245,7 +283,7 @@ def _check_pair(subject: _Subject, models: list[ModelPassage]) -> Iterator[Findi
             yield finding
 
 
-def _tabulate(flow: FlowTable, unit: Unit) -> dict[str, Any]:
+def _tabulate(flow: FlowTable, unit: Unit) -> FlowMatrix:
     """Return the matrix with its sums as texts of as many decimals each, and its shades."""
     amounts_FT = flow.amounts_FT
     with_sums = np.block(
@@ -256,10 +294,10 @@ def _tabulate(flow: FlowTable, unit: Unit) -> dict[str, Any]:
     )
     texts = np.reshape(unit.say_column(with_sums.ravel().tolist()), with_sums.shape).tolist()
     shades = np.ceil(STRONGEST_SHADE * amounts_FT / max(amounts_FT.max(initial=0), 1e-12))
-    return {"texts": texts, "shades": shades.astype(int).tolist()}
+    return FlowMatrix(texts, shades.astype(int).tolist())
 
 
-def _draw_layers(subject: _Subject, flow: FlowTable) -> list[dict[str, Any]]:
+def _draw_layers(subject: _Subject, flow: FlowTable) -> list[ClassLayer]:
     """Return an overlay and what it amounts to for each class that something became."""
     _, to_HW = subject.classes.decode_transition(subject.change_HW)
     group_HW = np.where(subject.change_HW == 0, -1, np.array(flow.groups)[to_HW])
@@ -270,19 +308,19 @@ def _draw_layers(subject: _Subject, flow: FlowTable) -> list[dict[str, Any]]:
         fill_HW = np.equal(group_HW, index)
         edge_HW = fill_HW & np.logical_not(binary_erosion(fill_HW, border_value=1))
         layers.append(
-            {
-                "name": flow.names[index],
-                "colour": flow.colours[index],
-                "amount": texts[index],
-                "picture": embed_overlay(fill_HW, edge_HW, flow.colours[index]),
-            }
+            ClassLayer(
+                name=flow.names[index],
+                colour=flow.colours[index],
+                amount=texts[index],
+                picture=embed_overlay(fill_HW, edge_HW, flow.colours[index]),
+            )
         )
     return layers
 
 
 def _show_patches(
     subject: _Subject, table: pandas.DataFrame, imagery: Imagery | None
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[ShownPatch]]:
     """Return the patches to look at, by why, with their surroundings."""
     chosen = choose_patches(table, subject.unit.has_area) if len(table) else {}
     ids = sorted({index for group in chosen.values() for index in group})
@@ -295,20 +333,20 @@ def _show_patches(
 
 def _show_patch(
     subject: _Subject, patch: pandas.Series, outline: shapely.Polygon, imagery: Imagery | None
-) -> dict[str, Any]:
+) -> ShownPatch:
     from_id, to_id = subject.classes.decode_transition(int(patch.transition))
     chip = place_chip(outline, subject.grid)
     pictures = None if imagery is None else [embed_photograph(part) for part in imagery.cut(chip)]
     has_area = subject.unit.has_area
-    return {
-        "from": (subject.classes.names[from_id], subject.classes.colours[from_id]),
-        "to": (subject.classes.names[to_id], subject.classes.colours[to_id]),
-        "size": say_m2(patch.area_m2) if has_area else subject.unit.say(patch.pixels),
-        "confidence": 100 * patch.confidence,
-        "place": _locate(outline, subject.grid),
-        "pictures": pictures,
-        "outline": chip.outline,
-    }
+    return ShownPatch(
+        start=(subject.classes.names[from_id], subject.classes.colours[from_id]),
+        end=(subject.classes.names[to_id], subject.classes.colours[to_id]),
+        size=say_m2(patch.area_m2) if has_area else subject.unit.say(patch.pixels),
+        confidence=100 * patch.confidence,
+        place=_locate(outline, subject.grid),
+        pictures=pictures,
+        outline=chip.outline,
+    )
 
 
 def _locate(outline: shapely.Polygon, grid: Grid) -> str:
