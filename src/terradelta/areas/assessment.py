@@ -41,7 +41,6 @@ from terradelta.areas.survey import Survey
 from terradelta.classes import ClassTable
 from terradelta.destination import claim_file
 from terradelta.errors import DataError
-from terradelta.fields import read_fields
 from terradelta.geo.cog import find_map
 from terradelta.inference.transitions import M2_PER_HECTARE
 from terradelta.outputs import stage_file, write_json
@@ -50,7 +49,6 @@ from terradelta.prediction.estimates import (
     FORMAT,
     AreaEstimate,
     AreaEstimates,
-    DesignRecord,
     NetChange,
     NetEstimate,
     ShareEstimate,
@@ -145,10 +143,10 @@ def assess(
 
 
 def _find_folder(path: Path, survey: Survey, asked: str | Path | None) -> Path:
-    folder = path.parent / survey.facts["folder"] if asked is None else Path(asked)
+    folder = path.parent / survey.facts.folder if asked is None else Path(asked)
     if asked is None:
         change_path = find_map(folder, "change")
-        if not change_path.exists() or identify(change_path) != survey.facts["map_sha256"]:
+        if not change_path.exists() or identify(change_path) != survey.facts.map_sha256:
             raise DataError(
                 f"{path} was drawn from {change_path}, which is not there or another map by now",
                 fix="say where to put the results: -o FOLDER",
@@ -260,7 +258,7 @@ def _describe(
         version=version("terradelta"),
         map="sampled",
         area_ha=float(survey.strata.area_m2_H.sum()) / M2_PER_HECTARE,
-        design=read_fields(DesignRecord, survey.facts["design"]),
+        design=survey.facts.design,
         interval=sample.interval,
         strata=tuple(
             StratumRow(

@@ -162,7 +162,7 @@ def print_survey(survey: Survey):
     areas_ha = (survey.strata.area_m2_H / 10_000).tolist()
     for name, area_ha, points in zip(survey.strata.names, areas_ha, points_H, strict=True):
         print(f"{name:<36}{area_ha:>14,.3f}{points:>8,}")
-    print(f"{len(survey)} points, seed {survey.facts['design']['seed']}")
+    print(f"{len(survey)} points, seed {survey.facts.design.seed}")
 
 
 def print_assessment(assessment: Assessment):

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from terradelta.errors import TerradeltaError
 from terradelta.inputs import ContentError, parse_json
+from terradelta.prediction.folder import RUN_FILE
 from terradelta.prediction.records import DatesRecord
 from terradelta.reports.wording import name_image
 from terradelta.viewer.patch_table import PatchFilter, PatchTable
@@ -264,6 +265,6 @@ def _name_image(result: Result, date: str) -> str:
 
 def _name_version(result: Result) -> str:
     """Return a name that no other prediction has, nor this one once it was made again."""
-    made = (result.folder / "run.json").stat().st_mtime_ns
+    made = (result.folder / RUN_FILE).stat().st_mtime_ns
     facts = [str(result.folder.resolve()), made, *result.rasters.values()]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
