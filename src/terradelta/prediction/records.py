@@ -45,6 +45,8 @@ Count = Annotated[int, COUNT]
 Side = Annotated[int, Within(least=1, most=LARGEST_SIDE_PX)]
 Number = int | float
 """A number that a caller gives, which is written as it was given."""
+Kept = Any
+"""What nobody reads: a raster may say anything there, and it is written as it was said."""
 Shift = Annotated[float, Within(least=-LARGEST_SHIFT_PX, most=LARGEST_SHIFT_PX)]
 
 
@@ -203,12 +205,11 @@ class RasterRecord:
     bands: Count
     dtypes: tuple[str, ...]
     crs: str | None = None
-    transform: tuple[float, ...] | None = None
-    nodata: str | tuple[str | None, ...] | None = None
-    """Of all bands; a later version may say one of each."""
-    scales: tuple[Number, ...] | None = field(default=None, metadata=UNLESS_NONE)
+    transform: Kept = None
+    nodata: Kept = None
+    scales: Kept = field(default=None, metadata=UNLESS_NONE)
     """Of stored numbers, where they are not the values."""
-    offsets: tuple[Number, ...] | None = field(default=None, metadata=UNLESS_NONE)
+    offsets: Kept = field(default=None, metadata=UNLESS_NONE)
     dates: tuple[str, ...] | None = field(
         default=None, metadata=written_if(lambda raster: raster.sources is not None)
     )
