@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 
 from terradelta.errors import ArgumentError, DataError
 from terradelta.fields import (
+    UNKNOWN_KEYS,
+    UNLESS_NONE,
     FieldError,
     Within,
     check_fields,
     checks_ranges,
-    fill_defaults,
     keyed,
     read_fields,
     show,
+    write_fields,
+    written_if,
 )
 from terradelta.inputs import MAX_DEPTH, ContentError, parse_json, read_json, read_record
 
@@ -61,7 +64,34 @@ def test_what_fits_becomes_what_the_types_say():
     whole = read_fields(Whole, GOOD)
     assert whole == Whole("x", 0.0, "a", (1.0, 2.5), (Part(3),), "y")
     assert isinstance(whole.share, float)
-    assert fill_defaults(Whole, {"name": "x"})["text"] is None
+
+
+@dataclass(frozen=True)
+class Written:
+    """A record with a field of each kind that `write_fields` knows."""
+
+    to_class: str = keyed("to")
+    parts: tuple[Part, ...] = ()
+    amount: int | float = 0
+    gone: int | None = field(default=None, metadata=UNLESS_NONE)
+    wet: int | None = field(default=None, metadata=written_if(lambda one: one.amount > 1))
+    plain: int | None = None
+    rest: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"to": "a", "parts": [{"count": 1}], "amount": 1, "plain": null}',
+        '{"to": "a", "parts": [], "amount": 1.0, "gone": 2, "plain": 3, "new": {"x": [null]}}',
+        '{"to": "a", "parts": [], "amount": 2, "wet": null, "plain": null, "rest": 1}',
+    ],
+)
+def test_what_is_read_is_written_as_it_was(text):
+    record = read_fields(Written, json.loads(text))
+    assert json.dumps(write_fields(record)) == text
+    with pytest.raises(FieldError, match=r"amount is '3', and it must be a finite number$"):
+        read_fields(Written, {**json.loads(text), "amount": "3"})
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_the_form_shows_the_chips(seen, folder):
 
 
 def test_the_labels_that_qgis_saved_give_areas_that_hold_the_truth(seen, folder, truth_HW):
-    content = td.assess(folder / "points.gpkg").content
+    content = td.assess(folder / "points.gpkg").estimates.to_json()
     with rasterio.open(folder / "out" / "change.tif") as dataset:
         grid, valid_HW = Grid.of(dataset), dataset.read(1) != dataset.nodata
     areas_HW = measure_pixels(grid, cut_window(0, 0, grid.width, grid.height)) / 1e4

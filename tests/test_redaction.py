@@ -3,7 +3,7 @@
 import pytest
 
 from terradelta.errors import RasterError
-from terradelta.redaction import redact, redact_json
+from terradelta.redaction import redact, redact_texts
 
 SIGNED = {
     "https://b.s3.amazonaws.com/a.tif?X-Amz-Algorithm=A&X-Amz-Date=D&X-Amz-Signature=s3cret": (
@@ -48,7 +48,7 @@ def test_what_is_no_secret_stays(text):
 
 def test_json_is_searched_to_its_ends():
     content = {"path": ["http://h/a.tif?token=s3cret"], "sha256": None, "size": 3}
-    assert redact_json(content) == {"path": ["http://h/a.tif"], "sha256": None, "size": 3}
+    assert redact_texts(content) == {"path": ["http://h/a.tif"], "sha256": None, "size": 3}
 
 
 def test_errors_tell_none():

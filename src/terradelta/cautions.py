@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from terradelta.errors import CautionError
 
@@ -27,11 +26,6 @@ class Caution:
     def to_text(self) -> str:
         """Return two lines for a terminal."""
         return f"CAUTION  {self.message}\n         fix: {self.fix}"
-
-
-def read_cautions(rows: Iterable[dict[str, Any]]) -> tuple[Caution, ...]:
-    """Return the cautions of a run.json or summary.json; those of earlier versions have none."""
-    return tuple(Caution(row["name"], row["message"], row["fix"]) for row in rows)
 
 
 def refuse_cautions(cautions: Iterable[Caution], fix: str):

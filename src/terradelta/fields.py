@@ -106,10 +106,24 @@ COUNT = Within(least=0, most=LARGEST_COUNT)
 POSITIVE_COUNT = Within(least=1, most=LARGEST_COUNT)
 SHARE = Within(least=0, most=1)
 
+UNLESS_NONE: Mapping[str, Any] = types.MappingProxyType({"unless_none": True})
+"""Metadata of a dataclass field whose key `write_fields` leaves out where its value is None."""
+UNKNOWN_KEYS: Mapping[str, Any] = types.MappingProxyType({"keeps_unknown": True})
+"""Metadata of a dataclass field, a dict, for the keys that a later version has added to a file."""
+
 
 def keyed(key: str, **options: Any) -> Any:
     """Return a dataclass field whose key in a file is another than its name."""
     return field(metadata={"key": key}, **options)
+
+
+def written_if(condition: Callable[[Any], bool]) -> dict[str, Any]:
+    """Return metadata of a dataclass field whose key not every file has.
+
+    Args:
+        condition: Of a record, whether `write_fields` writes the key.
+    """
+    return {"condition": condition}
 
 
 def show(value: Any) -> str:
@@ -120,8 +134,8 @@ def show(value: Any) -> str:
 def read_fields(cls: type[Record], content: Any, place: str = "") -> Record:
     """Return a dataclass made of what JSON or YAML hold.
 
-    Keys that the dataclass does not know are left aside: a later version may have written them.
-    Absent ones take their default.
+    Keys that the dataclass does not know are left aside, or kept in its field with the
+    metadata `UNKNOWN_KEYS`: a later version may have written them. Absent ones take their default.
 
     Args:
         cls: A dataclass, its fields typed with bool, int, float, str, None, Any, Literal, tuple,
@@ -135,8 +149,12 @@ def read_fields(cls: type[Record], content: Any, place: str = "") -> Record:
     if not isinstance(content, Mapping):
         raise FieldError(place, content, "an object")
     hints = _get_hints(cls)
-    values = {}
+    values: dict[str, Any] = {}
+    known = _list_keys(cls)
     for one in fields(cls):  # pyright: ignore[reportArgumentType]
+        if one.metadata.get("keeps_unknown"):
+            values[one.name] = {key: part for key, part in content.items() if key not in known}
+            continue
         key = one.metadata.get("key", one.name)
         inner = f"{place}.{key}" if place else key
         if key in content:
@@ -152,23 +170,28 @@ def refuse_unknown(cls: type, content: Any, place: str = ""):
     Raises:
         FieldError: Naming it.
     """
-    known = {one.metadata.get("key", one.name) for one in fields(cls)}
+    known = _list_keys(cls)
     for key in content if isinstance(content, Mapping) else ():
         if key not in known:
             inner = f"{place}.{show(key)}" if place else show(key)
             raise FieldError(inner, content[key], "left out, as there is no such field")
 
 
-def fill_defaults(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return content with the plain defaults of a dataclass where its keys are absent."""
-    filled = dict(content)
-    for one in fields(cls):
-        key = one.metadata.get("key", one.name)
-        if key not in filled and one.default is not MISSING:
-            filled[key] = one.default
-        elif key not in filled and one.default_factory is not MISSING:
-            filled[key] = one.default_factory()
-    return filled
+def write_fields(record: Any) -> dict[str, Any]:
+    """Return a dataclass as JSON takes it, its keys in the order of its fields.
+
+    `read_fields` reads it.
+    """
+    content: dict[str, Any] = {}
+    for one in fields(record):
+        value, notes = getattr(record, one.name), one.metadata
+        if notes.get("keeps_unknown"):
+            content |= value
+        elif "condition" in notes and not notes["condition"](record):
+            continue
+        elif value is not None or "unless_none" not in notes:
+            content[notes.get("key", one.name)] = _write(value)
+    return content
 
 
 def check_fields(record: Any):
@@ -235,6 +258,20 @@ def _has_range(hint: Any) -> bool:
 @functools.cache
 def _get_hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
+
+
+@functools.cache
+def _list_keys(cls: type) -> frozenset[str]:
+    kept = (one for one in fields(cls) if not one.metadata.get("keeps_unknown"))
+    return frozenset(one.metadata.get("key", one.name) for one in kept)
+
+
+def _write(value: Any) -> Any:
+    if is_dataclass(value):
+        return write_fields(value)
+    if isinstance(value, Mapping):
+        return {key: _write(part) for key, part in value.items()}
+    return [_write(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def _is_required(one: Field[Any]) -> bool:
@@ -345,7 +382,9 @@ def _describe(hint: Any) -> str:
             return " and ".join(map(str, rules))
         return " of ".join([_describe(parts[0]), *map(str, rules)])
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(part) for part in parts)
+        # Whole numbers are numbers.
+        named = (part for part in parts if part is not int or float not in parts)
+        return " or ".join(map(_describe, named))
     if origin is Literal:
         return "one of " + ", ".join(map(str, parts))
     if origin in (tuple, list, Sequence):

@@ -8,7 +8,10 @@ names that services commonly give them.
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+Content = TypeVar("Content")
 
 _PARAMETERS = (
     r"x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|policy|key-pair-id"
@@ -30,10 +33,19 @@ def redact(text: str) -> str:
     return _USER.sub("", _QUERY.sub("", text))
 
 
-def redact_json(content: Any) -> Any:
-    """Return JSON-ready content whose texts are redacted."""
-    if isinstance(content, dict):
-        return {key: redact_json(part) for key, part in content.items()}
-    if isinstance(content, list | tuple):
-        return [redact_json(part) for part in content]
-    return redact(content) if isinstance(content, str) else content
+def redact_texts(content: Content) -> Content:
+    """Return a dataclass, or JSON-ready content, with all its texts redacted."""
+    return _redact_part(content)
+
+
+def _redact_part(part: Any) -> Any:
+    if isinstance(part, str):
+        return redact(part)
+    if isinstance(part, dict):
+        return {key: _redact_part(one) for key, one in part.items()}
+    if isinstance(part, list | tuple):
+        return type(part)(map(_redact_part, part))
+    if is_dataclass(part) and not isinstance(part, type):
+        names = [one.name for one in fields(part)]
+        return replace(part, **{name: _redact_part(getattr(part, name)) for name in names})
+    return part

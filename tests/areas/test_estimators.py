@@ -280,4 +280,5 @@ def test_a_class_that_no_point_has_is_not_known():
     sample = StratifiedSample(Strata(("a",), np.array([9]), np.array([9.0])), np.zeros(3, int))
     report = report_accuracy(sample, np.zeros(3, int), np.zeros(3, int), ("x", "y"), np.ones(2))
     assert math.isnan(report.user[1].value)
-    assert report.to_dict()["classes"][1]["area_ha"]["value"] == 0
+    assert report.to_legend().classes[1].area_ha.value == 0
+    assert report.to_legend().classes[1].users_accuracy.value is None

@@ -79,7 +79,7 @@ def test_what_is_left_open_is_refused_unless_a_rule_says_otherwise(
 
 def test_points_that_are_left_out_are_told_of(points, truth_HW):
     label(points, truth_HW, {7: {"changed": "unsure"}, 9: {"changed": None}})
-    content = assess(points, unresolved="exclude").content
+    content = assess(points, unresolved="exclude").estimates.to_json()
     reasons = {"unsure": 1, "unlabelled": 1}
     assert content["unresolved"] == {"rule": "exclude", "points": reasons}
     assert content["points_used"] == 238
@@ -113,14 +113,14 @@ def test_agreement_is_told_for_each_two_interpreters(copies, truth_HW):
     first_N, second_N = truth_N.copy(), truth_N.copy()
     first_N[:60], second_N[:60] = SECOND, np.where(np.arange(1, 61) % 2, FREQUENT, 0)
     both, *with_third = labels.agreement
-    assert both["interpreters"] == ["interpreter-0", "interpreter-1"]
-    assert both["points"] == 240
-    assert both["transition"]["percent"] == pytest.approx(75)
-    assert both["transition"]["kappa"] == pytest.approx(cohen_kappa_score(first_N, second_N))
-    assert both["changed"]["percent"] == pytest.approx(87.5)
-    assert both["changed"]["kappa"] == pytest.approx(cohen_kappa_score(first_N > 0, second_N > 0))
+    assert both.interpreters == ("interpreter-0", "interpreter-1")
+    assert both.points == 240
+    assert both.transition.percent == pytest.approx(75)
+    assert both.transition.kappa == pytest.approx(cohen_kappa_score(first_N, second_N))
+    assert both.changed.percent == pytest.approx(87.5)
+    assert both.changed.kappa == pytest.approx(cohen_kappa_score(first_N > 0, second_N > 0))
     for other in with_third:
-        assert (other["points"], other["transition"]["percent"]) == (180, 100)
+        assert (other.points, other.transition.percent) == (180, 100)
 
 
 def test_kappa_is_not_defined_where_there_is_but_one_answer():

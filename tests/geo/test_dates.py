@@ -17,6 +17,7 @@ from terradelta.geo.dates import (
     read_name,
 )
 from terradelta.outputs import write_json
+from terradelta.prediction.records import DateRecord
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_period_has_a_first_and_a_last_moment(text, start, end):
     date = ImageDate.parse(text, "flag")
     assert date.start == datetime.fromisoformat(start).replace(tzinfo=UTC)
     assert date.end == datetime.fromisoformat(end).replace(tzinfo=UTC)
-    assert ImageDate.from_dict(date.to_dict()) == date
+    assert DateRecord(**date.to_dict()).build() == date
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from terradelta.errors import RasterError
+from terradelta.fields import read_fields
 from terradelta.geo.normalization import LightMatch, fit_light
 
 SIDE_PX = 200
@@ -34,7 +35,7 @@ def match(drawn, distorted_CHW, kind):
     """Return mean and largest of most errors of unchanged pixels, in grey levels."""
     before_CHW, _, unchanged_HW = drawn
     light = fit_light(flat(before_CHW), flat(distorted_CHW), kind)
-    assert LightMatch.from_dict(light.to_dict()) == light
+    assert read_fields(LightMatch, light.to_dict()) == light
     matched_CHW = light.apply(distorted_CHW, UINT8).astype(float)
     errors = np.abs(matched_CHW - before_CHW)[:, unchanged_HW]
     return errors.mean(), np.percentile(errors, 99)

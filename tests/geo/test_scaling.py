@@ -10,7 +10,7 @@ from terradelta.errors import RasterError
 from terradelta.geo.mosaic import describe_images
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.pair_options import PairOptions
-from terradelta.geo.scaling import Scaling, merge_scaling
+from terradelta.geo.scaling import BandScaling, merge_scaling
 
 from .conftest import UTM_ORIGIN
 
@@ -87,7 +87,7 @@ def test_a_bad_scale_counts_in_bands_that_are_read(write_tagged, picture_CHW):
 
 def test_values_are_made_in_double_precision():
     stored_CHW = np.array([[[2**31 + 1]], [[7]]], np.uint32)
-    scaling = Scaling((0.5, 3.0), (-(2.0**30), 0.0))
+    scaling = BandScaling((0.5, 3.0), (-(2.0**30), 0.0))
     values_CHW, valid_HW = scaling.apply(stored_CHW, np.ones((1, 1), bool))
     assert values_CHW.dtype == np.float32
     assert values_CHW.ravel().tolist() == [0.5, 21.0]
@@ -95,10 +95,10 @@ def test_values_are_made_in_double_precision():
 
 
 def test_a_catalogue_speaks_of_bands_or_of_none():
-    plain = Scaling((1.0,) * 3, (0.0,) * 3)
+    plain = BandScaling((1.0,) * 3, (0.0,) * 3)
     merged = merge_scaling(plain, [[(2.0, 1.0)], []], (2, 1), "a + b")
-    assert merged == Scaling((2.0, 2.0, 1.0), (1.0, 1.0, 0.0))
-    tagged = Scaling((2.0,) * 3, (1.0,) * 3)
+    assert merged == BandScaling((2.0, 2.0, 1.0), (1.0, 1.0, 0.0))
+    tagged = BandScaling((2.0,) * 3, (1.0,) * 3)
     assert merge_scaling(tagged, [[]], (3,), "a") == tagged
     with pytest.raises(RasterError, match=r"a: band 1 has the scale 2 .* item says 3 and 1"):
         merge_scaling(tagged, [[(3.0, 1.0)]], (3,), "a")

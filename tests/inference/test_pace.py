@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terradelta.inference.pace import Pace, describe_runs
+from terradelta.prediction.records import ViewsRecord
 
 
 def run(pace, blocks, seconds_per_view, clock):
@@ -51,11 +52,11 @@ def test_with_no_time_at_all_every_block_still_has_one_view(clock):
 
 
 def test_runs_of_views_are_told_by_first_and_last():
-    assert describe_runs([1, 6, 6, 2]) == [
-        {"views": 1, "first": 1, "last": 1},
-        {"views": 6, "first": 2, "last": 3},
-        {"views": 2, "first": 4, "last": 4},
-    ]
+    assert describe_runs([1, 6, 6, 2]) == (
+        ViewsRecord(1, first=1, last=1),
+        ViewsRecord(6, first=2, last=3),
+        ViewsRecord(2, first=4, last=4),
+    )
 
 
 @given(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from terradelta.classes import SENSEEARTH
+from terradelta.inference.confidence import UnsureChange
 from terradelta.inference.transitions import TransitionSums
 
 
@@ -51,18 +52,18 @@ def test_without_a_crs_there_are_pixels_and_no_hectares(window):
     change_HW, valid_HW, _ = window
     sums = TransitionSums(SENSEEARTH, has_area=False)
     sums.add(change_HW, valid_HW, None)
-    summary = sums.summarize()
-    assert summary["changed_ha"] is None
+    summary = sums.summarize(UnsureChange(has_area=False))
+    assert summary.changed_ha is None
     changed = (change_HW > 0) & valid_HW
-    assert summary["changed_percent"] == pytest.approx(100 * changed.sum() / valid_HW.sum())
+    assert summary.changed_percent == pytest.approx(100 * changed.sum() / valid_HW.sum())
 
 
 def test_nothing_valid_is_nothing_changed():
     sums = TransitionSums(SENSEEARTH)
     sums.add(np.zeros((3, 3), np.uint8), np.zeros((3, 3), bool), np.ones((3, 3)))
-    summary = sums.summarize()
-    assert (summary["valid_pixels"], summary["changed_percent"]) == (0, 0)
-    assert summary["transitions"] == []
+    summary = sums.summarize(UnsureChange())
+    assert (summary.valid_pixels, summary.changed_percent) == (0, 0)
+    assert summary.transitions == ()
 
 
 def test_pixels_without_an_area_leave_the_area_of_nodata_a_number(window):

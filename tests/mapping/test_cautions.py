@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 import geopandas
@@ -17,7 +18,7 @@ from rasterio.windows import Window
 from tests.flat_options import predict_flat, sort_options
 
 import terradelta as td
-from terradelta.cautions import Caution, read_cautions
+from terradelta.cautions import Caution
 from terradelta.cli import main
 from terradelta.data.synthetic import write_folders
 from terradelta.errors import ArgumentError, CautionError, ModelError, RasterError
@@ -25,6 +26,7 @@ from terradelta.geo.area import measure_pixels
 from terradelta.geo.grid import Grid
 from terradelta.inference import confidence
 from terradelta.models.bundle import load_model, save_model
+from terradelta.prediction.records import Summary
 
 from ..conftest import make_model
 from .small_blocks import TILE_SIZE_PX, assert_same_bytes
@@ -95,7 +97,7 @@ def test_what_check_warns_of_lies_above_the_numbers_of_the_map(doubtful, scene, 
     known = [caution for caution in doubtful.cautions if caution.name != "confidence"]
     assert known == list(report.cautions)
     made, summary = (read_json(doubtful.folder / f"{name}.json") for name in ("run", "summary"))
-    assert made["cautions"] == summary["cautions"] == doubtful.summary["cautions"]
+    assert made["cautions"] == summary["cautions"] == [c.to_dict() for c in doubtful.cautions]
     assert next(iter(summary)) == "cautions"
     assert [row["message"] for row in made["findings"]] == [f.message for f in report.findings]
 
@@ -105,7 +107,7 @@ def test_advice_and_what_is_ok_are_no_cautions(sound, model_folder, tmp_path, mo
     options = {"model": model_folder, "precision": "fp32", "strict": True}
     result = td.predict(*sound, tmp_path / "out", **sort_options(options))
     assert result.cautions == ()
-    assert result.summary["changed_pixels"] > 0
+    assert result.summary.changed_pixels > 0
     # A part of the before image: the overlap is told, and it is no doubt.
     with rasterio.open(sound[0]) as dataset:
         profile, image = {**dataset.profile, "width": 200}, dataset.read()[:, :, :200]
@@ -141,18 +143,22 @@ def test_unsure_change_is_the_sum_over_the_maps(
 
 
 def test_a_map_of_little_sure_change_says_how_much():
-    summary = {
-        "unsure_percent": 86.2,
-        "unsure_pixels": 10,
-        "unsure_ha": 160.6,
-        "changed_ha": 186.3,
-        "changed_pixels": 12,
-    }
+    summary = Summary(
+        valid_pixels=20,
+        changed_pixels=12,
+        valid_ha=310.5,
+        changed_ha=186.3,
+        changed_percent=60.0,
+        transitions=(),
+        unsure_pixels=10,
+        unsure_ha=160.6,
+        unsure_percent=86.2,
+    )
     (caution,) = confidence.doubt_confidence(summary)
     assert caution.message.startswith("86 % of what is mapped as changed (160.6 of 186.3 ha)")
-    pixels = {**summary, "unsure_ha": None, "changed_ha": None}
+    pixels = replace(summary, unsure_ha=None, changed_ha=None, valid_ha=None)
     assert "(10 of 12 px)" in confidence.doubt_confidence(pixels)[0].message
-    assert confidence.doubt_confidence({**summary, "unsure_percent": 24.9}) == ()
+    assert confidence.doubt_confidence(replace(summary, unsure_percent=24.9)) == ()
 
 
 def test_strict_refuses_what_is_known_before_the_work_before_it(predict, tmp_path):
@@ -281,7 +287,7 @@ def test_other_dates_go_on_with_the_blocks_that_are_there(
     result = predict(tmp_path / "out", before_date="2018", **options)
     seconds = read_json(result.folder / "run.json")["seconds"]
     assert seconds["of_earlier_runs"] > 0
-    assert result.summary["dates"]["before"]["text"] == "2018"
+    assert result.summary.dates.before.text == "2018"
 
 
 def test_folders_of_images_carry_cautions_and_dates_too(fine_model, tmp_path, capsys):
@@ -399,4 +405,4 @@ def test_answers_that_are_no_numbers_leave_nothing(scene, model_folder, tmp_path
 def test_cautions_are_read_back_as_they_were():
     caution = Caution("scale", "pixels of 5 m", "--grid 0.5")
     assert caution.to_text() == "CAUTION  pixels of 5 m\n         fix: --grid 0.5"
-    assert read_cautions([caution.to_dict()]) == (caution,)
+    assert Caution(**caution.to_dict()) == caution

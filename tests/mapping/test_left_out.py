@@ -62,7 +62,7 @@ def test_what_is_left_out_is_nodata_in_every_output(predict, inputs, tmp_path, s
     expected_HW = np.ones_like(valid_HW)
     expected_HW[:, :90] = expected_HW[200:260, 60:200] = False
     assert (valid_HW == expected_HW).all(), np.argwhere(valid_HW != expected_HW)
-    assert result.summary["nodata_pixels"] == (~expected_HW).sum()
+    assert result.summary.nodata_pixels == (~expected_HW).sum()
     run = json.loads((result.folder / "run.json").read_text())
     assert run["parameters"]["nodata"] == [None, 0]
     assert run["masks"][0]["path"] == str(inputs / "clouds.tif")

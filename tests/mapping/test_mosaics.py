@@ -105,7 +105,7 @@ def test_the_map_of_a_mosaic_is_that_of_the_file_whatever_the_blocks(
 ):
     result = predict(scene / "before.txt", scene / "after.txt", tmp_path / "out")
     assert_same_maps(result.folder, whole.folder)
-    assert result.summary["nodata_pixels"] >= 120 * 30
+    assert result.summary.nodata_pixels >= 120 * 30
     run = json.loads((result.folder / "run.json").read_text())
     assert run["before"]["sources"] == 9
     assert run["after"]["sources"] == 8

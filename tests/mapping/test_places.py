@@ -104,8 +104,8 @@ def plane(request, model_folder, tmp_path_factory):
 
 
 def test_a_map_of_another_planet_is_in_pixels_and_its_files_can_be_read(plane):
-    assert plane.summary["valid_ha"] is None
-    assert plane.summary["valid_pixels"] > 30_000
+    assert plane.summary.valid_ha is None
+    assert plane.summary.valid_pixels > 30_000
     with rasterio.open(plane.folder / "change.tif") as dataset:
         change_HW = dataset.read(1)
         assert dataset.crs is None

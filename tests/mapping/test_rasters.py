@@ -86,7 +86,7 @@ def test_shards_in_any_order_give_the_bytes_of_one_run(predict, whole, tmp_path)
         if number != 2:
             with pytest.raises(OutputError, match=r"lacks \d+ of \d+ blocks"):
                 td.merge(output)
-    assert part.summary["blocks_done"] == part.summary["blocks"]
+    assert part.blocks_done == part.blocks
     td.merge(output)
     assert_same_bytes(output, whole)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -340,7 +340,7 @@ def test_the_map_of_an_area_is_the_same_part_of_the_whole_map(predict, whole, tm
             dataset.read(1) == np.where(inside, read(whole / "change.tif"), 255)[rows, columns]
         ).all()
     assert inside[rows, columns].sum() == inside.sum()
-    assert result.summary["valid_pixels"] == inside.sum()
+    assert result.summary.valid_pixels == inside.sum()
 
 
 def test_small_patches_are_unchanged_in_every_output(predict, whole, tmp_path):
@@ -363,10 +363,10 @@ def test_small_patches_are_unchanged_in_every_output(predict, whole, tmp_path):
     assert (confidence[gone] <= 100).all()
     kept = geopandas.read_file(result.folder / "changes.gpkg", layer="changes")
     assert len(kept) == len(patches) - len(small)
-    assert result.summary["changed_pixels"] == (change > 0).sum()
-    assert result.summary["changed_ha"] * 10_000 == pytest.approx(kept.area_m2.sum(), rel=1e-9)
+    assert result.summary.changed_pixels == (change > 0).sum()
+    assert result.summary.changed_ha * 10_000 == pytest.approx(kept.area_m2.sum(), rel=1e-9)
     whole_summary = read_json(whole / "summary.json")
-    assert result.summary["valid_ha"] == pytest.approx(whole_summary["valid_ha"], rel=1e-12)
+    assert result.summary.valid_ha == pytest.approx(whole_summary["valid_ha"], rel=1e-12)
 
 
 def test_a_time_budget_drops_views_but_never_part_of_the_map(predict, whole, tmp_path):

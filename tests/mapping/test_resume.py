@@ -152,11 +152,11 @@ def test_a_damaged_job_is_dropped_on_request_only(pair, options, whole, tmp_path
     output = tmp_path / "out"
     predict(pair, output, shard="1/2", **options)
     path = tmp_path / "out.partial" / "job.json"
-    damaged = r"job\.json(: before is missing| cannot be read| holds a list)"
+    damaged = r"job\.json(: versions is missing| cannot be read| holds a list)"
     for content in (b"", b"\xff", b"[]", b'{"format": 2}', path.read_bytes()[:-100]):
         path.write_bytes(content)
         with pytest.raises(
-            OutputError, match=r"job\.json(: before is missing| cannot be read| holds a list)"
+            OutputError, match=r"job\.json(: versions is missing| cannot be read| holds a list)"
         ):
             predict(pair, output, **options)
         with pytest.raises(OutputError, match=damaged):

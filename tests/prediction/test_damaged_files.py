@@ -21,7 +21,6 @@ from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.inference.job import partial_folder
 from terradelta.prediction.folder import PredictionFolder
-from terradelta.prediction.records import PairRun
 from terradelta.viewer.checked import export_checked
 from terradelta.viewer.endpoints import create_application
 from terradelta.viewer.result import Result
@@ -80,7 +79,7 @@ def test_damaged_json_is_read_or_refused_by_every_reader(folder, name):
     path = folder / name
     files = PredictionFolder(folder)
     readers = {
-        "run.json": [files.read_run, lambda: files.read_run(PairRun), files.read_grid],
+        "run.json": [files.read_run, files.read_pair, files.read_grid],
         "summary.json": [lambda: files.read_summary(files.read_classes())],
     }[name]
     every = list(mutate_json(json.loads(path.read_text())))
@@ -108,7 +107,7 @@ def test_an_error_names_file_key_and_value(folder):
         ("summary.json", "changed_ha", -1, r"summary\.json: changed_ha is -1, .* at least 0"),
         ("summary.json", "changed_percent", float("nan"), r"changed_percent is nan"),
         ("summary.json", "valid_ha", None, "valid_ha is None, and it must be a number where"),
-        ("summary.json", "transitions", [{}], r"transitions\[0\]\.pixels is missing"),
+        ("summary.json", "transitions", [{}], r"transitions\[0\]\.from is missing"),
     ):
         path = folder / name
         content = path.read_text()
@@ -152,7 +151,7 @@ def test_what_a_later_version_adds_and_an_earlier_one_lacks_is_read(folder):
         )
         == 0
     )
-    assert td.open_prediction(folder).summary["weather"] == ["fair"]
+    assert td.open_prediction(folder).summary.others["weather"] == ["fair"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from terradelta.classes import ClassTable
+from terradelta.prediction.records import TransitionRow
 from terradelta.reports.flow import MAX_CLASSES, FlowChart, FlowTable
 from terradelta.reports.wording import Unit, say_m2, say_percent
 
@@ -18,7 +19,13 @@ amounts = st.dictionaries(
 
 def tabulate(found):
     rows = [
-        {"from": CLASSES.names[start], "to": CLASSES.names[end], "area_ha": amount}
+        TransitionRow(
+            from_class=CLASSES.names[start],
+            to_class=CLASSES.names[end],
+            pixels=1,
+            area_ha=amount,
+            share_percent=1.0,
+        )
         for (start, end), amount in found.items()
     ]
     return FlowTable.of(rows, CLASSES, Unit(True))

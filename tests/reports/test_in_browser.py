@@ -82,7 +82,7 @@ def test_the_swipe_goes_by_keyboard_and_says_where_it_is(visit, report):
 
 def test_classes_are_toggled_one_by_one_and_all_at_once(visit, report, prediction):
     page = visit(report)
-    became = {row["to"] for row in prediction.summary["transitions"]}
+    became = {row.to_class for row in prediction.summary.transitions}
     boxes = page.locator("fieldset").get_by_role("checkbox")
     layers = page.locator(".layer")
     assert boxes.count() == layers.count() == len(became) > 1
@@ -101,7 +101,7 @@ def test_classes_are_toggled_one_by_one_and_all_at_once(visit, report, predictio
 
 def test_an_overlay_marks_the_pixels_of_its_class(visit, report, prediction):
     page = visit(report)
-    name = prediction.summary["transitions"][0]["to"]
+    name = prediction.summary.transitions[0].to_class
     image = page.get_by_alt_text(f"Where it became {name}")
     marked = image.evaluate(
         """image => {
@@ -208,7 +208,7 @@ def test_hostile_names_of_classes_and_files_stay_text(visit, mapper):
     names = ("<b onclick=x>before&amp;.tif", "'after\".tif")
     model = save_eager_model(classes, mapper.folder / "model")
     result = mapper.predict(names=names, model=model)
-    occurring = {row["to"] for row in result.summary["transitions"]}
+    occurring = {row.to_class for row in result.summary.transitions}
     page = visit(result.folder / "report.html")
     for name in names:
         assert page.get_by_text(name).count() > 0

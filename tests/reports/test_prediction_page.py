@@ -60,10 +60,10 @@ def test_the_matrix_is_that_of_the_csv(prediction, read_page):
 
 def test_the_headline_names_area_share_and_the_largest_transition(prediction, read_page):
     text = read_page(prediction.folder / "report.html").text
-    summary, largest = prediction.summary, prediction.summary["transitions"][0]
-    assert f"{summary['changed_percent']:.1f} % of the" in text
-    assert f"largest change is from {largest['from']} to {largest['to']}" in text
-    assert f"{largest['area_ha']:.3f} ha" in text
+    summary, largest = prediction.summary, prediction.summary.transitions[0]
+    assert f"{summary.changed_percent:.1f} % of the" in text
+    assert f"largest change is from {largest.from_class} to {largest.to_class}" in text
+    assert f"{largest.area_ha:.3f} ha" in text
 
 
 def test_patches_shown_are_the_largest_and_the_distribution_counts_all(prediction, read_page):
@@ -79,7 +79,7 @@ def test_patches_shown_are_the_largest_and_the_distribution_counts_all(predictio
         counted = sum(int(row[1].replace(",", "")) for row in table[1:])
         assert counted == len(frame)
     # Two pictures, one overlay for each class something became, two chips for each of the patches.
-    became = {row["to"] for row in prediction.summary["transitions"]}
+    became = {row.to_class for row in prediction.summary.transitions}
     assert len(page.pictures) == 2 + len(became) + 2 * 12
     assert all(picture.startswith("data:image/") for picture in page.pictures)
     assert (prediction.folder / "report.html").stat().st_size < MAX_BYTES
@@ -116,7 +116,7 @@ def test_pictures_show_the_ground_of_the_map_also_of_an_area_of_interest(
     columns = slice(30 + window.col_off, 30 + window.col_off + window.width)
     with rasterio.open(mapper.folder / "before.tif") as dataset:
         expected = np.moveaxis(dataset.read()[:, rows, columns], 0, -1)
-    became = {row["to"] for row in result.summary["transitions"]}
+    became = {row.to_class for row in result.summary.transitions}
     chip = decode(page.pictures[2 + len(became)])
     resized = Image.fromarray(expected).resize(chip.shape[1::-1], Image.Resampling.BICUBIC)
     assert np.abs(chip - np.asarray(resized)).mean() < 8
@@ -184,8 +184,8 @@ def test_without_a_crs_it_tells_pixels(mapper, read_page):
         mapper.copy(mapper.scene / name, mapper.folder / name, crs=None, transform=None)
     result = mapper.predict()
     page = read_page(result.folder / "report.html")
-    assert f"{result.summary['changed_pixels']:,} pixels changed" in page.text
-    assert int(page.tables[0][-1][-1].replace(",", "")) == result.summary["changed_pixels"]
+    assert f"{result.summary.changed_pixels:,} pixels changed" in page.text
+    assert int(page.tables[0][-1][-1].replace(",", "")) == result.summary.changed_pixels
     assert "column " in page.text
     assert not re.search(r"\d ha\b", page.text)
 
@@ -198,7 +198,7 @@ def replace_threshold(folder, threshold):
 def test_where_nothing_changed_it_says_so(mapper, read_page):
     save_model(replace_threshold(mapper.model, 1 - 1e-9), mapper.folder / "model")
     result = mapper.predict(model=mapper.folder / "model")
-    assert result.summary["changed_pixels"] == 0
+    assert result.summary.changed_pixels == 0
     page = read_page(result.folder / "report.html")
     assert "No change found in the" in page.text
     assert page.tables == []
@@ -249,7 +249,7 @@ def test_16_bit_images_nodata_and_parquet(mapper, read_page):
     page = read_page(result.folder / "report.html")
     share = 100 * 2000 / (128 * 160)
     assert f"{share:.1f} % of the map has no data" in page.text
-    assert sum(int(row[1]) for row in page.tables[1][1:]) == result.summary["patches"]
+    assert sum(int(row[1]) for row in page.tables[1][1:]) == result.summary.patches
 
 
 def predict_with_classes(mapper, classes):
@@ -267,10 +267,10 @@ def test_change_masks_have_no_matrix(mapper, read_page):
 def test_many_classes_are_summed_not_dropped(mapper, read_page, monkeypatch):
     monkeypatch.setattr(flow, "MAX_CLASSES", 5)
     result = predict_with_classes(mapper, ClassTable.numbered(40))
-    changed_ha = result.summary["changed_ha"]
+    changed_ha = result.summary.changed_ha
     path = result.folder / "report.html"
     head, *_, foot = read_page(path).tables[0]
-    names = {row[key] for row in result.summary["transitions"] for key in ("from", "to")}
+    names = {name for row in result.summary.transitions for name in (row.from_class, row.to_class)}
     assert len(names) > 5, "a test with few classes tests nothing"
     assert len(head) == 5 + 2
     assert head[-2] == f"{len(names) - 4} others"

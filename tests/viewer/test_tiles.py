@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from rio_tiler.reader import part
 
 from terradelta.errors import DataError, OutputError, RasterError
+from terradelta.fields import write_fields
 from terradelta.geo.cog import read_classes
 from terradelta.viewer import reduction
 from terradelta.viewer.result import Result
@@ -189,7 +190,7 @@ def test_other_depths_are_stretched_by_the_recorded_range_or_their_own(scene, fo
     low, high = ImageTiles(result, "after").value_range
     assert 0 < low < high < 2550
     plain = ImageTiles(Result.load(folder), "after")
-    edit_run(folder, parameters={**result.run["parameters"], "value_range": [0, 2550]})
+    edit_run(folder, parameters={**write_fields(result.run.parameters), "value_range": [0, 2550]})
     scaled = ImageTiles(Result.load(folder, **paths), "after")
     tile = find_tile(plain.bounds, plain.max_zoom)
     images = [
@@ -326,7 +327,7 @@ def test_scaled_rasters_look_like_the_plain_ones(scene, folder, tmp_path):
         with rasterio.open(path, "w", **profile) as target:
             target.write(source.read().astype(np.uint16) * 16 + 1000)
             target.scales, target.offsets = (1e-4,) * 3, (-0.1,) * 3
-    parameters = Result.load(folder).run["parameters"]
+    parameters = write_fields(Result.load(folder).run.parameters)
     plain = ImageTiles(Result.load(folder), "after")
     tile = find_tile(plain.bounds, plain.max_zoom)
     ranges = {"value_range": [0, 255], "after_value_range": [0, 0.408]}

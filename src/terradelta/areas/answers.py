@@ -8,6 +8,7 @@ Legend of the array names: N points, I interpreters.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from terradelta.areas.survey import (
 )
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, DataError
+from terradelta.prediction.estimates import Agreement, Alikeness
 from terradelta.tables import Numbers, TableError, check_table
 
 Unresolved = Literal["refuse", "exclude"]
@@ -44,9 +46,8 @@ class Labels:
     """Files of answers, one an interpreter."""
     unresolved: dict[str, int] = field(default_factory=dict)
     """Why points have no answer, and how many."""
-    agreement: list[dict[str, Any]] = field(default_factory=list)
-    """For each two interpreters: points both answered, percent alike, kappa; of the transition and
-    of whether anything changed."""
+    agreement: tuple[Agreement, ...] = ()
+    """Of each two interpreters."""
 
 
 def read_labels(paths: Sequence[str | Path]) -> tuple[Survey, Labels]:
@@ -78,10 +79,10 @@ def read_labels(paths: Sequence[str | Path]) -> tuple[Survey, Labels]:
     names = tuple(path.stem for path in files)
     reference_N, reason_N = _vote(np.stack(answers_IN), reasons)
     unresolved = Counter(reason for reason in reason_N if reason)
-    agreement = [
-        _compare(names[i], answers_IN[i], names[j], answers_IN[j])
+    agreement = tuple(
+        _compare((names[i], names[j]), answers_IN[i], answers_IN[j])
         for i, j in combinations(range(len(files)), 2)
-    ]
+    )
     return survey, Labels(reference_N, names, dict(unresolved), agreement)
 
 
@@ -230,17 +231,23 @@ def _vote(answers_IN: np.ndarray, reasons: list[list[str]]) -> tuple[np.ndarray,
     return np.array(reference), why
 
 
-def _compare(first: str, first_N: np.ndarray, second: str, second_N: np.ndarray) -> dict[str, Any]:
+def _compare(names: tuple[str, str], first_N: np.ndarray, second_N: np.ndarray) -> Agreement:
     both_N = (first_N != NO_ANSWER) & (second_N != NO_ANSWER)
     one, other = first_N[both_N], second_N[both_N]
-    result: dict[str, Any] = {"interpreters": [first, second], "points": int(both_N.sum())}
-    for name, mine, theirs in (("transition", one, other), ("changed", one > 0, other > 0)):
-        if len(one) == 0:
-            result[name] = {"percent": float("nan"), "kappa": float("nan")}
-            continue
-        percent = 100 * float((mine == theirs).mean())
-        result[name] = {"percent": percent, "kappa": find_kappa(mine, theirs)}
-    return result
+    return Agreement(
+        interpreters=names,
+        points=int(both_N.sum()),
+        transition=_measure_agreement(one, other),
+        changed=_measure_agreement(one > 0, other > 0),
+    )
+
+
+def _measure_agreement(first_N: np.ndarray, second_N: np.ndarray) -> Alikeness:
+    if len(first_N) == 0:
+        return Alikeness(None)
+    kappa = find_kappa(first_N, second_N)
+    percent = 100 * float((first_N == second_N).mean())
+    return Alikeness(percent, None if math.isnan(kappa) else kappa)
 
 
 def _list_numbers(numbers: Sequence[Any] | np.ndarray) -> str:

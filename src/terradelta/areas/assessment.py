@@ -9,10 +9,9 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,14 +43,23 @@ from terradelta.destination import claim_file
 from terradelta.errors import DataError
 from terradelta.geo.cog import find_map
 from terradelta.inference.transitions import M2_PER_HECTARE
-from terradelta.outputs import null_undefined, stage_file, write_json
+from terradelta.outputs import stage_file, write_json
+from terradelta.prediction.estimates import (
+    ESTIMATES_FILE,
+    FORMAT,
+    AreaEstimate,
+    AreaEstimates,
+    NetChange,
+    NetEstimate,
+    ShareEstimate,
+    StratumRow,
+    UnresolvedPoints,
+)
 
-FORMAT = 1
-"""Of area_estimates.json."""
 FEW_POINTS = 10
 MAX_AREA_DIFFERENCE = 1e-3
 FILES = (
-    "area_estimates.json",
+    ESTIMATES_FILE,
     "area_estimates.csv",
     "area_estimates.png",
     "area_methods.txt",
@@ -71,7 +79,7 @@ class Assessment:
     that was lost, or gained)."""
     net_m2: dict[str, Estimate]
     """What each class gained less what it lost."""
-    content: dict[str, Any]
+    estimates: AreaEstimates
     """The content of area_estimates.json."""
 
 
@@ -122,21 +130,23 @@ def assess(
         for name, legend_T, names in _list_legends(survey.classes)
     }
     net_m2 = _estimate_net(sample, survey.classes, reference_N)
-    content = null_undefined(
-        _describe(survey, labels, sample, reports, net_m2, other_map, unresolved)
+    estimates = replace(
+        _describe(survey, labels, sample, reports, net_m2),
+        map="sampled" if other_map is None else str(other_map),
+        unresolved=UnresolvedPoints(rule=unresolved, points=labels.unresolved),
+        notes=_list_notes(sample, reference_N, reports),
     )
-    content["notes"] = _list_notes(sample, reference_N, reports)
-    content["methods"] = write_methods(content)
-    assessment = Assessment(folder, reports, net_m2, content)
+    estimates = replace(estimates, methods=write_methods(estimates))
+    assessment = Assessment(folder, reports, net_m2, estimates)
     _write(assessment)
     return assessment
 
 
 def _find_folder(path: Path, survey: Survey, asked: str | Path | None) -> Path:
-    folder = path.parent / survey.facts["folder"] if asked is None else Path(asked)
+    folder = path.parent / survey.facts.folder if asked is None else Path(asked)
     if asked is None:
         change_path = find_map(folder, "change")
-        if not change_path.exists() or identify(change_path) != survey.facts["map_sha256"]:
+        if not change_path.exists() or identify(change_path) != survey.facts.map_sha256:
             raise DataError(
                 f"{path} was drawn from {change_path}, which is not there or another map by now",
                 fix="say where to put the results: -o FOLDER",
@@ -231,10 +241,8 @@ def _describe(
     sample: StratifiedSample,
     reports: dict[str, AccuracyReport],
     net_m2: dict[str, Estimate],
-    other_map: str | Path | None,
-    unresolved: Unresolved,
-) -> dict[str, Any]:
-    """Return the content of area_estimates.json without notes and methods."""
+) -> AreaEstimates:
+    """Return the estimates of the map that was sampled, without notes and methods."""
     drawn_H = np.bincount(survey.pixels.stratum_N, minlength=len(survey.strata))
     strata = zip(
         survey.strata.names,
@@ -244,39 +252,42 @@ def _describe(
         sample.points_H.tolist(),
         strict=True,
     )
-    return {
-        "format": FORMAT,
-        "version": version("terradelta"),
-        "map": "sampled" if other_map is None else str(other_map),
-        "area_ha": float(survey.strata.area_m2_H.sum()) / M2_PER_HECTARE,
-        "design": dict(survey.facts["design"]),
-        "interval": sample.interval,
-        "strata": [
-            {
-                "stratum": name,
-                "pixels": pixels,
-                "area_ha": area_m2 / M2_PER_HECTARE,
-                "points_drawn": drawn,
-                "points_used": used,
-            }
+    legends = {name: report.to_legend() for name, report in reports.items()}
+    return AreaEstimates(
+        format=FORMAT,
+        version=version("terradelta"),
+        map="sampled",
+        area_ha=float(survey.strata.area_m2_H.sum()) / M2_PER_HECTARE,
+        design=survey.facts.design,
+        interval=sample.interval,
+        strata=tuple(
+            StratumRow(
+                stratum=name,
+                pixels=pixels,
+                area_ha=area_m2 / M2_PER_HECTARE,
+                points_drawn=drawn,
+                points_used=used,
+            )
             for name, pixels, area_m2, drawn, used in strata
-        ],
-        "points_drawn": int(drawn_H.sum()),
-        "points_used": int(sample.points_H.sum()),
-        "unresolved": {"rule": unresolved, "points": labels.unresolved},
-        "interpreters": list(labels.interpreters),
-        "agreement": labels.agreement,
-        **{name: report.to_dict() for name, report in reports.items()},
-        "net": [
-            {"class": name, "area_ha": net.scale(1 / M2_PER_HECTARE).to_dict()}
-            for name, net in net_m2.items()
-        ],
-    }
+        ),
+        points_drawn=int(drawn_H.sum()),
+        points_used=int(sample.points_H.sum()),
+        unresolved=UnresolvedPoints(points=labels.unresolved),
+        interpreters=labels.interpreters,
+        agreement=labels.agreement,
+        change=legends["change"],
+        transitions=legends["transitions"],
+        lost=legends.get("from"),
+        gained=legends.get("to"),
+        net=tuple(NetChange(name, area_ha=net.to_net_hectares()) for name, net in net_m2.items()),
+        notes=(),
+        methods="",
+    )
 
 
 def _list_notes(
     sample: StratifiedSample, reference_N: np.ndarray, reports: dict[str, AccuracyReport]
-) -> list[str]:
+) -> tuple[str, ...]:
     """Return what the intervals do not say."""
     notes = []
     of_one_answer = [
@@ -317,43 +328,50 @@ def _list_notes(
             f"No point was labelled as any of {none} transitions that are on the map. That their "
             "estimate is 0 says that they cover little, and not that they do not occur."
         )
-    return notes
+    return tuple(notes)
 
 
 def _write(assessment: Assessment):
     """Write all files, each whole or not at all."""
-    content, reports, folder = assessment.content, assessment.reports, assessment.folder
+    estimates, reports, folder = assessment.estimates, assessment.reports, assessment.folder
     with ExitStack() as exits:
         json_path, table_path, figure_path, methods_path, *matrix_paths = (
             exits.enter_context(stage_file(folder / name)) for name in FILES
         )
-        write_json(json_path, content)
-        _write_table(table_path, content)
+        write_json(json_path, estimates.to_json())
+        _write_table(table_path, estimates)
         draw_areas(reports["transitions"], figure_path)
-        methods_path.write_text(content["methods"] + "\n", encoding="utf-8")
+        methods_path.write_text(estimates.methods + "\n", encoding="utf-8")
         report = reports["transitions"]
         for path, cells_KK in zip(matrix_paths, (report.counts_KK, report.shares_KK), strict=True):
             _write_matrix(path, report.classes, cells_KK)
 
 
-def _write_table(path: Path, content: dict[str, Any]):
+def _write_table(path: Path, estimates: AreaEstimates):
     """Write a line for each class of each legend."""
     measures = ("area_ha", "users_accuracy", "producers_accuracy")
+    legends = {
+        "change": estimates.change,
+        "transitions": estimates.transitions,
+        "from": estimates.lost,
+        "to": estimates.gained,
+    }
     numbers = ("value", "standard_error", "low", "high")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = [f"{measure}_{number}" for measure in measures for number in numbers]
         writer.writerow(["legend", "class", "points", "mapped_ha", *columns])
-        for legend in ("change", "transitions", "from", "to"):
-            for row in content.get(legend, {}).get("classes", ()):
-                cells = [cell for measure in measures for cell in _flatten(row[measure])]
-                writer.writerow([legend, row["class"], row["points"], row["mapped_ha"], *cells])
-        for row in content["net"]:
-            writer.writerow(["net", row["class"], None, None, *_flatten(row["area_ha"])])
+        for name, legend in legends.items():
+            for row in () if legend is None else legend.classes:
+                shares = *_flatten(row.users_accuracy), *_flatten(row.producers_accuracy)
+                cells = (row.name, row.points, row.mapped_ha, *_flatten(row.area_ha), *shares)
+                writer.writerow([name, *cells])
+        for net in estimates.net:
+            writer.writerow(["net", net.name, None, None, *_flatten(net.area_ha)])
 
 
-def _flatten(estimate: dict[str, Any]) -> list[float | None]:
-    return [estimate["value"], estimate["standard_error"], *estimate["interval_95_percent"]]
+def _flatten(estimate: AreaEstimate | NetEstimate | ShareEstimate) -> list[float | None]:
+    return [estimate.value, estimate.standard_error, *estimate.interval_95_percent]
 
 
 def _write_matrix(path: Path, classes: Sequence[str], cells_KK: np.ndarray):

@@ -23,7 +23,7 @@ FRAME = (255, 0, 255)
 NO_DATA = (90, 90, 90)
 
 
-class Chip(NamedTuple):
+class PointChip(NamedTuple):
     """Where the two pictures of a place are."""
 
     before: Path
@@ -34,7 +34,7 @@ class Chip(NamedTuple):
 
 def write_chips(
     pair: RasterPair, places: Iterable[tuple[str, int, int]], folder: Path, size_px: int
-) -> Iterator[Chip]:
+) -> Iterator[PointChip]:
     """Draw the surroundings of pixels, each in the middle of its chips, in a frame.
 
     All chips of a date are stretched alike, unless they are 8-bit already.
@@ -55,7 +55,7 @@ def write_chips(
     for name, row, column in places:
         window = _around(row, column, size_px)
         images = _read(pair, window)
-        paths = Chip(folder / f"{name}_before.png", folder / f"{name}_after.png")
+        paths = PointChip(folder / f"{name}_before.png", folder / f"{name}_after.png")
         for path, image_CHW, value_range in zip(paths, images[:2], ranges, strict=True):
             _draw(image_CHW, images[2], value_range).save(path)
         yield paths

@@ -19,9 +19,10 @@ Journal of Remote Sensing 35, 2014.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,14 @@ from terradelta.areas.intervals import (
 )
 from terradelta.errors import DataError
 from terradelta.inference.transitions import M2_PER_HECTARE
+from terradelta.prediction.estimates import (
+    AreaEstimate,
+    ErrorMatrix,
+    EstimatedClass,
+    Legend,
+    NetEstimate,
+    ShareEstimate,
+)
 
 
 class Estimate(NamedTuple):
@@ -57,13 +66,32 @@ class Estimate(NamedTuple):
         """Return it in another unit."""
         return Estimate(*(number * factor for number in self))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form: value, standard error and the ends of the 95 % interval."""
-        return {
-            "value": self.value,
-            "standard_error": self.standard_error,
-            "interval_95_percent": [self.low, self.high],
-        }
+    def to_share(self) -> ShareEstimate:
+        """Return it as a share; None for what is not known."""
+        value, standard_error, low, high = (
+            number if math.isfinite(number) else None for number in self
+        )
+        return ShareEstimate(
+            value=value, standard_error=standard_error, interval_95_percent=(low, high)
+        )
+
+    def to_hectares(self) -> AreaEstimate:
+        """Return square metres as hectares."""
+        area = self.scale(1 / M2_PER_HECTARE)
+        return AreaEstimate(
+            value=area.value,
+            standard_error=area.standard_error,
+            interval_95_percent=(area.low, area.high),
+        )
+
+    def to_net_hectares(self) -> NetEstimate:
+        """Return square metres gained as hectares."""
+        area = self.scale(1 / M2_PER_HECTARE)
+        return NetEstimate(
+            value=area.value,
+            standard_error=area.standard_error,
+            interval_95_percent=(area.low, area.high),
+        )
 
 
 @dataclass(frozen=True)
@@ -221,8 +249,8 @@ class AccuracyReport:
     mapped_area_m2: np.ndarray
     """Area of the class on the map: what counting pixels gives."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form; areas in hectares."""
+    def to_legend(self) -> Legend:
+        """Return what area_estimates.json holds of it; areas in hectares."""
         rows = zip(
             self.classes,
             self.counts_KK.sum(axis=0).tolist(),
@@ -232,27 +260,27 @@ class AccuracyReport:
             self.producer,
             strict=True,
         )
-        return {
-            "overall_accuracy": self.overall.to_dict(),
-            "classes": [
-                {
-                    "class": name,
-                    "points": points,
-                    "mapped_ha": mapped_m2 / M2_PER_HECTARE,
-                    "area_ha": area.scale(1 / M2_PER_HECTARE).to_dict(),
-                    "users_accuracy": user.to_dict(),
-                    "producers_accuracy": producer.to_dict(),
-                }
+        return Legend(
+            self.overall.to_share(),
+            tuple(
+                EstimatedClass(
+                    name=name,
+                    points=points,
+                    mapped_ha=mapped_m2 / M2_PER_HECTARE,
+                    area_ha=area.to_hectares(),
+                    users_accuracy=user.to_share(),
+                    producers_accuracy=producer.to_share(),
+                )
                 for name, points, mapped_m2, area, user, producer in rows
-            ],
-            "error_matrix": {
-                "rows": "map",
-                "columns": "reference",
-                "classes": list(self.classes),
-                "points": self.counts_KK.tolist(),
-                "area_shares": self.shares_KK.tolist(),
-            },
-        }
+            ),
+            ErrorMatrix(
+                "map",
+                "reference",
+                self.classes,
+                tuple(map(tuple, self.counts_KK.tolist())),
+                tuple(map(tuple, self.shares_KK.tolist())),
+            ),
+        )
 
 
 def report_accuracy(

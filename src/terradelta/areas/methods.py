@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from terradelta.areas.estimators import Z_95
+from terradelta.prediction.estimates import AreaEstimate, AreaEstimates, ShareEstimate
 
 INTERVAL_WORDS = {
     "logit": "95 % intervals are symmetric in log odds, with quantiles of Student's t at the "
@@ -14,65 +14,63 @@ INTERVAL_WORDS = {
 }
 
 
-def write_methods(content: dict[str, Any]) -> str:
-    """Return how the areas were estimated and what came out, in sentences.
-
-    Args:
-        content: The content of area_estimates.json without `methods`.
-    """
-    return " ".join((_tell_design(content), _tell_labels(content), _tell_results(content)))
+def write_methods(estimates: AreaEstimates) -> str:
+    """Return how the areas were estimated and what came out, in sentences."""
+    return " ".join((_tell_design(estimates), _tell_labels(estimates), _tell_results(estimates)))
 
 
-def _tell_design(content: dict[str, Any]) -> str:
-    design, strata = content["design"], content["strata"]
+def _tell_design(estimates: AreaEstimates) -> str:
+    design, strata = estimates.design, estimates.strata
+    assert estimates.area_ha is not None
+    assert design.stratum_share is not None
     parts = "; ".join(
-        f"{s['stratum']}: {_hectares(s['area_ha'])} ha, {s['points_used']} points" for s in strata
+        f"{s.stratum}: {_hectares(s.area_ha)} ha, {s.points_used} points" for s in strata
     )
     rule = {
         "proportional": "in proportion to their areas",
         "neyman": "by Neyman allocation (area times expected standard deviation)",
-    }[design["allocation"]]
+    }[design.allocation]
     size = (
         "The sample size was given beforehand"
-        if design["points"] is not None
+        if design.points is not None
         else "The sample size followed from a target standard error of the overall accuracy of "
-        f"{design['standard_error']:g} (Olofsson et al. 2014, equation 13; expected accuracies "
-        f"{design['expect_changed']:g} for change, {design['expect_unchanged']:g} for unchanged"
-        + (f", {design['expect_near']:g} near change)" if design["buffer_px"] else ")")
+        f"{design.standard_error:g} (Olofsson et al. 2014, equation 13; expected accuracies "
+        f"{design.expect_changed:g} for change, {design.expect_unchanged:g} for unchanged"
+        + (f", {design.expect_near:g} near change)" if design.buffer_px else ")")
     )
     buffer = (
-        f" Unchanged pixels within {design['buffer_px']} pixels of mapped change formed a stratum "
+        f" Unchanged pixels within {design.buffer_px} pixels of mapped change formed a stratum "
         "of their own."
-        if design["buffer_px"]
+        if design.buffer_px
         else ""
     )
     other = (
         ""
-        if content["map"] == "sampled"
+        if estimates.map == "sampled"
         else " The strata are those of another map than the one assessed."
     )
     return (
         f"Accuracy and areas were estimated from a stratified random sample of "
-        f"{content['points_used']} pixels out of {_hectares(content['area_ha'])} ha with data on "
+        f"{estimates.points_used} pixels out of {_hectares(estimates.area_ha)} ha with data on "
         f"both dates. The strata ({parts}) were made from the change map; transitions below "
-        f"{100 * design['stratum_share']:g} % of the mapped change were pooled.{buffer}{other} "
-        f"{size}; points were allocated to the strata {rule}, with at least {design['floor']} in "
+        f"{100 * design.stratum_share:g} % of the mapped change were pooled.{buffer}{other} "
+        f"{size}; points were allocated to the strata {rule}, with at least {design.floor} in "
         "each that has so many pixels. Within strata each pixel was equally likely to be drawn, "
-        f"without replacement (seed {design['seed']})."
+        f"without replacement (seed {design.seed})."
     )
 
 
-def _tell_labels(content: dict[str, Any]) -> str:
-    interpreters, reasons = content["interpreters"], content["unresolved"]["points"]
+def _tell_labels(estimates: AreaEstimates) -> str:
+    interpreters, reasons = estimates.interpreters, estimates.unresolved.points
     sentences = []
     if len(interpreters) == 1:
         sentences.append("One interpreter labelled the points without knowing the map's answer.")
     else:
         pairs = "; ".join(
-            f"{' and '.join(pair['interpreters'])}: {pair['transition']['percent']:.1f} %, kappa "
-            f"{_number(pair['transition']['kappa'])}"
-            for pair in content["agreement"]
-            if pair["transition"]["percent"] is not None
+            f"{' and '.join(pair.interpreters)}: {pair.transition.percent:.1f} %, kappa "
+            f"{_number(pair.transition.kappa)}"
+            for pair in estimates.agreement
+            if pair.transition.percent is not None
         )
         sentences.append(
             f"{len(interpreters)} interpreters labelled the points independently and without "
@@ -88,35 +86,32 @@ def _tell_labels(content: dict[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def _tell_results(content: dict[str, Any]) -> str:
-    change = content["change"]
-    overall, changed = change["overall_accuracy"], change["classes"][-1]
-    area, user, producer = (
-        changed[key] for key in ("area_ha", "users_accuracy", "producers_accuracy")
-    )
-    full = content["transitions"]["overall_accuracy"]
+def _tell_results(estimates: AreaEstimates) -> str:
+    overall, changed = estimates.change.overall_accuracy, estimates.change.classes[-1]
+    area, user, producer = changed.area_ha, changed.users_accuracy, changed.producers_accuracy
+    full = estimates.transitions.overall_accuracy
     return (
         "Areas are sums over strata of stratum area times the sample's share, weighted by the "
         "pixels' ground areas on the ellipsoid; standard errors are those of Stehman (2014), which "
         "for strata that are the map's classes are those of Olofsson et al. (2014), with the "
-        f"finite population correction; {INTERVAL_WORDS[content['interval']]}. "
+        f"finite population correction; {INTERVAL_WORDS[estimates.interval]}. "
         f"The overall accuracy of changed against unchanged was {_interval(overall, 3)}, that of "
         f"the transitions {_interval(full, 3)}. Mapped change covers "
-        f"{_hectares(changed['mapped_ha'])} ha; the error-adjusted estimate is "
-        f"{_interval(area, _decimals(area['value']))} ha, with a user's accuracy of "
+        f"{_hectares(changed.mapped_ha)} ha; the error-adjusted estimate is "
+        f"{_interval(area, _decimals(area.value))} ha, with a user's accuracy of "
         f"change of {_interval(user, 2)} and a producer's accuracy of {_interval(producer, 2)} "
         f"({Z_95:g} standard errors, and in brackets the 95 % intervals). The intervals cover what "
         "chance in drawing the points does, not errors of the labels."
     )
 
 
-def _interval(estimate: dict[str, Any], digits: int) -> str:
-    if estimate["value"] is None:
+def _interval(estimate: AreaEstimate | ShareEstimate, digits: int) -> str:
+    if estimate.value is None or estimate.standard_error is None:
         return "not known"
-    half_width = Z_95 * estimate["standard_error"]
-    low, high = estimate["interval_95_percent"]
+    half_width = Z_95 * estimate.standard_error
+    low, high = estimate.interval_95_percent
     return (
-        f"{estimate['value']:,.{digits}f} ± {half_width:,.{digits}f} "
+        f"{estimate.value:,.{digits}f} ± {half_width:,.{digits}f} "
         f"({low:,.{digits}f} to {high:,.{digits}f})"
     )
 

@@ -29,7 +29,7 @@ from terradelta.areas.map_census import (
     take_census,
 )
 from terradelta.areas.stratification import Stratification, stratify
-from terradelta.areas.survey import Survey, holds_survey, write_survey
+from terradelta.areas.survey import Survey, SurveyFacts, holds_survey, write_survey
 from terradelta.destination import claim_file, claim_folder
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.fields import Within, checks_ranges
@@ -37,8 +37,9 @@ from terradelta.geo.cog import find_map
 from terradelta.geo.origin import list_origins
 from terradelta.geo.pair import RasterPair
 from terradelta.outputs import stage_file, stage_folder
+from terradelta.prediction.estimates import DesignRecord
 from terradelta.prediction.folder import PredictionFolder
-from terradelta.prediction.records import PairRun
+from terradelta.prediction.reopening import reopen_pair
 
 MAX_CHIP_SIZE_PX = 4096
 
@@ -104,12 +105,12 @@ def sample(
         pixels._replace(code_N=np.where(pixels.code_N == near_code, 0, pixels.code_N)),
         fold(census.pixels_C),
         fold(census.area_m2_C),
-        {
-            "folder": os.path.relpath(folder, output.parent),
-            "map_sha256": identify(find_map(folder, "change")),
-            "design": design.to_dict(),
-            "version": version("terradelta"),
-        },
+        SurveyFacts(
+            folder=os.path.relpath(folder, output.parent),
+            map_sha256=identify(find_map(folder, "change")),
+            design=DesignRecord(**design.to_dict()),
+            version=version("terradelta"),
+        ),
     )
     with ExitStack() as exits:
         chips = None
@@ -142,7 +143,7 @@ def allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray
 
 def _open_pair(folder: Path, before: str | Path | None, after: str | Path | None) -> RasterPair:
     try:
-        return RasterPair.reopen(PredictionFolder(folder).read_run(PairRun), before, after)
+        return reopen_pair(PredictionFolder(folder).read_pair(), before, after)
     except RasterError as error:
         raise RasterError(
             error.problem,

@@ -10,10 +10,8 @@ Legend of the array names: N points, H strata, T transitions.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import numpy as np
@@ -28,11 +26,12 @@ from terradelta.areas.form import FormField, write_form
 from terradelta.areas.map_census import DrawnPixels
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, DataError
-from terradelta.fields import read_fields
+from terradelta.fields import read_fields, write_fields
 from terradelta.geo.grid import Grid
 from terradelta.geo.style import store_layer_style
 from terradelta.geo.vector import write_tables
 from terradelta.inputs import parse_json
+from terradelta.prediction.estimates import DesignRecord
 from terradelta.prediction.records import GridRecord, Side
 from terradelta.tables import TEXTS, Numbers, TableError, check_table
 
@@ -59,9 +58,8 @@ class Survey:
     """Pixels of each transition on the map, int64."""
     mapped_area_m2_T: np.ndarray
     """Their ground area."""
-    facts: Mapping[str, Any]
-    """How it was drawn, JSON-ready: `folder` (from the file's own on), `map_sha256`, `design`,
-    `version`."""
+    facts: SurveyFacts
+    """How it was drawn."""
 
     def __len__(self) -> int:
         return len(self.pixels.stratum_N)
@@ -69,15 +67,33 @@ class Survey:
 
 @dataclass(frozen=True)
 class SurveyFacts:
-    """The table `survey`: how the points were drawn."""
+    """How points were drawn, and from what."""
+
+    folder: str
+    """The prediction, from the folder of the points on."""
+    map_sha256: str
+    """Of its change map."""
+    design: DesignRecord
+    version: str
+    """Of terradelta."""
+
+
+@dataclass(frozen=True)
+class SurveyTable:
+    """The table `survey`: the map, then the fields of `SurveyFacts`."""
 
     classes: ClassTable
     grid: tuple[str, Transform, Side, Side]
     """CRS, transform, width and height of the map."""
     folder: str
     map_sha256: str
-    design: dict[str, Any]
+    design: DesignRecord
     version: str
+
+    @property
+    def facts(self) -> SurveyFacts:
+        """How the points were drawn."""
+        return SurveyFacts(self.folder, self.map_sha256, self.design, self.version)
 
 
 def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None) -> None:
@@ -96,7 +112,7 @@ def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None
     facts = {
         "classes": classes.to_dict(),
         "grid": [grid.crs.to_wkt(), list(grid.transform)[:6], grid.width, grid.height],
-        **survey.facts,
+        **write_fields(survey.facts),
     }
     number_N = np.arange(1, len(survey) + 1)
     x_N, y_N = grid.transform @ (pixels.column_N + 0.5, pixels.row_N + 0.5)  # pyright: ignore[reportOperatorIssue]
@@ -162,17 +178,18 @@ def read_survey(path: Path) -> Survey:
     try:
         cells = tables["survey"][["key", "value"]].itertuples(index=False)
         stored = {str(key): parse_json(str(value)) for key, value in cells}
-        facts = read_fields(SurveyFacts, stored)
-        read_fields(SampleDesign, facts.design, "design")
-        grid = GridRecord(*facts.grid[1:], crs=facts.grid[0]).build()
-        _check_tables(tables, facts, grid)
+        table = read_fields(SurveyTable, stored)
+        read_fields(SampleDesign, stored["design"], "design")
+        crs, transform, width, height = table.grid
+        grid = GridRecord(crs=crs, transform=transform, width=width, height=height).build()
+        _check_tables(tables, table.classes, grid)
     except (ValueError, KeyError, ArgumentError) as error:
         raise DataError(
             f"{path} is not a file of points to label, or it is damaged: {error}",
             fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
         ) from error
     design, strata, mapped = tables["design"], tables["strata"], tables["mapped"]
-    classes = facts.classes
+    classes = table.classes
     mapped_pixels_T = np.zeros(classes.num_transitions, np.int64)
     mapped_area_m2_T = np.zeros(classes.num_transitions)
     mapped_pixels_T[mapped["transition"]] = mapped["pixels"]
@@ -185,7 +202,7 @@ def read_survey(path: Path) -> Survey:
         DrawnPixels(*(design[name].to_numpy() for name in columns)),
         mapped_pixels_T,
         mapped_area_m2_T,
-        {key: stored[key] for key in ("folder", "map_sha256", "design", "version")},
+        table.facts,
     )
 
 
@@ -198,14 +215,14 @@ def holds_survey(path: Path) -> bool:
     return set(TABLES) <= layers
 
 
-def _check_tables(tables: dict[str, pandas.DataFrame], facts: SurveyFacts, grid: Grid):
+def _check_tables(tables: dict[str, pandas.DataFrame], classes: ClassTable, grid: Grid):
     """Raise if what lies beside the points cannot be; put the points in order.
 
     Raises:
         ValueError: Naming the table, column, row and value.
     """
     design = tables["design"]
-    transition = Numbers(0, facts.classes.num_transitions - 1, is_whole=True)
+    transition = Numbers(0, classes.num_transitions - 1, is_whole=True)
     area_m2 = Numbers(0, LARGEST_AREA_M2)
     columns: dict[str, dict[str, Numbers | str]] = {
         "strata": {

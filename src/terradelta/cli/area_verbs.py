@@ -92,7 +92,7 @@ def assess(
         overwrite=overwrite,
     )
     if as_json:
-        print(json.dumps(assessment.content, ensure_ascii=False))
+        print(json.dumps(assessment.estimates.to_json(), ensure_ascii=False))
         return
     print_assessment(assessment)
 

@@ -157,6 +157,7 @@ def predict(
         raise ArgumentError(
             "--price-per-hour and --json are for --plan", fix="add --plan, or leave them out"
         )
+    from terradelta.mapping.handle import Shard
     from terradelta.mapping.run import predict as run_predict
 
     result = run_predict(
@@ -171,9 +172,9 @@ def predict(
         overwrite=overwrite,
         discard_reviews=discard_reviews,
     )
-    if "blocks" in result.summary:
-        done, blocks = result.summary["blocks_done"], result.summary["blocks"]
-        print(f"{done} of {blocks} blocks are done; when all are: terradelta merge {output}")
+    if isinstance(result, Shard):
+        done = f"{result.blocks_done} of {result.blocks} blocks are done"
+        print(f"{done}; when all are: terradelta merge {output}")
         return
     print_prediction(result)
 

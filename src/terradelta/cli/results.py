@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from terradelta.cautions import read_cautions
-
 if TYPE_CHECKING:
     from terradelta.areas.assessment import Assessment
     from terradelta.areas.survey import Survey
@@ -14,6 +12,8 @@ if TYPE_CHECKING:
     from terradelta.evaluation.bootstrap import Difference, Interval
     from terradelta.evaluation.scoring import Comparison, Scores
     from terradelta.mapping.handle import Prediction
+    from terradelta.prediction.estimates import AreaEstimate, ShareEstimate
+    from terradelta.prediction.records import Summary
     from terradelta.training.comparison import RunComparison
     from terradelta.training.loop import TrainResult
 
@@ -33,35 +33,27 @@ def print_kept_reviews(prediction: Prediction):
         print(f"earlier reviews are kept in {prediction.kept_reviews}")
 
 
-def print_summary(summary: dict[str, Any]):
-    """Print the cautions of a summary.json, its largest transitions and their total."""
-    print_cautions(summary)
-    rows = summary["transitions"]
+def print_summary(summary: Summary):
+    """Print the cautions of a map, its largest transitions and their total."""
+    for caution in summary.cautions:
+        print(caution.to_text())
+    if summary.cautions:
+        print()
+    rows = summary.transitions
     for row in rows[:MAX_ROWS]:
-        amount = (
-            f"{row['pixels']:>12,} px" if row["area_ha"] is None else f"{row['area_ha']:>12,.3f} ha"
-        )
-        print(f"{row['from']:>15} → {row['to']:<15}{amount}{row['share_percent']:>8.2f} %")
+        amount = f"{row.pixels:>12,} px" if row.area_ha is None else f"{row.area_ha:>12,.3f} ha"
+        print(f"{row.from_class:>15} → {row.to_class:<15}{amount}{row.share_percent:>8.2f} %")
     if len(rows) > MAX_ROWS:
         print(f"{'and':>15} {len(rows) - MAX_ROWS} smaller ones, in transitions.csv")
     total = (
-        f"{summary['changed_pixels']:,} of {summary['valid_pixels']:,} px"
-        if summary["changed_ha"] is None
-        else f"{summary['changed_ha']:,.3f} of {summary['valid_ha']:,.3f} ha"
+        f"{summary.changed_pixels:,} of {summary.valid_pixels:,} px"
+        if summary.changed_ha is None
+        else f"{summary.changed_ha:,.3f} of {summary.valid_ha:,.3f} ha"
     )
     if rows:
-        print(f"changed: {total} ({summary['changed_percent']:.2f} %)")
+        print(f"changed: {total} ({summary.changed_percent:.2f} %)")
     else:
-        print(f"no change found: {total} ({summary['changed_percent']:.2f} %)")
-
-
-def print_cautions(summary: dict[str, Any]):
-    """Print what makes a map doubtful, two lines each and an empty one behind them."""
-    cautions = read_cautions(summary.get("cautions", ()))
-    for caution in cautions:
-        print(caution.to_text())
-    if cautions:
-        print()
+        print(f"no change found: {total} ({summary.changed_percent:.2f} %)")
 
 
 def print_numbers(numbers: dict[str, float]):
@@ -170,49 +162,49 @@ def print_survey(survey: Survey):
     areas_ha = (survey.strata.area_m2_H / 10_000).tolist()
     for name, area_ha, points in zip(survey.strata.names, areas_ha, points_H, strict=True):
         print(f"{name:<36}{area_ha:>14,.3f}{points:>8,}")
-    print(f"{len(survey)} points, seed {survey.facts['design']['seed']}")
+    print(f"{len(survey)} points, seed {survey.facts.design.seed}")
 
 
 def print_assessment(assessment: Assessment):
     """Print areas on the map and as estimated, accuracies, and what to keep in mind."""
-    content = assessment.content
+    estimates = assessment.estimates
     head = f"{'ha':<36}{'mapped':>14}{'estimated':>14}{'95 % interval':>24}"
     print(f"{head}   user's  producer's  points")
-    total, rows = content["change"]["classes"][-1], content["transitions"]["classes"]
-    shown = [row for row in rows if row["points"]] or rows[:1]
+    total, rows = estimates.change.classes[-1], estimates.transitions.classes
+    shown = [row for row in rows if row.points] or rows[:1]
     for row in (total, *shown):
-        area = row["area_ha"]
         print(
-            f"{row['class']:<36}{row['mapped_ha']:>14,.3f}{area['value']:>14,.3f}"
-            f"{_format_ends(area, ',.3f'):>24}   {_format_share(row['users_accuracy'])}"
-            f"      {_format_share(row['producers_accuracy'])}{row['points']:>8,}"
+            f"{row.name:<36}{row.mapped_ha:>14,.3f}{row.area_ha.value:>14,.3f}"
+            f"{_format_ends(row.area_ha, ',.3f'):>24}   {_format_share(row.users_accuracy)}"
+            f"      {_format_share(row.producers_accuracy)}{row.points:>8,}"
         )
-    left = [row["mapped_ha"] for row in rows if row not in shown]
+    left = [row.mapped_ha for row in rows if row not in shown]
     if left:
         print(f"{f'{len(left)} that no point was labelled as':<36}{sum(left):>14,.3f}")
+    reports = assessment.reports
     for legend, what in (("change", "changed or not"), ("transitions", "transitions")):
-        overall = content[legend]["overall_accuracy"]
+        overall = reports[legend].overall
         print(
-            f"overall accuracy, {what}: {overall['value']:.3f} ± "
-            f"{1.96 * overall['standard_error']:.3f}, 95 % interval {_format_ends(overall, '.3f')}"
+            f"overall accuracy, {what}: {overall.value:.3f} ± {overall.half_width:.3f}, "
+            f"95 % interval {overall.low:.3f} to {overall.high:.3f}"
         )
-    for pair in content["agreement"]:
-        alike = pair["transition"]
-        if alike["percent"] is not None:
-            print(f"{' and '.join(pair['interpreters'])} agree on {alike['percent']:.1f} %")
+    for pair in estimates.agreement:
+        if pair.transition.percent is not None:
+            percent = pair.transition.percent
+            print(f"{' and '.join(pair.interpreters)} agree on {percent:.1f} %")
     print("± is 1.96 standard errors, of what chance in drawing the points does")
-    for note in content["notes"]:
+    for note in estimates.notes:
         print(f"note: {note}")
     print(f"\nwritten to {assessment.folder}")
 
 
-def _format_ends(estimate: dict[str, Any], form: str) -> str:
-    low, high = estimate["interval_95_percent"]
+def _format_ends(estimate: AreaEstimate, form: str) -> str:
+    low, high = estimate.interval_95_percent
     return f"{low:{form}} to {high:{form}}"
 
 
-def _format_share(estimate: dict[str, Any]) -> str:
-    return "     -" if estimate["value"] is None else f"{estimate['value']:6.3f}"
+def _format_share(estimate: ShareEstimate) -> str:
+    return "     -" if estimate.value is None else f"{estimate.value:6.3f}"
 
 
 def print_zones(areas: ZoneAreas):

@@ -22,7 +22,7 @@ from terradelta.geo.layer import AlignedLayer, Whole, count_bytes, face
 from terradelta.geo.mosaic import Mosaic
 from terradelta.geo.overview import warp_overview
 from terradelta.geo.placement import place_raster
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.source import read_pixels, require_plain
 from terradelta.geo.virtual import name_raster
 
@@ -31,7 +31,7 @@ class Aligned(Protocol):
     """One date, as it reads on the grid of a map; a context manager."""
 
     dtype: str
-    """Of the values; see `Scaling`."""
+    """Of the values; see `BandScaling`."""
     bytes_per_pixel: int
     """What a pixel of its bands takes."""
 
@@ -77,7 +77,7 @@ class _AlignedRaster:
     ):
         self._dataset, self._bands, self._grid = dataset, list(bands), grid
         self._resampling = resampling
-        self._scaling = Scaling.of(dataset).choose(self._bands, name_raster(dataset))
+        self._scaling = BandScaling.of(dataset).choose(self._bands, name_raster(dataset))
         self.dtype = self._scaling.find_dtype(dataset.dtypes[self._bands[0] - 1])
         self.bytes_per_pixel = count_bytes(self.dtype, bands)
         self._layer = AlignedLayer(Whole(dataset), self._bands, grid, resampling)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from terradelta.errors import ArgumentError
 from terradelta.geo.finding import Finding
@@ -78,11 +78,6 @@ class ImageDate:
         ends = first.text.split("/")[0], last.text.split("/")[-1]
         return cls(first.start, last.end, "/".join(ends), first.origin)
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, str] | None) -> ImageDate | None:
-        """Read what a run.json keeps of it."""
-        return None if fields is None else cls.parse(fields["text"], fields["origin"])
-
     def to_dict(self) -> dict[str, str]:
         """Return a JSON-ready form."""
         return {
@@ -145,15 +140,9 @@ def find_folder_dates(folders: tuple[str | Path, str | Path], given: Dates) -> D
 
 
 def describe_dates(dates: Dates) -> dict[str, dict[str, str] | None]:
-    """Return what a run.json keeps of the dates; see `read_dates`."""
+    """Return what a run.json keeps of the dates."""
     names = ("before", "after")
     return {name: date and date.to_dict() for name, date in zip(names, dates, strict=True)}
-
-
-def read_dates(run: Mapping[str, Any]) -> Dates:
-    """Return the dates of a run.json, or of a job's request; none of those of earlier versions."""
-    dates = run.get("dates") or {}
-    return ImageDate.from_dict(dates.get("before")), ImageDate.from_dict(dates.get("after"))
 
 
 def read_flag(flag: str, text: str | None) -> ImageDate | None:

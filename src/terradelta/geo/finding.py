@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal
 
 from terradelta.cautions import Caution
 
-LEVELS = ("OK", "WARN", "FAIL")
+PairLevel = Literal["OK", "WARN", "FAIL"]
+LEVELS: tuple[PairLevel, ...] = ("OK", "WARN", "FAIL")
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Finding:
 
     name: str
     """What was looked at."""
-    level: str
+    level: PairLevel
     """"OK", "WARN" or "FAIL"."""
     message: str
     """What was found."""
@@ -35,12 +36,6 @@ class Finding:
             return None
         return Caution(self.name, self.message, self.fix or "look at both images")
 
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Read a line of a run.json."""
-        names = ("name", "level", "message", "fix", "values", "is_doubt")
-        return cls(**{name: row[name] for name in names if name in row})
-
 
 @dataclass(frozen=True)
 class Report:
@@ -50,9 +45,9 @@ class Report:
     """In the order in which they were looked for."""
 
     @property
-    def level(self) -> str:
+    def level(self) -> PairLevel:
         """The worst level of all."""
-        return max((finding.level for finding in self.findings), key=LEVELS.index)
+        return find_worst(finding.level for finding in self.findings)
 
     @property
     def cautions(self) -> tuple[Caution, ...]:
@@ -72,6 +67,12 @@ class Report:
             if finding.fix:
                 lines.append(f"{'':<5} {'':<{width}}  fix: {finding.fix}")
         return "\n".join(lines)
+
+
+def find_worst(levels: Iterable[PairLevel]) -> PairLevel:
+    """Return the worst of some levels."""
+    occurring = set(levels)
+    return next(level for level in reversed(LEVELS) if level in occurring)
 
 
 def list_cautions(findings: Iterable[Finding]) -> tuple[Caution, ...]:

@@ -23,7 +23,7 @@ from terradelta.geo.bands import describe_bands
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import is_file, is_remote, locate, split_files
 from terradelta.geo.placement import choose_reference, place_raster
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.source import describe_source, open_header, open_source
 from terradelta.geo.virtual import count_bands
 
@@ -49,7 +49,7 @@ class Header(NamedTuple):
     """Of its first band."""
     sha256: str
     """Of the header; see `describe_source`."""
-    scaling: Scaling
+    scaling: BandScaling
     """What its stored numbers mean."""
     counts: tuple[int, ...]
     """How many bands each of its files has."""
@@ -143,7 +143,7 @@ def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
         dataset.descriptions,
         dataset.nodata,
         describe_source(raw, path)["header_sha256"],
-        Scaling.of(dataset),
+        BandScaling.of(dataset),
         tuple(count_bands(dataset)),
     )
 

@@ -42,7 +42,7 @@ from terradelta.geo.listing import (
     record_source,
 )
 from terradelta.geo.pair_options import Bands
-from terradelta.geo.scaling import DTYPE, Scaling, merge_scaling
+from terradelta.geo.scaling import DTYPE, BandScaling, merge_scaling
 from terradelta.geo.source import describe_source, open_source, read_pixels
 
 MAX_OPEN_RASTERS = 64
@@ -187,14 +187,14 @@ class Mosaic:
         return self._headers[0].dtypes
 
     def find_dtype(self, bands: Sequence[int]) -> str:
-        """Return the data type of the values of some bands; see `Scaling`.
+        """Return the data type of the values of some bands; see `BandScaling`.
 
         Raises:
             RasterError: If the scale or the offset of a band cannot be used.
         """
         return _find_dtype(self._headers, bands)
 
-    def list_scalings(self, bands: Sequence[int]) -> list[Scaling]:
+    def list_scalings(self, bands: Sequence[int]) -> list[BandScaling]:
         """Return what stored numbers of some bands mean, each kind of raster once."""
         chosen = (header.scaling.choose(bands, header.name) for header in self._headers)
         return list(dict.fromkeys(chosen))

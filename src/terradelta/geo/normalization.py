@@ -13,7 +13,7 @@ Legend of the array names: C bands, H rows, W columns, N pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,10 +71,10 @@ class LightMatch:
 
     kind: str
     """"linear" or "histogram"."""
-    bands: tuple[BandMatch, ...]
-    """Of each band."""
     unchanged_share: float
     """Of the sampled pixels, that counted."""
+    bands: tuple[BandMatch, ...]
+    """Of each band."""
 
     @property
     def is_identity(self) -> bool:
@@ -117,20 +117,6 @@ class LightMatch:
             ],
         }
 
-    @classmethod
-    def from_run(cls, run: Mapping[str, Any]) -> LightMatch | None:
-        """Return that of a run.json, or of a job's request; None where there is none."""
-        return cls.from_dict(run["light"]) if run.get("light") else None
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> LightMatch:
-        """Return it from that form."""
-        bands = tuple(
-            BandMatch(tuple(band["after"]), tuple(band["before"]), band["gain"])
-            for band in content["bands"]
-        )
-        return cls(content["kind"], bands, content["unchanged_share"])
-
 
 def fit_light(before_CN: np.ndarray, after_CN: np.ndarray, kind: str) -> LightMatch:
     """Return what gives the after image the light of the before image.
@@ -155,7 +141,7 @@ def fit_light(before_CN: np.ndarray, after_CN: np.ndarray, kind: str) -> LightMa
         values_CN[:, ::step].astype(np.float64) for values_CN in (before_CN, after_CN)
     )
     if np.array_equal(before_CN, after_CN):
-        return LightMatch(kind, (BandMatch((0.0,), (0.0,), 1.0),) * len(before_CN), 1.0)
+        return LightMatch(kind, 1.0, (BandMatch((0.0,), (0.0,), 1.0),) * len(before_CN))
     weights_N = np.ones(before_CN.shape[1])
     bands = _fit_bands(before_CN, after_CN, weights_N, _fit_middle)
     fits = [_fit_line] if kind == "linear" else [_fit_line, _fit_table]
@@ -165,7 +151,7 @@ def fit_light(before_CN: np.ndarray, after_CN: np.ndarray, kind: str) -> LightMa
             bands = _fit_bands(before_CN, after_CN, weights_N, fit)
             if np.abs(weights_N - last_N).mean() < TOLERANCE:
                 break
-    return LightMatch(kind, tuple(bands), _round(float((weights_N > 0).mean())))
+    return LightMatch(kind, _round(float((weights_N > 0).mean())), tuple(bands))
 
 
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], BandMatch]

@@ -5,9 +5,9 @@ Legend of the array names: C bands, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rasterio.windows import Window
@@ -25,7 +25,7 @@ from terradelta.geo.map_grid import Images, choose_grid
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.placement import reaches_off_earth
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.virtual import name_raster
 
 
@@ -135,30 +135,6 @@ class RasterPair:
         )
         return before, after
 
-    @classmethod
-    def reopen(
-        cls,
-        run: Mapping[str, Any],
-        before: RasterPaths | None = None,
-        after: RasterPaths | None = None,
-    ) -> RasterPair:
-        """Open the pair of a prediction as it was read then.
-
-        Args:
-            run: The content of run.json.
-            before: Where the earlier raster lies now, if it was moved.
-            after: Where the later one lies now.
-
-        Raises:
-            RasterError: As the class itself does.
-        """
-        return cls(
-            before or run["before"]["path"],
-            after or run["after"]["path"],
-            run["band_names"],
-            PairOptions.from_run(run),
-        )
-
     def __enter__(self) -> RasterPair:
         return self
 
@@ -201,12 +177,12 @@ class RasterPair:
         return self._before.dtype, self._after.dtype
 
     @property
-    def scalings(self) -> tuple[list[Scaling], list[Scaling]]:
+    def scalings(self) -> tuple[list[BandScaling], list[BandScaling]]:
         """What the stored numbers of both dates mean; a mosaic may mix several."""
         before, after = (
             images.list_scalings(bands)
             if isinstance(images, Mosaic)
-            else [Scaling.of(images).choose(bands, name_raster(images))]
+            else [BandScaling.of(images).choose(bands, name_raster(images))]
             for images, bands in zip(self.datasets, self.bands, strict=True)
         )
         return before, after

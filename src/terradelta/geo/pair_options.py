@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from terradelta.errors import ArgumentError
 
@@ -80,25 +80,6 @@ class PairOptions:
         before = self.before.value_range
         return before, before if self.match_light != "none" else self.after.value_range
 
-    @classmethod
-    def from_run(cls, run: Mapping[str, Any]) -> Self:
-        """Return the options that the pair of a run.json, or of a job's request, was read with."""
-        parameters = run["parameters"]
-        nodata = parameters.get("nodata") or (None, None)
-        masks = parameters.get("mask") or (None, None)
-        value_range = parameters.get("value_range")
-        ranges = value_range, parameters.get("after_value_range") or value_range
-        return cls(
-            bands=parameters["bands"],
-            grid=parameters["grid"],
-            aoi=parameters["aoi"] and parameters["aoi"]["path"],
-            shift_px=(run["shift_px"][0], run["shift_px"][1]),
-            before=DateOptions(nodata[0], _pair(ranges[0]), masks[0]),
-            after=DateOptions(nodata[1], _pair(ranges[1]), masks[1]),
-            mask_values=parameters.get("mask_values"),
-            match_light=parameters.get("match_light") or "none",
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return what a run.json keeps of them, the area of interest and the shift aside."""
         masks = [date.mask and str(date.mask) for date in (self.before, self.after)]
@@ -136,7 +117,3 @@ def require_range(value_range: Range | None, flag: str) -> Range | None:
     if not low < high:
         raise ArgumentError(text, fix=f"give the smaller number first: {flag} 0,3000")
     return low, high
-
-
-def _pair(numbers: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if numbers is None else (numbers[0], numbers[1])

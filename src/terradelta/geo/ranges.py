@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from terradelta.geo.finding import PairLevel
 from terradelta.geo.pair_options import Range
 
 PERCENT = (2, 98)
@@ -33,7 +34,7 @@ SUGGESTED_DIGITS = 4
 class Misfit(NamedTuple):
     """Why values do not fit a range."""
 
-    level: str
+    level: PairLevel
     """"WARN" or "FAIL", as of a `Finding`."""
     problem: str
     """What is wrong, with the range."""

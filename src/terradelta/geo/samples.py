@@ -16,7 +16,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
-from terradelta.geo.finding import LEVELS, Finding
+from terradelta.geo.finding import Finding, find_worst
 from terradelta.geo.grid import cut_window
 from terradelta.geo.normalization import fit_light
 from terradelta.geo.pair import RasterPair
@@ -30,7 +30,7 @@ from terradelta.geo.ranges import (
     judge_range,
     suggest_ranges,
 )
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.virtual import name_raster
 
 Ranges = tuple[Range | None, Range | None]
@@ -193,7 +193,7 @@ class PixelSamples:
         found = {date: misfit for date, misfit in misfits.items() if misfit is not None}
         if not found:
             return Finding("depth", "OK", message, values=values)
-        level = max((misfit.level for misfit in found.values()), key=LEVELS.index)
+        level = find_worst(misfit.level for misfit in found.values())
         problems = {misfit.problem for misfit in found.values()}
         if len(found) == 2 and len(problems) == 1:
             message += f"; {problems.pop()}"
@@ -291,7 +291,7 @@ class PixelSamples:
         return Finding("light", "WARN", message, fix, values)
 
 
-def _describe_scalings(scalings: Sequence[Scaling]) -> str:
+def _describe_scalings(scalings: Sequence[BandScaling]) -> str:
     if all(scaling.is_identity for scaling in scalings):
         return ""
     return scalings[0].to_text() if len(scalings) == 1 else f"{len(scalings)} scalings"

@@ -32,14 +32,14 @@ class Tagged(Protocol):
 
 
 @dataclass(frozen=True)
-class Scaling:
+class BandScaling:
     """Scale and offset of some bands."""
 
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
 
     @classmethod
-    def of(cls, dataset: Tagged) -> Scaling:
+    def of(cls, dataset: Tagged) -> BandScaling:
         """Return what a raster says of all its bands."""
         return cls(tuple(dataset.scales), tuple(dataset.offsets))
 
@@ -48,7 +48,7 @@ class Scaling:
         """Whether values are the stored numbers."""
         return set(self.scales) <= {1.0} and set(self.offsets) <= {0.0}
 
-    def choose(self, bands: Sequence[int], name: str) -> Scaling:
+    def choose(self, bands: Sequence[int], name: str) -> BandScaling:
         """Return the scaling of some bands.
 
         Args:
@@ -58,7 +58,7 @@ class Scaling:
         Raises:
             RasterError: If a scale or an offset cannot be used.
         """
-        chosen = Scaling(
+        chosen = BandScaling(
             tuple(self.scales[band - 1] for band in bands),
             tuple(self.offsets[band - 1] for band in bands),
         )
@@ -115,8 +115,11 @@ class Scaling:
 
 
 def merge_scaling(
-    found: Scaling, said: Sequence[Sequence[tuple[float, float]]], counts: Sequence[int], name: str
-) -> Scaling:
+    found: BandScaling,
+    said: Sequence[Sequence[tuple[float, float]]],
+    counts: Sequence[int],
+    name: str,
+) -> BandScaling:
     """Return the scaling of a raster's bands by its tags and by what a catalogue says.
 
     Args:
@@ -151,4 +154,4 @@ def merge_scaling(
                 )
             scales[band], offsets[band] = scale, offset
         first += count
-    return Scaling(tuple(scales), tuple(offsets))
+    return BandScaling(tuple(scales), tuple(offsets))

@@ -31,7 +31,7 @@ from terradelta.geo.grid import OPEN_ERRORS, allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.pair_options import Bands
 from terradelta.geo.placement import choose_reference, place_raster
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.validity import find_valid, require_nodata
 from terradelta.geo.virtual import (
     NAMESPACE,
@@ -326,7 +326,7 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
 
     The hash is of what GDAL reads of the header and, for a local file, of its first 64 KiB.
     """
-    scaling = Scaling.of(dataset)
+    scaling = BandScaling.of(dataset)
     facts = {
         "driver": dataset.driver,
         "width": dataset.width,

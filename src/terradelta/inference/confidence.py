@@ -5,11 +5,10 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from terradelta.cautions import Caution
+from terradelta.prediction.records import Summary
 
 UNSURE_PERCENT = 50
 """A stated confidence below which an answer is more likely wrong than right."""
@@ -27,7 +26,7 @@ class UnsureChange:
 
     def __init__(self, has_area: bool = True):
         self._has_area = has_area
-        self._pixels = 0
+        self.pixels = 0
         self._area_m2 = 0.0
 
     def add(
@@ -46,48 +45,44 @@ class UnsureChange:
             sign: -1 takes what was counted back.
         """
         unsure_HW = changed_HW & (confidence_HW < UNSURE_PERCENT)
-        self._pixels += sign * int(np.count_nonzero(unsure_HW))
+        self.pixels += sign * int(np.count_nonzero(unsure_HW))
         if pixel_area_m2_HW is not None:
             self._area_m2 += sign * float(pixel_area_m2_HW[unsure_HW].sum())
 
-    def summarize(self, changed_pixels: int, changed_ha: float | None) -> dict[str, Any]:
-        """Return its pixels, hectares, and percent of all that changed.
+    @property
+    def area_ha(self) -> float | None:
+        """Its ground; None where areas are unknown."""
+        # What was taken back leaves a rounding error.
+        return max(0.0, self._area_m2) / M2_PER_HECTARE if self._has_area else None
+
+    def find_percent(self, changed_pixels: int, changed_ha: float | None) -> float:
+        """Return its share of all that changed, by area where that is known, in percent.
 
         Args:
             changed_pixels: All of them.
             changed_ha: Their area; None where areas are unknown.
         """
-        # What was taken back leaves a rounding error.
-        unsure_ha = max(0.0, self._area_m2) / M2_PER_HECTARE if self._has_area else None
         part, whole = (
-            (self._pixels, changed_pixels) if not changed_ha else (unsure_ha or 0.0, changed_ha)
+            (self.pixels, changed_pixels) if not changed_ha else (self.area_ha or 0.0, changed_ha)
         )
-        return {
-            "unsure_pixels": self._pixels,
-            "unsure_ha": unsure_ha,
-            "unsure_percent": 100 * part / whole if whole else 0.0,
-        }
+        return 100 * part / whole if whole else 0.0
 
 
-def doubt_confidence(summary: dict[str, Any]) -> tuple[Caution, ...]:
-    """Return the caution of a map of whose change too much is unsure, if it is one.
-
-    Args:
-        summary: The content of summary.json.
-    """
-    if summary["unsure_percent"] < 100 * CAUTION_SHARE:
+def doubt_confidence(summary: Summary) -> tuple[Caution, ...]:
+    """Return the caution of a map of whose change too much is unsure, if it is one."""
+    percent = summary.unsure_percent
+    if percent is None or percent < 100 * CAUTION_SHARE:
         return ()
-    has_area = summary["unsure_ha"] is not None
     extent = (
-        f"{summary['unsure_ha']:,.4g} of {summary['changed_ha']:,.4g} ha"
-        if has_area
-        else f"{summary['unsure_pixels']:,} of {summary['changed_pixels']:,} px"
+        f"{summary.unsure_pixels:,} of {summary.changed_pixels:,} px"
+        if summary.unsure_ha is None
+        else f"{summary.unsure_ha:,.4g} of {summary.changed_ha:,.4g} ha"
     )
     return (
         Caution(
             "confidence",
-            f"{summary['unsure_percent']:.0f} % of what is mapped as changed ({extent}) has a "
-            f"stated confidence below {UNSURE_PERCENT} %",
+            f"{percent:.0f} % of what is mapped as changed ({extent}) has a stated confidence "
+            f"below {UNSURE_PERCENT} %",
             "look at the least certain patches before you use the numbers, or estimate areas from "
             "labelled points: `terradelta sample` and `terradelta assess`",
         ),

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import rasterio
@@ -34,6 +34,7 @@ from terradelta.inference.pace import Pace, describe_runs
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.transitions import TransitionSums
 from terradelta.inference.votes import ClassMaps
+from terradelta.prediction.records import Summary, ViewsRecord
 
 SAMPLED_PAIRS = 36
 """Of a folder, whose values are looked at before any is mapped."""
@@ -89,7 +90,7 @@ def map_folder(
     folder: Path,
     layout: str = "terradelta",
     pace: Pace | None = None,
-) -> tuple[dict[str, Any], list[dict[str, int]]]:
+) -> tuple[Summary, tuple[ViewsRecord, ...]]:
     """Write class maps of every pair as indexed PNGs.
 
     Args:
@@ -132,9 +133,7 @@ def map_folder(
             _write_change(folder / change_name / f"{files.name}.png", change_HW, classes)
         pace.learn(1, views[-1], time.monotonic() - started)
     sums.write_csv(folder / "transitions.csv")
-    summary = sums.summarize()
-    summary |= unsure.summarize(summary["changed_pixels"], None)
-    return {**summary, "pairs": len(pairs)}, describe_runs(views)
+    return replace(sums.summarize(unsure), pairs=len(pairs)), describe_runs(views)
 
 
 def examine_folders(

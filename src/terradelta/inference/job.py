@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from affine import Affine
 from filelock import FileLock, Timeout
-from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, OutputExistsError, TerradeltaError
-from terradelta.geo.dates import Dates, read_dates
-from terradelta.geo.finding import Finding
+from terradelta.fields import read_fields
+from terradelta.geo.dates import Dates
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.origin import find_differences
 from terradelta.inference.store import BlockStore
@@ -31,7 +28,7 @@ from terradelta.inference.tiling import BlockPlan, Tiling
 from terradelta.inputs import read_object, read_record
 from terradelta.outputs import write_bytes
 from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
-from terradelta.prediction.records import Request
+from terradelta.prediction.records import JobRecord
 
 DROP_IT = "run the same `terradelta predict` with --overwrite, which drops what is under way"
 NOT_COMPARED = ("path", "folder", "size_bytes", "origins", "dates", "findings")
@@ -59,31 +56,25 @@ class Job:
         self.output = output
         self.folder = partial_folder(output)
         self.request = request
-        self.classes = ClassTable.from_dict(request["classes"])
-        grid = request["grid"]
-        crs = None if grid["crs"] is None else CRS.from_wkt(grid["crs"])
-        self.grid = Grid(crs, Affine(*grid["transform"]), grid["width"], grid["height"])
-        plan = request["plan"]
+        self.record = read_fields(JobRecord, request)
+        self.classes = self.record.classes
+        self.grid = self.record.grid.build()
+        plan = self.record.plan
         self.plan = BlockPlan(
-            Tiling(plan["tile_size_px"], plan["margin_px"], plan["stride_px"]),
+            Tiling(plan.tile_size_px, plan.margin_px, plan.stride_px),
             self.grid.height,
             self.grid.width,
-            cut_window(*plan["area"]),
-            plan["tiles_per_side"],
+            cut_window(*plan.area),
+            plan.tiles_per_side,
         )
         self.store = BlockStore(self.folder / "blocks", self.grid, self.classes)
         self.answered_now: frozenset[int] = frozenset()
         """The blocks that this run has answered; the others were before, or by other shards."""
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What was found about the pair before it was mapped; nothing by earlier versions."""
-        return tuple(map(Finding.from_dict, self.request.get("findings", ())))
-
-    @property
     def dates(self) -> Dates:
         """When the two images were taken, as far as that is known."""
-        return read_dates(self.request)
+        return (None, None) if self.record.dates is None else self.record.dates.build()
 
     @classmethod
     def load(cls, output: Path) -> Job:
@@ -239,7 +230,7 @@ def _read_request(path: Path) -> dict[str, Any]:
     Raises:
         OutputError: If it is damaged.
     """
-    read_record(path, Request, OutputError, DROP_IT)
+    read_record(path, JobRecord, OutputError, DROP_IT)
     return read_object(path, OutputError, DROP_IT)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from terradelta.prediction.records import ViewsRecord
+
 SPEED_MEMORY = 0.7
 """Weight of the past in the running mean of a view's speed."""
 
@@ -53,10 +55,10 @@ class Pace:
             self._seconds_per_view = SPEED_MEMORY * old + (1 - SPEED_MEMORY) * measured
 
 
-def describe_runs(views: Sequence[int]) -> list[dict[str, int]]:
+def describe_runs(views: Sequence[int]) -> tuple[ViewsRecord, ...]:
     """Return runs of items that had the same number of views; items are counted from 1."""
     runs = []
     for count, run in groupby(enumerate(views, start=1), key=lambda item: item[1]):
         numbers = [number for number, _ in run]
-        runs.append({"views": count, "first": numbers[0], "last": numbers[-1]})
-    return runs
+        runs.append(ViewsRecord(count, numbers[0], numbers[-1]))
+    return tuple(runs)

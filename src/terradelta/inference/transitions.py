@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from terradelta.classes import ClassTable
+from terradelta.inference.confidence import UnsureChange
 from terradelta.outputs import stage_file
+from terradelta.prediction.records import Summary, TransitionRow
 
 M2_PER_HECTARE = 10_000
 
@@ -55,7 +56,7 @@ class TransitionSums:
         self.pixels[[transition, 0]] += (-pixels, pixels)
         self.area_m2[[transition, 0]] += (-area_m2, area_m2)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> tuple[TransitionRow, ...]:
         """Return a row per transition that occurs, largest first, with hectares and shares.
 
         Shares are of the valid pixels' area, or of their number where areas are unknown.
@@ -63,61 +64,63 @@ class TransitionSums:
         weight = self.area_m2 if self.has_area else self.pixels
         total = weight.sum()
         order = [int(t) for t in np.argsort(-weight, kind="stable") if t and self.pixels[t]]
-        return [self._row(transition, weight[transition] / total) for transition in order]
+        return tuple(self._row(transition, weight[transition] / total) for transition in order)
 
-    def _row(self, transition: int, share: float) -> dict[str, Any]:
+    def _row(self, transition: int, share: float) -> TransitionRow:
         from_class, to_class = self.classes.decode_transition(transition)
-        return {
-            "from": self.classes.names[from_class],
-            "to": self.classes.names[to_class],
-            "pixels": int(self.pixels[transition]),
-            "area_ha": self._hectares(self.area_m2[transition]),
-            "share_percent": 100 * float(share),
-        }
+        return TransitionRow(
+            from_class=self.classes.names[from_class],
+            to_class=self.classes.names[to_class],
+            pixels=int(self.pixels[transition]),
+            area_ha=self._hectares(self.area_m2[transition]),
+            share_percent=100 * float(share),
+        )
 
     def _hectares(self, area_m2: float) -> float | None:
         return float(area_m2) / M2_PER_HECTARE if self.has_area else None
 
-    def summarize(self) -> dict[str, Any]:
-        """Return totals and the transitions as one JSON-ready object."""
-        changed_pixels = int(self.pixels[1:].sum())
-        valid_pixels = int(self.pixels.sum())
+    @property
+    def changed_percent(self) -> float:
+        """Share of the valid pixels' area, or of their number, that changed; 0 of none."""
         weight = self.area_m2 if self.has_area else self.pixels
-        return {
-            "valid_pixels": valid_pixels,
-            "changed_pixels": changed_pixels,
-            "nodata_pixels": self.nodata_pixels,
-            "nodata_ha": self._hectares(self.nodata_m2),
-            "valid_ha": self._hectares(self.area_m2.sum()),
-            "changed_ha": self._hectares(self.area_m2[1:].sum()),
-            "changed_percent": 100 * float(weight[1:].sum() / weight.sum()) if valid_pixels else 0,
-            "transitions": self.rows(),
-        }
+        return 100 * float(weight[1:].sum() / weight.sum()) if self.pixels.any() else 0.0
+
+    def summarize(self, unsure: UnsureChange) -> Summary:
+        """Return totals and transitions.
+
+        Args:
+            unsure: What of the change is more likely wrong than right.
+        """
+        changed_pixels = int(self.pixels[1:].sum())
+        changed_ha = self._hectares(self.area_m2[1:].sum())
+        return Summary(
+            valid_pixels=int(self.pixels.sum()),
+            changed_pixels=changed_pixels,
+            nodata_pixels=self.nodata_pixels,
+            nodata_ha=self._hectares(self.nodata_m2),
+            valid_ha=self._hectares(self.area_m2.sum()),
+            changed_ha=changed_ha,
+            changed_percent=self.changed_percent,
+            transitions=self.rows(),
+            unsure_pixels=unsure.pixels,
+            unsure_ha=unsure.area_ha,
+            unsure_percent=unsure.find_percent(changed_pixels, changed_ha),
+        )
 
     def write_csv(self, path: Path):
         """Write a line per transition, then unchanged, valid total and nodata."""
-        summary = self.summarize()
-        unchanged = {
-            "from": self.classes.names[0],
-            "to": self.classes.names[0],
-            "pixels": int(self.pixels[0]),
-            "area_ha": self._hectares(self.area_m2[0]),
-            "share_percent": 100 - summary["changed_percent"],
-        }
-        total = {
-            "from": "all valid",
-            "to": "all valid",
-            "pixels": summary["valid_pixels"],
-            "area_ha": summary["valid_ha"],
-            "share_percent": 100.0,
-        }
-        nodata = {
-            "from": "nodata",
-            "to": "nodata",
-            "pixels": self.nodata_pixels,
-            "area_ha": summary["nodata_ha"],
-        }
+        occurring = (
+            (row.from_class, row.to_class, row.pixels, row.area_ha, row.share_percent)
+            for row in self.rows()
+        )
+        unchanged_ha = self._hectares(self.area_m2[0])
+        unchanged = (int(self.pixels[0]), unchanged_ha, 100 - self.changed_percent)
+        total = (int(self.pixels.sum()), self._hectares(self.area_m2.sum()), 100.0)
+        nodata = (self.nodata_pixels, self._hectares(self.nodata_m2), None)
         with stage_file(path) as staged, staged.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["from", "to", "pixels", "area_ha", "share_percent"])
-            writer.writeheader()
-            writer.writerows([*self.rows(), unchanged, total, nodata])
+            writer = csv.writer(file)
+            writer.writerow(["from", "to", "pixels", "area_ha", "share_percent"])
+            writer.writerows(occurring)
+            writer.writerow([self.classes.names[0], self.classes.names[0], *unchanged])
+            writer.writerow(["all valid", "all valid", *total])
+            writer.writerow(["nodata", "nodata", *nodata])

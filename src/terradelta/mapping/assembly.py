@@ -14,9 +14,9 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import numpy as np
@@ -29,12 +29,12 @@ from tqdm import tqdm
 
 from terradelta.classes import Colour
 from terradelta.errors import OutputError, RasterError
+from terradelta.fields import write_fields
 from terradelta.geo.area import measure_pixels
 from terradelta.geo.cog import MapFormat, find_map, write_cog
 from terradelta.geo.finding import list_cautions
 from terradelta.geo.grid import shift_window
 from terradelta.geo.listing import name_source
-from terradelta.geo.pair import RasterPair
 from terradelta.geo.patches import Patch, PatchTracer
 from terradelta.geo.style import write_layer_style, write_quantity_style, write_raster_style
 from terradelta.geo.vector import PolygonWriter
@@ -45,9 +45,12 @@ from terradelta.inference.pace import describe_runs
 from terradelta.inference.store import BlockLayers, BlockStore
 from terradelta.inference.transitions import TransitionSums
 from terradelta.mapping.pieces import Pieces, discard_unfinished
-from terradelta.outputs import replace_folder, write_json
+from terradelta.outputs import replace_folder
 from terradelta.ownership import BLOCK_FILES, clear_folder
-from terradelta.redaction import redact_json
+from terradelta.prediction.folder import PredictionFolder
+from terradelta.prediction.records import JobRecord, Run, Summary
+from terradelta.prediction.reopening import reopen_pair
+from terradelta.redaction import redact_texts
 from terradelta.stopwatch import Stopwatch
 
 PARTS = {
@@ -69,7 +72,7 @@ MAX_NAMED = 10
 logger = logging.getLogger(__name__)
 
 
-def assemble(job: Job, watch: Stopwatch) -> dict[str, Any]:
+def assemble(job: Job, watch: Stopwatch) -> Summary:
     """Make the prediction folder of a job whose blocks are all answered.
 
     Args:
@@ -77,7 +80,7 @@ def assemble(job: Job, watch: Stopwatch) -> dict[str, Any]:
         watch: Of the run.
 
     Returns:
-        The content of summary.json.
+        The sums of the map.
 
     Raises:
         OutputError: If blocks are missing or an output cannot be written.
@@ -90,17 +93,18 @@ def assemble(job: Job, watch: Stopwatch) -> dict[str, Any]:
     clear_folder(job.folder / "sieved", BLOCK_FILES)
     staged.mkdir(exist_ok=True)
     assembly = _Assembly(job, staged)
-    summary = redact_json(assembly.run())
-    write_json(staged / "summary.json", summary)
+    files = PredictionFolder(staged)
+    summary = redact_texts(assembly.run())
+    files.write(summary)
     watch.begin("report")
-    if job.request["parameters"]["picture"]:
+    if job.record.parameters.picture:
         _draw_picture(job, staged, summary)
     # The report opens the rasters by their addresses, whose secrets no output is to hold.
-    write_json(staged / "run.json", assembly.describe_run(summary, watch))
+    files.write(assembly.describe_run(summary, watch))
     _write_report(staged)
     # Once more, as the report took its time too.
     run = assembly.describe_run(summary, watch)
-    write_json(staged / "run.json", redact_json(run))
+    files.write(redact_texts(run))
     _log_seconds(run)
     return summary
 
@@ -139,23 +143,23 @@ class _Assembly:
         self._corner = int(job.plan.area.col_off), int(job.plan.area.row_off)
         self._grid = job.grid.crop(job.plan.area)
         self._has_area = job.grid.crs is not None
-        self._parameters = job.request["parameters"]
+        self._parameters = job.record.parameters
         self._sieved = job.store.elsewhere(job.folder / "sieved")
         self._sums = TransitionSums(job.classes, has_area=self._has_area)
         self._unsure = UnsureChange(has_area=self._has_area)
         self._maps = describe_maps(job.classes)
-        size_px = self._parameters.get("cog_size_px")
-        self._pieces = size_px and Pieces(folder, self._grid, size_px, self._maps)
+        size_px = self._parameters.cog_size_px
+        self._pieces = None if size_px is None else Pieces(folder, self._grid, size_px, self._maps)
         self._views: list[int] = []
         self._reading_seconds = self._network_seconds = self._earlier_seconds = 0.0
 
-    def run(self) -> dict[str, Any]:
-        vector_path = self._folder / f"changes.{self._parameters['vector']}"
+    def run(self) -> Summary:
+        vector_path = self._folder / f"changes.{self._parameters.vector}"
         tracer = PatchTracer(
             self._grid,
             self._job.classes,
             nodata=self._job.store.change_nodata,
-            min_area_m2=self._parameters["min_area_m2"],
+            min_area_m2=self._parameters.min_area_m2,
         )
         # Nothing else runs while pieces are written.
         at_once = 2 if self._pieces is None else min(os.cpu_count() or 1, MAX_PIECES_AT_ONCE)
@@ -166,7 +170,7 @@ class _Assembly:
         ):
             # Unless small patches are to go, the maps are what the blocks hold already; which
             # pieces hold data is known in the end.
-            is_late = self._parameters["min_area_m2"] > 0 or self._pieces is not None
+            is_late = self._parameters.min_area_m2 > 0 or self._pieces is not None
             written = [] if is_late else self._write_maps(maps)
             for index in tqdm(
                 range(len(self._job.plan)), desc="assembling", unit="block", disable=None
@@ -194,16 +198,11 @@ class _Assembly:
         self._sums.write_csv(self._folder / "transitions.csv")
         return self._summarize(writer.count)
 
-    def _summarize(self, patches: int) -> dict[str, Any]:
-        sums = self._sums.summarize()
-        sums |= self._unsure.summarize(sums["changed_pixels"], sums["changed_ha"])
-        cautions = (*list_cautions(self._job.findings), *doubt_confidence(sums))
-        return {
-            "cautions": [caution.to_dict() for caution in cautions],
-            "dates": self._job.request.get("dates"),
-            **sums,
-            "patches": patches,
-        }
+    def _summarize(self, patches: int) -> Summary:
+        sums = self._sums.summarize(self._unsure)
+        record = self._job.record
+        cautions = (*list_cautions(record.findings), *doubt_confidence(sums))
+        return replace(sums, cautions=cautions, dates=record.dates, patches=patches)
 
     def _date(self, frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
         """Say of patches when the images were taken."""
@@ -216,13 +215,13 @@ class _Assembly:
 
     def _refuse_nothing(self):
         """Raise because no pixel is valid; what was done for it is of no use to a later run."""
-        request = self._job.request
+        record = self._job.record
         self._job.discard()
-        aoi = self._parameters["aoi"]
+        aoi = self._parameters.aoi
         raise RasterError(
-            f"no pixel of {name_source(request['before']['path'])} and "
-            f"{name_source(request['after']['path'])} is valid on "
-            "both dates" + (f" and has its centre inside of {aoi['path']}" if aoi else ""),
+            f"no pixel of {name_source(record.before.path)} and "
+            f"{name_source(record.after.path)} is valid on "
+            "both dates" + (f" and has its centre inside of {aoi.path}" if aoi else ""),
             fix="see their nodata with `terradelta check`; give images that share ground",
         )
 
@@ -311,7 +310,7 @@ class _Assembly:
     def _tags(self) -> dict[str, str]:
         dates = zip(("BEFORE", "AFTER"), self._job.dates, strict=True)
         return {
-            **_describe_briefly(self._job.request),
+            **_describe_briefly(self._job.record),
             **{f"TERRADELTA_{name}_DATE": date.text for name, date in dates if date is not None},
         }
 
@@ -339,32 +338,31 @@ class _Assembly:
     def _occurring(self) -> list[int]:
         return [int(transition) for transition in np.flatnonzero(self._sums.pixels)]
 
-    def describe_run(self, summary: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
-        """Return the content of run.json."""
+    def describe_run(self, summary: Summary, watch: Stopwatch) -> Run:
+        """Return how the map came about."""
         parts = watch.read()
         total = sum(parts.values()) + self._earlier_seconds
         # What answered the blocks has clocked them, which may be many machines at once.
         parts |= {"reading": self._reading_seconds, "network": self._network_seconds}
         seconds = {name: parts[name] for name in PARTS if name in parts}
-        area_ha = summary["valid_ha"]
-        request = {key: part for key, part in self._job.request.items() if key != "origins"}
-        return {
-            "cautions": summary["cautions"],
-            **request,
-            "blocks": len(self._job.plan),
-            "views_of_blocks": describe_runs(self._views),
-            "seconds": {
+        area_ha = summary.valid_ha
+        return Run.of(
+            self._job.record,
+            cautions=summary.cautions,
+            blocks=len(self._job.plan),
+            views=describe_runs(self._views),
+            seconds={
                 "total": round(total, 3),
                 **{name: round(part, 3) for name, part in seconds.items()},
                 "of_earlier_runs": round(self._earlier_seconds, 3),
             },
-            "km2_per_minute": area_ha and area_ha / 100 / (total / 60),
-        }
+            km2_per_minute=area_ha and area_ha / 100 / (total / 60),
+        )
 
 
-def _log_seconds(run: dict[str, Any]):
+def _log_seconds(run: Run):
     """Say how long it took, how fast that was, and where the time went."""
-    seconds, rate = run["seconds"], run["km2_per_minute"]
+    seconds, rate = run.seconds, run.km2_per_minute
     named = {name: seconds[name] for name in PARTS if name in seconds}
     shares = (f"{part / seconds['total']:.0%} {PARTS[name]}" for name, part in named.items())
     speed = "" if rate is None else f", {rate:.3g} km2 a minute"
@@ -378,11 +376,11 @@ def _write_report(folder: Path):
     write_prediction_page(folder)
 
 
-def _draw_picture(job: Job, folder: Path, summary: dict[str, Any]):
+def _draw_picture(job: Job, folder: Path, summary: Summary):
     # matplotlib takes half a second to import.
     from terradelta.mapping.picture import draw_picture
 
-    with RasterPair.reopen(job.request) as pair:
+    with reopen_pair(job.record) as pair:
         draw_picture(pair, folder, job.classes, summary)
 
 
@@ -396,12 +394,13 @@ def _remove(layers: BlockLayers, removed_HW: np.ndarray) -> BlockLayers:
     )
 
 
-def _describe_briefly(request: dict[str, Any]) -> dict[str, str]:
+def _describe_briefly(job: JobRecord) -> dict[str, str]:
     """Return what a map's header says of where it comes from."""
+    parameters = write_fields(redact_texts(job.parameters))
     return {
-        "TERRADELTA_VERSION": request["versions"]["terradelta"],
-        "TERRADELTA_MODELS": " ".join(model["sha256"] for model in request["models"]),
-        "TERRADELTA_BEFORE": name_source(request["before"]["path"]),
-        "TERRADELTA_AFTER": name_source(request["after"]["path"]),
-        "TERRADELTA_PARAMETERS": json.dumps(redact_json(request["parameters"]), sort_keys=True),
+        "TERRADELTA_VERSION": job.versions["terradelta"],
+        "TERRADELTA_MODELS": " ".join(model.sha256 for model in job.models),
+        "TERRADELTA_BEFORE": name_source(job.before.path),
+        "TERRADELTA_AFTER": name_source(job.after.path),
+        "TERRADELTA_PARAMETERS": json.dumps(parameters, sort_keys=True),
     }

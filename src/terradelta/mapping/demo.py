@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.inference.options import MapOptions
 from terradelta.mapping.handle import Prediction
 from terradelta.mapping.run import claim_prediction, predict
-from terradelta.outputs import stage_file, write_json
-from terradelta.prediction.folder import RUN_FILE, PredictionFolder
+from terradelta.prediction.folder import PredictionFolder
 
 SEED = 2026
 SIZE_PX = 768
@@ -46,6 +46,7 @@ def demo(
             overwrite=overwrite,
             discard_reviews=discard_reviews,
         )
+        assert isinstance(prediction, Prediction)
         scene.rename(output / "scene")
         _follow_scene(output)
     return prediction
@@ -53,9 +54,10 @@ def demo(
 
 def _follow_scene(output: Path):
     """Say in run.json where the scene lies by now, so that the report can be made again."""
-    path = output / RUN_FILE
-    run = PredictionFolder(output).read_run()
-    for date in ("before", "after"):
-        run[date]["path"] = str(output / "scene" / f"{date}.tif")
-    with stage_file(path) as staged:
-        write_json(staged, run)
+    files = PredictionFolder(output)
+    run = files.read_run()
+    before, after = (
+        replace(raster, path=str(output / "scene" / f"{date}.tif"))
+        for date, raster in (("before", run.before), ("after", run.after))
+    )
+    files.write(replace(run, before=before, after=after))

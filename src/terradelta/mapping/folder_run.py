@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from terradelta.cautions import refuse_cautions
 from terradelta.data.layouts import match_folders
-from terradelta.geo.dates import describe_dates, find_folder_dates, read_flag
+from terradelta.geo.dates import find_folder_dates, read_flag
 from terradelta.geo.finding import list_cautions
 from terradelta.inference.confidence import doubt_confidence
 from terradelta.inference.folders import examine_folders, map_folder, require_values
 from terradelta.inference.pace import Pace
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import PairRequest
-from terradelta.outputs import null_undefined, write_json
+from terradelta.outputs import null_undefined
+from terradelta.prediction.folder import PredictionFolder
+from terradelta.prediction.records import DatesRecord, FolderParameters, FolderRun, Summary
 from terradelta.stopwatch import Stopwatch
 
 
 def map_folder_pair(
     predictor: Predictor, asked: PairRequest, staged: Path, watch: Stopwatch
-) -> dict[str, Any]:
+) -> Summary:
     """Write the maps of two folders of images, summary.json and run.json; return the summary.
 
     Args:
@@ -55,47 +56,47 @@ def map_folder_pair(
     require_values(predictor, pairs)
     pace = Pace(predictor.num_views, deadline)
     counted, views = map_folder(predictor, pairs, staged, maps.layout, pace)
-    cautions = [*known, *doubt_confidence(counted)]
+    cautions = (*known, *doubt_confidence(counted))
     if maps.strict:
         refuse_cautions(cautions, "or leave --strict out")
-    summary = {
-        "cautions": [caution.to_dict() for caution in cautions],
-        "dates": describe_dates(dates),
-        **counted,
-    }
-    write_json(staged / "summary.json", summary)
+    summary = replace(counted, cautions=cautions, dates=DatesRecord.of(dates))
     parts = watch.read()
-    provenance = {
-        "cautions": summary["cautions"],
-        "findings": null_undefined([vars(finding) for finding in findings]),
-        "dates": summary["dates"],
-        "before": str(before),
-        "after": str(after),
-        "models": [asdict(model) for model in asked.models],
-        "parameters": _describe_parameters(predictor, asked),
-        "versions": {
+    run = FolderRun(
+        cautions=cautions,
+        findings=tuple(
+            replace(finding, values=null_undefined(finding.values)) for finding in findings
+        ),
+        dates=DatesRecord.of(dates),
+        before=str(before),
+        after=str(after),
+        models=asked.models,
+        parameters=_describe_parameters(predictor, asked),
+        versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("terradelta", "torch", "rasterio")},
         },
-        "views_of_pairs": views,
-        "seconds": {
+        views_of_pairs=views,
+        seconds={
             "total": round(sum(parts.values()), 3),
             **{name: round(part, 3) for name, part in parts.items()},
         },
-    }
-    write_json(staged / "run.json", provenance)
+    )
+    files = PredictionFolder(staged)
+    files.write(summary)
+    files.write(run)
     return summary
 
 
-def _describe_parameters(predictor: Predictor, asked: PairRequest) -> dict[str, Any]:
-    reading = asked.rasters.reading.to_dict()
-    return {
-        "tta": predictor.tta,
-        "value_range": reading["value_range"],
-        "after_value_range": reading["after_value_range"],
-        "time_budget_seconds": asked.maps.time_budget,
-        "device": predictor.device.type,
-        "backend": predictor.choice.backend,
-        "precision": predictor.choice.precision,
-        "change_threshold": predictor.threshold,
-    }
+def _describe_parameters(predictor: Predictor, asked: PairRequest) -> FolderParameters:
+    reading = asked.rasters.reading
+    before_range, after_range = reading.before.value_range, reading.after.value_range
+    return FolderParameters(
+        tta=predictor.tta,
+        value_range=before_range,
+        after_value_range=after_range if after_range != before_range else None,
+        time_budget_seconds=asked.maps.time_budget,
+        device=predictor.device.type,
+        backend=predictor.choice.backend,
+        precision=predictor.choice.precision,
+        change_threshold=predictor.threshold,
+    )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from terradelta.cautions import Caution, read_cautions
+from terradelta.cautions import Caution
 from terradelta.prediction.folder import PredictionFolder
+from terradelta.prediction.records import Summary
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -17,16 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction folder; of a shard, the folder where it is under way.
-
-    In a notebook it shows itself.
-    """
+    """A prediction folder. In a notebook it shows itself."""
 
     folder: Path
     """Where the maps lie."""
-    summary: dict[str, Any]
-    """The content of summary.json: areas, shares and transitions. Of a shard: `blocks`, how many
-    the map has, and `blocks_done`, how many are answered by now."""
+    summary: Summary
+    """The content of summary.json: areas, shares and transitions."""
     kept_reviews: Path | None = None
     """Reviews of the prediction that this one replaced, with their patches; None if there were
     none."""
@@ -34,7 +31,7 @@ class Prediction:
     @property
     def cautions(self) -> tuple[Caution, ...]:
         """What makes the map doubtful: read it before the numbers."""
-        return read_cautions(self.summary.get("cautions", ()))
+        return self.summary.cautions
 
     # What shows things is slow to import.
 
@@ -43,13 +40,10 @@ class Prediction:
         """A row per transition that occurs, largest first, as transitions.csv has them.
 
         Columns `from`, `to`, `pixels`, `area_ha` (missing without a CRS), `share_percent`.
-
-        Raises:
-            OutputError: If the prediction is a shard.
         """
         from terradelta.mapping.notebook import tabulate_transitions
 
-        return tabulate_transitions(self.folder, self.summary)
+        return tabulate_transitions(self.summary)
 
     @property
     def changes(self) -> GeoDataFrame:
@@ -59,7 +53,7 @@ class Prediction:
         `after_date`, `geometry`.
 
         Raises:
-            OutputError: If there are none: of a folder of images, or of a shard.
+            OutputError: If there are none: of a folder of images.
         """
         from terradelta.mapping.notebook import read_changes
 
@@ -72,7 +66,7 @@ class Prediction:
             ax: Where to; a new figure by default.
 
         Raises:
-            OutputError: If there is no map: of a folder of images, or of a shard.
+            OutputError: If there is no map: of a folder of images.
         """
         from terradelta.mapping.notebook import plot_changes
 
@@ -88,7 +82,7 @@ class Prediction:
 
         Raises:
             ArgumentError: If folium or mapclassify is not installed.
-            OutputError: If there are no polygons: of a folder of images, or of a shard.
+            OutputError: If there are no polygons: of a folder of images.
         """
         from terradelta.mapping.notebook import explore_changes
 
@@ -98,6 +92,23 @@ class Prediction:
         from terradelta.mapping.notebook import render_prediction
 
         return render_prediction(self.folder, self.summary)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a map under way; `merge` makes the prediction when all parts are done."""
+
+    folder: Path
+    """Where the blocks lie until then."""
+    blocks: int
+    """How many the map has."""
+    blocks_done: int
+    """How many are answered by now, by this shard and by others."""
+
+    def _repr_html_(self) -> str:
+        from terradelta.mapping.notebook import render_shard
+
+        return render_shard(self.folder, self.blocks_done, self.blocks)
 
 
 def open_prediction(folder: str | Path) -> Prediction:

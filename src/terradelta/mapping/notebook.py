@@ -1,4 +1,4 @@
-"""What a prediction shows of itself in a notebook.
+"""What a prediction, or a shard of one, shows of itself in a notebook.
 
 Legend of the array names: H rows, W columns, last C red, green, blue, alpha.
 """
@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 
-from terradelta.cautions import read_cautions
 from terradelta.classes import ClassTable
 from terradelta.errors import ArgumentError, OutputError
 from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place
 from terradelta.prediction.changes import find_changes, read_patches
 from terradelta.prediction.folder import FIX, PredictionFolder
+from terradelta.prediction.records import Summary
 from terradelta.reports.document import css_colour, render
 from terradelta.reports.headline import find_unit, write_headline
 from terradelta.reports.imagery import choose_shape
@@ -38,24 +38,26 @@ PICTURE_WIDTH_PX = 420
 COLUMNS = ["from", "to", "pixels", "area_ha", "share_percent"]
 
 
-def tabulate_transitions(folder: Path, summary: dict[str, Any]) -> pandas.DataFrame:
+def tabulate_transitions(summary: Summary) -> pandas.DataFrame:
     """Return the transitions of a prediction as a table; see `Prediction.transitions`."""
-    _require_whole(folder, summary)
-    table = pandas.DataFrame(summary["transitions"], columns=COLUMNS)
+    rows = [
+        (row.from_class, row.to_class, row.pixels, row.area_ha, row.share_percent)
+        for row in summary.transitions
+    ]
+    table = pandas.DataFrame(rows, columns=COLUMNS)
     return table.astype({"pixels": "int64", "area_ha": "float64", "share_percent": "float64"})
 
 
-def read_changes(folder: Path, summary: dict[str, Any]) -> geopandas.GeoDataFrame:
+def read_changes(folder: Path, summary: Summary) -> geopandas.GeoDataFrame:
     """Return the patches of a prediction; see `Prediction.changes`."""
-    _require_whole(folder, summary)
     path = find_changes(folder)
     classes = PredictionFolder(folder).read_classes()
     return read_patches(path, classes, has_area=find_unit(summary).has_area)
 
 
-def plot_changes(folder: Path, summary: dict[str, Any], ax: Axes | None = None) -> Axes:
+def plot_changes(folder: Path, summary: Summary, ax: Axes | None = None) -> Axes:
     """Draw the from-to map; see `Prediction.plot`."""
-    _require_map(folder, summary)
+    _require_map(folder)
     if ax is None:
         from matplotlib import pyplot
 
@@ -64,7 +66,7 @@ def plot_changes(folder: Path, summary: dict[str, Any], ax: Axes | None = None) 
     return ax
 
 
-def explore_changes(folder: Path, summary: dict[str, Any], **options: Any) -> Any:
+def explore_changes(folder: Path, summary: Summary, **options: Any) -> Any:
     """Return the patches on a web map; see `Prediction.explore`."""
     changes = read_changes(folder, summary)
     classes = read_classes(find_map(folder, "before_class"))
@@ -85,17 +87,15 @@ def explore_changes(folder: Path, summary: dict[str, Any], **options: Any) -> An
         ) from error
 
 
-def render_prediction(folder: Path, summary: dict[str, Any]) -> str:
+def render_prediction(folder: Path, summary: Summary) -> str:
     """Return a prediction as a piece of HTML: what changed in words, its map, the largest rows."""
-    if "blocks" in summary:
-        return render("shard.html.jinja", folder=str(folder), summary=summary)
     unit = find_unit(summary)
-    rows = summary["transitions"]
+    rows = summary.transitions
     amounts = unit.say_column([unit.pick(row) for row in rows[:MAX_TABLE_ROWS]])
     return render(
         "notebook.html.jinja",
         headline=write_headline(summary),
-        cautions=read_cautions(summary.get("cautions", ())),
+        cautions=summary.cautions,
         rows=list(zip(rows[:MAX_TABLE_ROWS], amounts, strict=True)),
         more=max(0, len(rows) - MAX_TABLE_ROWS),
         unit=unit,
@@ -105,7 +105,12 @@ def render_prediction(folder: Path, summary: dict[str, Any]) -> str:
     )
 
 
-def _draw_thumbnail(folder: Path, summary: dict[str, Any]) -> str:
+def render_shard(folder: Path, blocks_done: int, blocks: int) -> str:
+    """Return a map under way as a piece of HTML."""
+    return render("shard.html.jinja", folder=str(folder), blocks_done=blocks_done, blocks=blocks)
+
+
+def _draw_thumbnail(folder: Path, summary: Summary) -> str:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     _draw_map(folder, summary, figure.subplots())
@@ -114,7 +119,7 @@ def _draw_thumbnail(folder: Path, summary: dict[str, Any]) -> str:
     return b64encode(file.getvalue()).decode()
 
 
-def _draw_map(folder: Path, summary: dict[str, Any], ax: Axes):
+def _draw_map(folder: Path, summary: Summary, ax: Axes):
     classes = read_classes(find_map(folder, "before_class"))
     path = find_map(folder, "change")
     try:
@@ -144,13 +149,13 @@ def _draw_map(folder: Path, summary: dict[str, Any], ax: Axes):
         )
 
 
-def _list_handles(summary: dict[str, Any], classes: ClassTable) -> list[Patch]:
+def _list_handles(summary: Summary, classes: ClassTable) -> list[Patch]:
     unit = find_unit(summary)
     handles = []
-    for row in summary["transitions"][:MAX_LEGEND_ROWS]:
-        ids = classes.names.index(row["from"]), classes.names.index(row["to"])
+    for row in summary.transitions[:MAX_LEGEND_ROWS]:
+        ids = classes.names.index(row.from_class), classes.names.index(row.to_class)
         colour = classes.colour_transition(classes.encode_transition(*ids))
-        label = f"{row['from']} → {row['to']}  {unit.say(unit.pick(row))}"
+        label = f"{row.from_class} → {row.to_class}  {unit.say(unit.pick(row))}"
         handles.append(Patch(facecolor=css_colour(colour), edgecolor="0.4", label=label))
     return handles
 
@@ -159,16 +164,7 @@ def _has_map(folder: Path) -> bool:
     return find_map(folder, "change").is_file()
 
 
-def _require_whole(folder: Path, summary: dict[str, Any]):
-    if "blocks" in summary:
-        raise OutputError(
-            f"{folder} is a shard that is under way, and no map yet",
-            fix="td.merge(output) joins the shards when all are done",
-        )
-
-
-def _require_map(folder: Path, summary: dict[str, Any]):
-    _require_whole(folder, summary)
+def _require_map(folder: Path):
     if not _has_map(folder):
         raise OutputError(
             f"{folder} has no map of changes: it holds maps of a folder of images",

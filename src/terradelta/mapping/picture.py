@@ -6,7 +6,6 @@ Legend of the array names: C bands, H rows, W columns.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -15,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 
-from terradelta.cautions import read_cautions
 from terradelta.classes import ClassTable
 from terradelta.geo.cog import find_map
 from terradelta.geo.grid import allow_no_place
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.stretch import draw_rgb, find_range
+from terradelta.prediction.records import DatesRecord, Summary
 
 MAX_SIDE_PX = 1200
 MAX_LEGEND_ROWS = 14
@@ -30,7 +29,7 @@ def draw_picture(
     pair: RasterPair,
     folder: Path,
     classes: ClassTable,
-    summary: dict[str, Any],
+    summary: Summary,
     name: str = "picture.png",
 ):
     """Draw before, after and the change map of a prediction folder side by side.
@@ -57,10 +56,10 @@ def draw_picture(
     figure = Figure(figsize=(4.6 * 3 * min(aspect, 1.6) + 3.4, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)
-    dates = summary.get("dates") or {}
+    dates = summary.dates or DatesRecord()
     titles = [
-        f"{name}, {dates[name]['text']}" if dates.get(name) else name
-        for name in ("before", "after")
+        f"{name}, {date.text}" if date else name
+        for name, date in (("before", dates.before), ("after", dates.after))
     ]
     panels = (
         (titles[0], _stretch(images.before_CHW, images.valid_HW)),
@@ -71,9 +70,8 @@ def draw_picture(
         axis.imshow(picture_HWC, interpolation="nearest")
         axis.set_title(title)
         axis.set_axis_off()
-    cautions = read_cautions(summary.get("cautions", ()))
-    if cautions:
-        names = ", ".join(dict.fromkeys(caution.name for caution in cautions))
+    if summary.cautions:
+        names = ", ".join(dict.fromkeys(caution.name for caution in summary.cautions))
         figure.suptitle(f"Doubtful: {names} (see report.html)", color="#8a5300")
     handles = _legend(classes, summary)
     if handles:
@@ -81,22 +79,22 @@ def draw_picture(
     figure.savefig(folder / name, dpi=110)
 
 
-def _title_map(summary: dict[str, Any]) -> str:
-    if not summary["transitions"]:
+def _title_map(summary: Summary) -> str:
+    if not summary.transitions:
         return "no change found"
-    return f"changed: {summary['changed_percent']:.1f} %"
+    return f"changed: {summary.changed_percent:.1f} %"
 
 
-def _legend(classes: ClassTable, summary: dict[str, Any]) -> list[Patch]:
+def _legend(classes: ClassTable, summary: Summary) -> list[Patch]:
     handles = []
-    for row in summary["transitions"][:MAX_LEGEND_ROWS]:
-        ids = classes.names.index(row["from"]), classes.names.index(row["to"])
+    for row in summary.transitions[:MAX_LEGEND_ROWS]:
+        ids = classes.names.index(row.from_class), classes.names.index(row.to_class)
         red, green, blue = classes.colour_transition(classes.encode_transition(*ids))
         colour = (red / 255, green / 255, blue / 255)
-        amount = f"{row['pixels']:,} px" if row["area_ha"] is None else f"{row['area_ha']:.2f} ha"
-        label = f"{row['from']} → {row['to']}  {amount}"
+        amount = f"{row.pixels:,} px" if row.area_ha is None else f"{row.area_ha:.2f} ha"
+        label = f"{row.from_class} → {row.to_class}  {amount}"
         handles.append(Patch(facecolor=colour, edgecolor="0.4", label=label))
-    rest = len(summary["transitions"]) - len(handles)
+    rest = len(summary.transitions) - len(handles)
     if rest > 0:
         handles.append(Patch(facecolor="none", edgecolor="none", label=f"and {rest} more"))
     return handles

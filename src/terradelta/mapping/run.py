@@ -8,7 +8,7 @@ from pathlib import Path
 import rasterio
 from rasterio.errors import RasterioError
 
-from terradelta.cautions import read_cautions, refuse_cautions
+from terradelta.cautions import refuse_cautions
 from terradelta.data.images import IMAGE_SUFFIXES
 from terradelta.destination import Inputs, claim_folder
 from terradelta.errors import ArgumentError
@@ -28,7 +28,7 @@ from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import PairRequest, answer_rasters
 from terradelta.mapping.assembly import assemble, finish
 from terradelta.mapping.folder_run import map_folder_pair
-from terradelta.mapping.handle import Prediction
+from terradelta.mapping.handle import Prediction, Shard
 from terradelta.models.bundle import hash_model, load_model
 from terradelta.models.embedded import find_model_folders
 from terradelta.outputs import stage_folder
@@ -54,7 +54,7 @@ def predict(
     cluster: Cluster = Cluster(),  # noqa: B008
     overwrite: bool = False,
     discard_reviews: bool = False,
-) -> Prediction:
+) -> Prediction | Shard:
     """Map what changed between two rasters, or between two folders of images.
 
     A raster prediction is under way in `OUTPUT.partial` and resumes there when it is run again
@@ -78,7 +78,7 @@ def predict(
         discard_reviews: With `overwrite`, drop those reviews.
 
     Returns:
-        The folder and its summary.
+        The folder and its summary; of a shard, how far the map is.
 
     Raises:
         TerradeltaError: If an input cannot be used or the output exists; the message has the fix.
@@ -120,7 +120,7 @@ def predict(
     if maps.shard_of[1] > 1:
         blocks = len(job.plan)
         done = blocks - len(job.missing(range(blocks)))
-        return Prediction(job.folder, {"blocks": blocks, "blocks_done": done})
+        return Shard(job.folder, blocks, done)
     # Networks and their buffers would stand in memory beside the maps and the report.
     del predictor
     return_freed_memory()
@@ -150,7 +150,7 @@ def merge(
     watch = Stopwatch()
     output = claim_prediction(output, overwrite=overwrite, discard_reviews=discard_reviews)
     job = Job.load(output)
-    origins = (file["path"] for date in job.request["origins"].values() for file in date)
+    origins = [file.path for file in (*job.record.origins.before, *job.record.origins.after)]
     claim_folder(output, origins, overwrite=overwrite)
     return _finish(job, watch, MapOptions(strict=strict), discard_reviews)
 
@@ -181,9 +181,8 @@ def _finish(
     with job.lock("assembly"), rasterio.Env(GDAL_CACHEMAX=cache_bytes):
         summary = assemble(job, watch)
         if maps.strict:
-            cautions = read_cautions(summary["cautions"])
             refuse_cautions(
-                cautions, f"or leave --strict out: {job.folder} keeps the map until then"
+                summary.cautions, f"or leave --strict out: {job.folder} keeps the map until then"
             )
         kept = finish(job, discard_reviews)
     return Prediction(job.output, summary, kept)

@@ -1,31 +1,22 @@
-"""A prediction folder as its readers take it: report, viewer, notebook and sampling."""
+"""A prediction folder: its files are checked as they are read, and written in one place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError
-from terradelta.fields import FieldError, fill_defaults, read_fields
+from terradelta.fields import FieldError, read_fields, write_fields
 from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import Grid
-from terradelta.inputs import read_object
-from terradelta.prediction.records import (
-    GridRecord,
-    PairRun,
-    Parameters,
-    Run,
-    ShardSummary,
-    Summary,
-)
+from terradelta.inputs import read_object, read_record
+from terradelta.outputs import stage_file, write_json
+from terradelta.prediction.records import FolderRun, GridRecord, PairRun, Run, Summary
 
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 FIX = "give the folder of a prediction of two rasters, as `terradelta predict` left it"
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -47,8 +38,8 @@ class PredictionFolder:
         """
         return read_classes(find_map(self.path, "before_class"))
 
-    def read_summary(self, classes: ClassTable | None = None) -> dict[str, Any]:
-        """Return the content of summary.json, absent keys with their defaults.
+    def read_summary(self, classes: ClassTable | None = None) -> Summary:
+        """Return what summary.json holds.
 
         Args:
             classes: Those of the map, which its transitions must be between.
@@ -56,31 +47,38 @@ class PredictionFolder:
         Raises:
             OutputError: If it cannot be read, naming file, key and value.
         """
-        content = read_object(self.path / SUMMARY_FILE, OutputError, FIX)
-        if "blocks" in content:
-            self._check(SUMMARY_FILE, ShardSummary, content)
-            return content
-        summary = self._check(SUMMARY_FILE, Summary, content)
+        path = self.path / SUMMARY_FILE
+        summary = read_record(path, Summary, OutputError, FIX)
         if classes is not None:
             try:
                 summary.require_classes(classes)
             except FieldError as error:
-                raise OutputError(f"{self.path / SUMMARY_FILE}: {error}", FIX) from error
-        return fill_defaults(Summary, content)
+                raise OutputError(f"{path}: {error}", FIX) from error
+        return summary
 
-    def read_run(self, cls: type[Run] | type[PairRun] = Run) -> dict[str, Any]:
-        """Return the content of run.json, absent keys with their defaults.
-
-        Args:
-            cls: What the reader needs of it.
+    def read_run(self) -> Run:
+        """Return what run.json holds.
 
         Raises:
             OutputError: If it cannot be read, naming file, key and value.
         """
-        content = read_object(self.path / RUN_FILE, OutputError, FIX)
-        self._check(RUN_FILE, cls, content)
-        parameters = fill_defaults(Parameters, content["parameters"])
-        return {**fill_defaults(cls, content), "parameters": parameters}
+        return read_record(self.path / RUN_FILE, Run, OutputError, FIX)
+
+    def read_pair(self) -> PairRun:
+        """Return what of run.json it takes to open the two rasters again.
+
+        Raises:
+            OutputError: If it cannot be read, naming file, key and value.
+        """
+        return read_record(self.path / RUN_FILE, PairRun, OutputError, FIX)
+
+    def read_folder_run(self) -> FolderRun:
+        """Return what run.json holds of a prediction of two folders of images.
+
+        Raises:
+            OutputError: If it cannot be read, naming file, key and value.
+        """
+        return read_record(self.path / RUN_FILE, FolderRun, OutputError, FIX)
 
     def read_grid(self) -> Grid:
         """Return the pixels of the pair, of which the maps may be a part.
@@ -94,8 +92,12 @@ class PredictionFolder:
         except FieldError as error:
             raise OutputError(f"{self.path / RUN_FILE}: {error}", FIX) from error
 
-    def _check(self, name: str, cls: type[Record], content: dict[str, Any]) -> Record:
-        try:
-            return read_fields(cls, content)
-        except FieldError as error:
-            raise OutputError(f"{self.path / name}: {error}", FIX) from error
+    def write(self, record: Summary | Run | FolderRun):
+        """Write summary.json or run.json, whole or not at all.
+
+        Raises:
+            OutputExistsError: If a folder has its name.
+        """
+        name = SUMMARY_FILE if isinstance(record, Summary) else RUN_FILE
+        with stage_file(self.path / name) as staged:
+            write_json(staged, write_fields(record))

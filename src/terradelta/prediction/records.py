@@ -1,23 +1,35 @@
-"""run.json and summary.json of a prediction folder, as dataclasses.
+"""run.json, summary.json and job.json, as dataclasses whose fields stand in the files' order.
 
-Keys that are not listed are left aside, so that a later version may add some; keys that an earlier
+Keys that are not listed are kept aside, so that a later version may add some; keys that an earlier
 version did not write have a default.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from terradelta.cautions import Caution
 from terradelta.classes import ClassTable
-from terradelta.fields import COUNT, POSITIVE_COUNT, FieldError, Within, keyed
-from terradelta.geo.dates import ImageDate
+from terradelta.fields import (
+    COUNT,
+    POSITIVE_COUNT,
+    UNKNOWN_KEYS,
+    UNLESS_NONE,
+    FieldError,
+    Within,
+    keyed,
+    written_if,
+)
+from terradelta.geo.dates import Dates, ImageDate
+from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid
+from terradelta.geo.normalization import LightMatch
 
 LARGEST_AREA_HA = 1e12
 """Many times the Earth's surface: zones and maps may overlap themselves."""
@@ -31,43 +43,26 @@ Percent = Annotated[float, Within(least=0, most=100.001)]
 """A sum of shares may be off by some roundings."""
 Count = Annotated[int, COUNT]
 Side = Annotated[int, Within(least=1, most=LARGEST_SIDE_PX)]
+Number = int | float
+"""A number that a caller gives, which is written as it was given."""
+Kept = Any
+"""What nobody reads: a raster may say anything there, and it is written as it was said."""
 Shift = Annotated[float, Within(least=-LARGEST_SHIFT_PX, most=LARGEST_SHIFT_PX)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TransitionRow:
     """What went from one class to another."""
 
-    pixels: Annotated[int, POSITIVE_COUNT]
-    share_percent: Percent
     from_class: str = keyed("from")
     to_class: str = keyed("to")
+    pixels: Annotated[int, POSITIVE_COUNT]
     area_ha: Area | None = None
     """None without a CRS."""
+    share_percent: Percent
 
 
-@dataclass(frozen=True)
-class CautionRecord:
-    """What makes a map doubtful."""
-
-    name: str
-    message: str
-    fix: str
-
-
-@dataclass(frozen=True)
-class FindingRecord:
-    """What was found about the pair before it was mapped."""
-
-    name: str
-    level: Literal["OK", "WARN", "FAIL"]
-    message: str
-    values: dict[str, Any]
-    fix: str | None = None
-    is_doubt: bool = True
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DateRecord:
     """When an image was taken.
 
@@ -76,13 +71,20 @@ class DateRecord:
     """
 
     text: str
+    start: str = ""
+    """Its first moment, which its text says too."""
+    end: str = ""
     origin: str
 
     def __post_init__(self):
         try:
-            ImageDate.parse(self.text, self.origin)
+            self.build()
         except ValueError as error:
             raise FieldError("dates", self.text, "a date as ISO 8601 has it") from error
+
+    def build(self) -> ImageDate:
+        """Return the date."""
+        return ImageDate.parse(self.text, self.origin)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,16 @@ class DatesRecord:
 
     before: DateRecord | None = None
     after: DateRecord | None = None
+
+    @classmethod
+    def of(cls, dates: Dates) -> DatesRecord:
+        """Return a record of the dates of both images."""
+        return cls(*(None if date is None else DateRecord(**date.to_dict()) for date in dates))
+
+    def build(self) -> Dates:
+        """Return the dates of both images."""
+        before, after = (date and date.build() for date in (self.before, self.after))
+        return before, after
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ class OriginsRecord:
     after: tuple[OriginRecord, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The sums of a map.
 
@@ -118,20 +130,30 @@ class Summary:
         FieldError: If the numbers contradict each other.
     """
 
+    cautions: tuple[Caution, ...] = ()
+    """What makes the map doubtful: read it before the numbers."""
+    dates: DatesRecord | None = None
     valid_pixels: Count
     changed_pixels: Count
+    nodata_pixels: Count = 0
+    nodata_ha: Area | None = None
+    """None without a CRS, as the other areas."""
+    valid_ha: Area | None = None
+    changed_ha: Area | None = None
     changed_percent: Percent
     transitions: tuple[TransitionRow, ...]
     """The largest first."""
-    nodata_pixels: Count = 0
-    valid_ha: Area | None = None
-    """None without a CRS, as the other areas."""
-    changed_ha: Area | None = None
-    nodata_ha: Area | None = None
-    patches: Count | None = None
+    unsure_pixels: Count | None = None
+    """Changed pixels that are more likely wrong than right; None of an earlier version."""
+    unsure_ha: Area | None = None
+    unsure_percent: Percent | None = None
+    """Of all that changed."""
+    patches: Count | None = field(default=None, metadata=UNLESS_NONE)
     """None of a folder of images, which has no polygons."""
-    cautions: tuple[CautionRecord, ...] = ()
-    dates: DatesRecord | None = None
+    pairs: Count | None = field(default=None, metadata=UNLESS_NONE)
+    """Of a folder of images; None of rasters."""
+    others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
+    """What a later version has added."""
 
     def __post_init__(self):
         has_area = self.changed_ha is not None
@@ -168,27 +190,32 @@ class Summary:
                     raise FieldError(f"transitions[{index}].{key}", name, known)
 
 
-@dataclass(frozen=True)
-class ShardSummary:
-    """What a shard that is under way says of itself."""
-
-    blocks: Count
-    blocks_done: Count
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RasterRecord:
-    """One of the two rasters or mosaics that were mapped."""
+    """A raster or mosaic that was read."""
 
     path: str | tuple[str, ...]
+    driver: str = ""
+    sources: Count | None = field(default=None, metadata=UNLESS_NONE)
+    """Rasters of a mosaic."""
+    sheets: Count | None = field(default=None, metadata=UNLESS_NONE)
+    """Its lattices of pixels."""
     width: Side
     height: Side
     bands: Count
     dtypes: tuple[str, ...]
-    header_sha256: str
     crs: str | None = None
+    transform: Kept = None
+    nodata: Kept = None
+    scales: Kept = field(default=None, metadata=UNLESS_NONE)
+    """Of stored numbers, where they are not the values."""
+    offsets: Kept = field(default=None, metadata=UNLESS_NONE)
+    dates: tuple[str, ...] | None = field(
+        default=None, metadata=written_if(lambda raster: raster.sources is not None)
+    )
+    """The first and the last moment of the STAC items of a mosaic."""
     size_bytes: Count | None = None
-    dates: tuple[str, ...] | None = None
+    header_sha256: str
 
 
 @dataclass(frozen=True)
@@ -199,7 +226,7 @@ class ModelRecord:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GridRecord:
     """The pixels of a pair.
 
@@ -207,11 +234,11 @@ class GridRecord:
         FieldError: If they are no pixels.
     """
 
+    crs: str | None = None
+    """Well-known text."""
     transform: tuple[float, float, float, float, float, float]
     width: Side
     height: Side
-    crs: str | None = None
-    """Well-known text."""
 
     def __post_init__(self):
         a, b, _, d, e, _ = self.transform
@@ -237,35 +264,57 @@ class AreaRecord:
     """The file that limited the work."""
 
     path: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Parameters:
     """What was asked for."""
 
+    tta: str | None = None
     bands: tuple[int | str, ...] | None = None
     grid: str | float = "before"
-    aoi: AreaRecord | None = None
-    register: bool = False
-    value_range: tuple[float, float] | None = None
-    after_value_range: tuple[float, float] | None = None
-    nodata: tuple[float | None, float | None] | None = None
+    nodata: tuple[Number | None, Number | None] | None = None
     mask: tuple[str | None, str | None] | None = None
     mask_values: str | None = None
+    value_range: tuple[Number, Number] | None = None
+    after_value_range: tuple[Number, Number] | None = None
     match_light: str = "none"
-    tta: str | None = None
-    change_threshold: float | None = None
-    min_area_m2: float = 0.0
+    aoi: AreaRecord | None = None
+    register: bool = False
+    change_threshold: Number | None = None
+    device: str | None = None
     backend: str | None = None
     precision: str | None = None
+    min_area_m2: Number = 0.0
+    vector: str = "gpkg"
+    time_budget_seconds: Number | None = None
+    picture: bool = False
+    cog_size_px: Side | None = None
+
+
+@dataclass(frozen=True)
+class FolderParameters:
+    """What was asked for of two folders of images."""
+
+    tta: str | None = None
+    value_range: tuple[Number, Number] | None = None
+    after_value_range: tuple[Number, Number] | None = None
+    time_budget_seconds: Number | None = None
     device: str | None = None
+    backend: str | None = None
+    precision: str | None = None
+    change_threshold: Number | None = None
 
 
 @dataclass(frozen=True)
 class ViewsRecord:
-    """How many test-time views some blocks had."""
+    """How many test-time views some blocks had, or pairs of a folder."""
 
     views: Count
+    first: Count = 0
+    """The first of them, counted from 1."""
+    last: Count = 0
 
 
 @dataclass(frozen=True)
@@ -284,27 +333,26 @@ class PairRun:
     after: SourceRecord
     band_names: tuple[str, ...]
     parameters: Parameters
+    dates: DatesRecord | None = None
     shift_px: tuple[Shift, Shift] = (0.0, 0.0)
-    grid: GridRecord | None = None
 
 
 @dataclass(frozen=True)
-class Run:
-    """How a map of two rasters came about."""
+class FolderRun:
+    """How the maps of two folders of images came about: the content of their run.json."""
 
-    before: RasterRecord
-    after: RasterRecord
-    grid: GridRecord
+    cautions: tuple[Caution, ...]
+    findings: tuple[Finding, ...]
+    dates: DatesRecord
+    before: str
+    after: str
     models: tuple[ModelRecord, ...]
-    band_names: tuple[str, ...]
-    parameters: Parameters
+    parameters: FolderParameters
     versions: dict[str, str]
-    shift_px: tuple[Shift, Shift] = (0.0, 0.0)
-    views_of_blocks: tuple[ViewsRecord, ...] = ()
-    cautions: tuple[CautionRecord, ...] = ()
-    findings: tuple[FindingRecord, ...] | None = None
-    """None of an earlier version, which did not keep them."""
-    dates: DatesRecord | None = None
+    views_of_pairs: tuple[ViewsRecord, ...]
+    seconds: dict[str, float]
+    """Of the whole, and of its parts."""
+    others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
 
 
 @dataclass(frozen=True)
@@ -330,32 +378,27 @@ class TilingRecord:
         return (self.tile_size_px - 2 * self.margin_px) // self.stride_px * self.stride_px
 
 
-@dataclass(frozen=True)
-class JobParameters(Parameters):
-    """What was asked for, as far as the maps are made of it."""
-
-    vector: str = "gpkg"
-    picture: bool = False
-    cog_size_px: Side | None = None
-
-
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
     """What a prediction under way was asked for: the content of job.json."""
 
+    format: Count = 0
+    versions: dict[str, str]
     before: RasterRecord
     after: RasterRecord
-    grid: GridRecord
-    models: tuple[ModelRecord, ...]
-    band_names: tuple[str, ...]
-    parameters: JobParameters
-    versions: dict[str, str]
-    classes: ClassTable
-    plan: TilingRecord
-    shift_px: tuple[Shift, Shift] = (0.0, 0.0)
-    findings: tuple[FindingRecord, ...] = ()
-    dates: DatesRecord | None = None
+    masks: tuple[RasterRecord | None, RasterRecord | None] = (None, None)
     origins: OriginsRecord = field(default_factory=OriginsRecord)
+    parameters: Parameters
+    band_names: tuple[str, ...]
+    classes: ClassTable
+    dates: DatesRecord | None = None
+    grid: GridRecord
+    plan: TilingRecord
+    findings: tuple[Finding, ...] = ()
+    models: tuple[ModelRecord, ...]
+    shift_px: tuple[Shift, Shift] = (0.0, 0.0)
+    light: LightMatch | None = None
+    others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
 
     def __post_init__(self):
         column, row, width, height = self.plan.area
@@ -367,3 +410,69 @@ class Request:
             raise FieldError(
                 "plan.tile_size_px", self.plan.tile_size_px, "enough for a map of this size"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a map of two rasters came about: the content of run.json."""
+
+    cautions: tuple[Caution, ...] = ()
+    format: Count = 0
+    versions: dict[str, str]
+    before: RasterRecord
+    after: RasterRecord
+    masks: tuple[RasterRecord | None, RasterRecord | None] = (None, None)
+    parameters: Parameters
+    band_names: tuple[str, ...]
+    classes: ClassTable | None = None
+    dates: DatesRecord | None = None
+    grid: GridRecord
+    plan: TilingRecord | None = None
+    findings: tuple[Finding, ...] | None = None
+    """None of an earlier version, which did not keep them."""
+    models: tuple[ModelRecord, ...]
+    shift_px: tuple[Shift, Shift] = (0.0, 0.0)
+    light: LightMatch | None = None
+    blocks: Count | None = None
+    views_of_blocks: tuple[ViewsRecord, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of the whole, and of its parts."""
+    km2_per_minute: float | None = None
+    """None without a CRS."""
+    others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
+    """What a later version has added."""
+
+    @classmethod
+    def of(
+        cls,
+        job: JobRecord,
+        *,
+        cautions: tuple[Caution, ...],
+        views: tuple[ViewsRecord, ...],
+        blocks: int,
+        seconds: dict[str, float],
+        km2_per_minute: float | None,
+    ) -> Run:
+        """Return how the map of a job came about.
+
+        Args:
+            job: What was asked for.
+            cautions: Of the map.
+            views: Of its blocks.
+            blocks: How many it has.
+            seconds: Of the whole, and of its parts.
+            km2_per_minute: Ground per time; None without a CRS.
+        """
+        shared = {one.name: getattr(job, one.name) for one in fields(job) if one.name != "origins"}
+        return cls(
+            **shared,
+            cautions=cautions,
+            blocks=blocks,
+            views_of_blocks=views,
+            seconds=seconds,
+            km2_per_minute=km2_per_minute,
+        )
+
+
+RecordedPair = PairRun | Run | JobRecord
+"""What holds how a pair was read."""

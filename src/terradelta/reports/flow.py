@@ -5,12 +5,13 @@ Legend of the array names: F classes before, T classes after.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from terradelta.classes import ClassTable, Colour
+from terradelta.prediction.records import TransitionRow
 from terradelta.reports.wording import Unit
 
 MAX_CLASSES = 14
@@ -36,14 +37,13 @@ class FlowTable:
     """For each class id of the map, its place in `names`; -1 where it did not change."""
 
     @classmethod
-    def of(cls, transitions: list[dict[str, Any]], classes: ClassTable, unit: Unit) -> FlowTable:
-        """Sum the transitions of a summary.json."""
+    def of(cls, transitions: Sequence[TransitionRow], classes: ClassTable, unit: Unit) -> FlowTable:
+        """Sum the transitions of a map."""
         size = len(classes.names)
         whole_FT = np.zeros((size, size))
         for row in transitions:
-            whole_FT[classes.names.index(row["from"]), classes.names.index(row["to"])] += unit.pick(
-                row
-            )
+            ids = classes.names.index(row.from_class), classes.names.index(row.to_class)
+            whole_FT[ids] += unit.pick(row)
         totals = whole_FT.sum(axis=0) + whole_FT.sum(axis=1)
         occurring = np.flatnonzero(totals)
         shown = occurring

@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
+from terradelta.prediction.records import Summary
 from terradelta.reports.wording import Unit, say_percent
 
 TOLD_TRANSITIONS = 3
 
 
-def find_unit(summary: dict[str, Any]) -> Unit:
-    """Return what the amounts of a summary.json are told in."""
-    return Unit(summary["changed_ha"] is not None)
+@dataclass(frozen=True)
+class LargeTransition:
+    """One of the largest transitions, in words."""
+
+    from_class: str
+    to_class: str
+    amount: str
+    share: str
+    """Of all that changed."""
 
 
-def sum_changed(summary: dict[str, Any]) -> float:
+def find_unit(summary: Summary) -> Unit:
+    """Return what the amounts of a map are told in."""
+    return Unit(summary.changed_ha is not None)
+
+
+def sum_changed(summary: Summary) -> float:
     """Return how much changed, in hectares, or in pixels where areas are unknown."""
-    has_area = summary["changed_ha"] is not None
-    return summary["changed_ha"] if has_area else summary["changed_pixels"]
+    return summary.changed_pixels if summary.changed_ha is None else summary.changed_ha
 
 
-def sum_compared(summary: dict[str, Any]) -> float:
+def sum_compared(summary: Summary) -> float:
     """Return how much has data at both dates, likewise."""
-    return summary["valid_pixels"] if summary["valid_ha"] is None else summary["valid_ha"]
+    return summary.valid_pixels if summary.valid_ha is None else summary.valid_ha
 
 
-def list_largest(summary: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the largest transitions: from, to, amount and share of all that changed."""
+def list_largest(summary: Summary) -> list[LargeTransition]:
+    """Return the largest transitions."""
     unit, total = find_unit(summary), sum_changed(summary)
     return [
-        {
-            "from": row["from"],
-            "to": row["to"],
-            "amount": unit.say(unit.pick(row)),
-            "share": say_percent(100 * unit.pick(row) / total),
-        }
-        for row in summary["transitions"][:TOLD_TRANSITIONS]
+        LargeTransition(
+            row.from_class,
+            row.to_class,
+            unit.say(unit.pick(row)),
+            say_percent(100 * unit.pick(row) / total),
+        )
+        for row in summary.transitions[:TOLD_TRANSITIONS]
     ]
 
 
-def write_headline(summary: dict[str, Any]) -> str:
+def write_headline(summary: Summary) -> str:
     """Return what changed in one sentence."""
     unit = find_unit(summary)
     compared = unit.say_words(sum_compared(summary))
-    if not summary["transitions"]:
+    if not summary.transitions:
         return f"No change found in the {compared} compared."
-    share = say_percent(summary["changed_percent"])
+    share = say_percent(summary.changed_percent)
     return f"{unit.say_words(sum_changed(summary))} changed, {share} of the {compared} compared."

@@ -29,7 +29,7 @@ OUTLINE_TOLERANCE_PX = 0.6
 
 
 @dataclass(frozen=True)
-class Chip:
+class PatchChip:
     """A square of ground around a patch."""
 
     window: Window
@@ -44,7 +44,7 @@ def choose_shape(grid: Grid) -> tuple[int, int]:
     return max(1, round(grid.height / scale)), max(1, round(grid.width / scale))
 
 
-def place_chip(outline: shapely.Polygon, grid: Grid) -> Chip:
+def place_chip(outline: shapely.Polygon, grid: Grid) -> PatchChip:
     """Return the square around a patch, within the map.
 
     Args:
@@ -59,7 +59,7 @@ def place_chip(outline: shapely.Polygon, grid: Grid) -> Chip:
     row = int(np.clip(round((top + bottom - side) / 2), 0, grid.height - side))
     scale = CHIP_SIZE_PX / side
     shown = shapely.transform(pixels, lambda points_N2: (points_N2 - (column, row)) * scale)
-    return Chip(
+    return PatchChip(
         cut_window(column, row, side, side),
         _draw_path(shapely.simplify(shown, OUTLINE_TOLERANCE_PX)),
     )
@@ -99,7 +99,7 @@ class Imagery:
             for image_CHW, value_range in zip(images, self._ranges, strict=True)
         )
 
-    def cut(self, chip: Chip) -> tuple[np.ndarray, np.ndarray]:
+    def cut(self, chip: PatchChip) -> tuple[np.ndarray, np.ndarray]:
         """Return before and after of a chip, (H, W, 4) uint8."""
         area, window = self._pair.area, chip.window
         place = cut_window(

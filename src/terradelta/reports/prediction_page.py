@@ -8,7 +8,7 @@ Legend of the array names: H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +21,21 @@ import shapely
 from rasterio.enums import Resampling
 from scipy.ndimage import binary_erosion
 
-from terradelta.cautions import read_cautions
-from terradelta.classes import ClassTable
+from terradelta.classes import ClassTable, Colour
 from terradelta.errors import OutputError, TerradeltaError
 from terradelta.geo.check import examine_pair
 from terradelta.geo.cog import find_map
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place, make_transformer
 from terradelta.geo.listing import name_source
-from terradelta.geo.pair import RasterPair
-from terradelta.geo.pair_options import ModelNeeds, PairOptions
+from terradelta.geo.pair_options import ModelNeeds
 from terradelta.prediction.changes import find_changes, read_outlines, read_patch_table
+from terradelta.prediction.estimates import ESTIMATES_FILE, read_estimates
 from terradelta.prediction.folder import FIX, PredictionFolder
+from terradelta.prediction.records import DatesRecord, Run, Summary
+from terradelta.prediction.reopening import recall_options, reopen_pair
 from terradelta.reports.document import REPORT_FILE, embed_overlay, embed_photograph, write_page
-from terradelta.reports.estimated_areas import ESTIMATES_FILE, describe_areas, read_estimates
+from terradelta.reports.estimated_areas import describe_areas, require_same_map
 from terradelta.reports.flow import FlowChart, FlowTable
 from terradelta.reports.headline import find_unit, list_largest, sum_compared, write_headline
 from terradelta.reports.imagery import CHIP_SIZE_PX, Imagery, choose_shape, place_chip
@@ -44,7 +45,7 @@ from terradelta.reports.patch_list import (
     sort_by_confidence,
     sort_by_size,
 )
-from terradelta.reports.provenance import describe_models, describe_run
+from terradelta.reports.provenance import ModelPassage, describe_models, describe_run
 from terradelta.reports.wording import Unit, name_image, say_m2, say_place
 from terradelta.reports.zones import ZONES_FILE, draw_zones, read_zones
 
@@ -76,7 +77,9 @@ def write_prediction_page(folder: Path, areas: Path | None = None, zones: Path |
         own if path is None and own.exists() else path
         for path, own in ((areas, folder / ESTIMATES_FILE), (zones, folder / ZONES_FILE))
     )
-    estimates = None if areas is None else read_estimates(areas, subject.summary)
+    estimates = None if areas is None else read_estimates(areas)
+    if areas is not None and estimates is not None:
+        require_same_map(areas, estimates, subject.summary)
     frame = None if zones is None else read_zones(zones, subject.grid)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as files:
         content = _gather(subject, files)
@@ -90,8 +93,8 @@ class _Subject:
     """A prediction folder, as far as it fits on one page."""
 
     folder: Path
-    summary: dict[str, Any]
-    run: dict[str, Any]
+    summary: Summary
+    run: Run
     classes: ClassTable
     grid: Grid
     shape: tuple[int, int]
@@ -131,6 +134,44 @@ class _Subject:
         return find_unit(self.summary)
 
 
+@dataclass(frozen=True)
+class FlowMatrix:
+    """The cells of the from-to matrix."""
+
+    texts: list[list[str]]
+    """Amounts, with the sums of rows and columns."""
+    shades: list[list[int]]
+    """Of the cells' backgrounds without the sums, in percent of the accent."""
+
+
+@dataclass(frozen=True)
+class ClassLayer:
+    """An overlay of what became one class."""
+
+    name: str
+    colour: Colour
+    amount: str
+    picture: str
+    """As a data URI."""
+
+
+@dataclass(frozen=True)
+class ShownPatch:
+    """A patch with its surroundings."""
+
+    start: tuple[str, Colour]
+    """Class before, and its colour."""
+    end: tuple[str, Colour]
+    size: str
+    confidence: float
+    """Percent."""
+    place: str
+    pictures: list[str] | None
+    """Before and after as data URIs; None where the images are gone."""
+    outline: str
+    """SVG path."""
+
+
 def _complain(path: Path, error: Exception) -> OutputError:
     return OutputError(f"{path} cannot be read: {error}", FIX)
 
@@ -138,15 +179,15 @@ def _complain(path: Path, error: Exception) -> OutputError:
 def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
     """Return all that the template shows."""
     summary, unit = subject.summary, subject.unit
-    flow = FlowTable.of(summary["transitions"], subject.classes, unit)
-    models = describe_models(subject.run["models"])
+    flow = FlowTable.of(summary.transitions, subject.classes, unit)
+    models = describe_models(subject.run.models)
     imagery, missing = _open_imagery(subject, files)
     table = read_patch_table(find_changes(subject.folder), subject.classes, has_area=unit.has_area)
     return {
-        "names": [name_image(subject.run, date) for date in ("before", "after")],
-        "cautions": read_cautions(summary.get("cautions", ())),
+        "names": _name_images(subject.run),
+        "cautions": summary.cautions,
         # Summaries of earlier versions do not count the patches.
-        "summary": {**summary, "patches": len(table)},
+        "patches": len(table),
         "unit": unit,
         "headline": write_headline(summary),
         "compared": unit.say(sum_compared(summary)),
@@ -155,7 +196,7 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
         "confidence": _weigh_confidence(table),
         "binary": subject.classes.num_classes == 1,
         "flow": flow,
-        "chart": FlowChart.of(flow) if summary["transitions"] else None,
+        "chart": FlowChart.of(flow) if summary.transitions else None,
         "matrix": _tabulate(flow, unit),
         "pictures": imagery
         and {
@@ -176,13 +217,17 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
         "findings": _list_findings(subject, models, missing),
         "models": models,
         "facts": describe_run(subject.run, subject.grid),
-        "versions": subject.run["versions"],
+        "versions": subject.run.versions,
     }
 
 
-def _find_nodata(summary: dict[str, Any]) -> float:
-    everything = summary["valid_pixels"] + summary["nodata_pixels"]
-    return 100 * summary["nodata_pixels"] / everything
+def _name_images(run: Run) -> list[str]:
+    before, after = (run.dates or DatesRecord()).build()
+    return [name_image(run.before.path, before), name_image(run.after.path, after)]
+
+
+def _find_nodata(summary: Summary) -> float:
+    return 100 * summary.nodata_pixels / (summary.valid_pixels + summary.nodata_pixels)
 
 
 def _weigh_confidence(table: pandas.DataFrame) -> float | None:
@@ -194,10 +239,10 @@ def _weigh_confidence(table: pandas.DataFrame) -> float | None:
 def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, str | None]:
     """Return the pictures, or why there are none."""
     try:
-        pair = files.enter_context(RasterPair.reopen(subject.run))
+        pair = files.enter_context(reopen_pair(subject.run))
         cut = (pair.area.width, pair.area.height)
         if cut != (subject.grid.width, subject.grid.height):
-            before = name_source(subject.run["before"]["path"])
+            before = name_source(subject.run.before.path)
             return None, f"{before} has other pixels now than when it was mapped"
         return Imagery(pair, subject.shape), None
     except TerradeltaError as error:
@@ -205,40 +250,40 @@ def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, 
 
 
 def _list_findings(
-    subject: _Subject, models: list[dict[str, Any]], missing: str | None
-) -> list[Finding] | None:
+    subject: _Subject, models: list[ModelPassage], missing: str | None
+) -> Sequence[Finding] | None:
     """Return what was found about the pair when it was mapped; None where nobody can know."""
-    if subject.run.get("findings") is not None:
-        return [Finding.from_dict(row) for row in subject.run["findings"]]
+    if subject.run.findings is not None:
+        return subject.run.findings
     # Earlier versions left none.
     return None if missing else list(_check_pair(subject, models))
 
 
-def _check_pair(subject: _Subject, models: list[dict[str, Any]]) -> Iterator[Finding]:
+def _check_pair(subject: _Subject, models: list[ModelPassage]) -> Iterator[Finding]:
     """Look the pair over again, and say where a flag of the run has fixed what is found."""
-    divisors = [model["card"].scaling.divisor for model in models if model["card"]]
+    cards = [model.card for model in models if model.card]
     needs = ModelNeeds(
-        tuple(subject.run["band_names"]),
-        (0.0, max(divisors, default=255.0)),
-        next((model["card"].resolution_m for model in models if model["card"]), None),
+        subject.run.band_names,
+        (0.0, max((card.scaling.divisor for card in cards), default=255.0)),
+        cards[0].resolution_m if cards else None,
     )
     report = examine_pair(
-        subject.run["before"]["path"],
-        subject.run["after"]["path"],
+        subject.run.before.path,
+        subject.run.after.path,
         # The shift is measured again, so that a reader sees that there was one.
-        replace(PairOptions.from_run(subject.run), shift_px=(0.0, 0.0)),
+        replace(recall_options(subject.run), shift_px=(0.0, 0.0)),
         needs,
     )
     for finding in report.findings:
-        if finding.name == "shift" and subject.run["parameters"]["register"]:
-            columns, rows = subject.run["shift_px"]
+        if finding.name == "shift" and subject.run.parameters.register:
+            columns, rows = subject.run.shift_px
             undone = f"; {columns:+.2f} columns and {rows:+.2f} rows were undone before mapping"
             yield Finding("shift", "OK", finding.message + undone)
         else:
             yield finding
 
 
-def _tabulate(flow: FlowTable, unit: Unit) -> dict[str, Any]:
+def _tabulate(flow: FlowTable, unit: Unit) -> FlowMatrix:
     """Return the matrix with its sums as texts of as many decimals each, and its shades."""
     amounts_FT = flow.amounts_FT
     with_sums = np.block(
@@ -249,10 +294,10 @@ def _tabulate(flow: FlowTable, unit: Unit) -> dict[str, Any]:
     )
     texts = np.reshape(unit.say_column(with_sums.ravel().tolist()), with_sums.shape).tolist()
     shades = np.ceil(STRONGEST_SHADE * amounts_FT / max(amounts_FT.max(initial=0), 1e-12))
-    return {"texts": texts, "shades": shades.astype(int).tolist()}
+    return FlowMatrix(texts, shades.astype(int).tolist())
 
 
-def _draw_layers(subject: _Subject, flow: FlowTable) -> list[dict[str, Any]]:
+def _draw_layers(subject: _Subject, flow: FlowTable) -> list[ClassLayer]:
     """Return an overlay and what it amounts to for each class that something became."""
     _, to_HW = subject.classes.decode_transition(subject.change_HW)
     group_HW = np.where(subject.change_HW == 0, -1, np.array(flow.groups)[to_HW])
@@ -263,19 +308,19 @@ def _draw_layers(subject: _Subject, flow: FlowTable) -> list[dict[str, Any]]:
         fill_HW = np.equal(group_HW, index)
         edge_HW = fill_HW & np.logical_not(binary_erosion(fill_HW, border_value=1))
         layers.append(
-            {
-                "name": flow.names[index],
-                "colour": flow.colours[index],
-                "amount": texts[index],
-                "picture": embed_overlay(fill_HW, edge_HW, flow.colours[index]),
-            }
+            ClassLayer(
+                name=flow.names[index],
+                colour=flow.colours[index],
+                amount=texts[index],
+                picture=embed_overlay(fill_HW, edge_HW, flow.colours[index]),
+            )
         )
     return layers
 
 
 def _show_patches(
     subject: _Subject, table: pandas.DataFrame, imagery: Imagery | None
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[ShownPatch]]:
     """Return the patches to look at, by why, with their surroundings."""
     chosen = choose_patches(table, subject.unit.has_area) if len(table) else {}
     ids = sorted({index for group in chosen.values() for index in group})
@@ -288,20 +333,20 @@ def _show_patches(
 
 def _show_patch(
     subject: _Subject, patch: pandas.Series, outline: shapely.Polygon, imagery: Imagery | None
-) -> dict[str, Any]:
+) -> ShownPatch:
     from_id, to_id = subject.classes.decode_transition(int(patch.transition))
     chip = place_chip(outline, subject.grid)
     pictures = None if imagery is None else [embed_photograph(part) for part in imagery.cut(chip)]
     has_area = subject.unit.has_area
-    return {
-        "from": (subject.classes.names[from_id], subject.classes.colours[from_id]),
-        "to": (subject.classes.names[to_id], subject.classes.colours[to_id]),
-        "size": say_m2(patch.area_m2) if has_area else subject.unit.say(patch.pixels),
-        "confidence": 100 * patch.confidence,
-        "place": _locate(outline, subject.grid),
-        "pictures": pictures,
-        "outline": chip.outline,
-    }
+    return ShownPatch(
+        start=(subject.classes.names[from_id], subject.classes.colours[from_id]),
+        end=(subject.classes.names[to_id], subject.classes.colours[to_id]),
+        size=say_m2(patch.area_m2) if has_area else subject.unit.say(patch.pixels),
+        confidence=100 * patch.confidence,
+        place=_locate(outline, subject.grid),
+        pictures=pictures,
+        outline=chip.outline,
+    )
 
 
 def _locate(outline: shapely.Polygon, grid: Grid) -> str:

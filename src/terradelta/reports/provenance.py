@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from terradelta.errors import ModelError
-from terradelta.geo.dates import ImageDate, read_dates
+from terradelta.geo.dates import ImageDate
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import name_source
-from terradelta.geo.normalization import LightMatch
 from terradelta.models.bundle import hash_model, load_card
 from terradelta.models.card import ModelCard
+from terradelta.prediction.records import AreaRecord, DatesRecord, ModelRecord, RasterRecord, Run
 
 PARAMETER_WORDS = {
     "tta": "Test-time views",
@@ -32,26 +34,41 @@ PARAMETER_WORDS = {
 }
 
 
-def describe_models(models: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Return name, hash and card of each model; no card where the folder holds another by now."""
+@dataclass(frozen=True)
+class ModelPassage:
+    """What the page says of a model."""
+
+    name: str
+    sha256: str
+    card: ModelCard | None
+    """None where its folder is gone, or holds another by now."""
+
+    @property
+    def trained_on(self) -> str | None:
+        """The data set."""
+        return None if self.card is None else self.card.training.get("data")
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Facts of the card, as names and texts."""
+        return [] if self.card is None else _describe_card(self.card)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Where it is known to fail."""
+        return () if self.card is None else self.card.limits
+
+
+def describe_models(models: Sequence[ModelRecord]) -> list[ModelPassage]:
+    """Return name, hash and card of each model."""
     described = []
     for model in models:
-        folder = Path(model["folder"])
+        folder = Path(model.folder)
         try:
-            card = load_card(folder) if hash_model(folder) == model["sha256"] else None
+            card = load_card(folder) if hash_model(folder) == model.sha256 else None
         except (ModelError, OSError):
             card = None
-        described.append(
-            {
-                "name": folder.name,
-                "sha256": model["sha256"],
-                "card": card,
-                "trained_on": None if card is None else card.training.get("data"),
-                "facts": [] if card is None else _describe_card(card),
-                "scores": {} if card is None else card.scores,
-                "limits": () if card is None else card.limits,
-            }
-        )
+        described.append(ModelPassage(folder.name, model.sha256, card))
     return described
 
 
@@ -73,43 +90,43 @@ def _describe_card(card: ModelCard) -> list[tuple[str, str]]:
     ]
 
 
-def describe_run(run: dict[str, Any], grid: Grid) -> dict[str, list[tuple[str, str]]]:
+def describe_run(run: Run, grid: Grid) -> dict[str, list[tuple[str, str]]]:
     """Return facts of the rasters and of how they were mapped, as names and texts."""
-    dates = read_dates(run)
+    dates = (run.dates or DatesRecord()).build()
     rasters = [
-        (date.capitalize(), _describe_raster(run[date]) + _describe_date(taken))
-        for date, taken in zip(("before", "after"), dates, strict=True)
+        (name, _describe_raster(raster) + _describe_date(taken))
+        for name, raster, taken in zip(
+            ("Before", "After"), (run.before, run.after), dates, strict=True
+        )
     ]
-    parameters = run["parameters"]
     # Blocks without data had none.
-    views = sorted({part["views"] for part in run["views_of_blocks"]} - {0}) or [0]
+    views = sorted({part.views for part in run.views_of_blocks} - {0}) or [0]
     return {
         "rasters": [*rasters, ("Map", _describe_grid(grid))],
         "parameters": [
             *(
-                (words, _write(parameters[name]))
+                (words, _write(value))
                 for name, words in PARAMETER_WORDS.items()
-                if parameters.get(name) not in (None, False, 0.0)
+                if (value := getattr(run.parameters, name)) not in (None, False, 0.0)
             ),
             *_describe_light(run),
-            ("Versions", ", ".join(f"{name} {text}" for name, text in run["versions"].items())),
+            ("Versions", ", ".join(f"{name} {text}" for name, text in run.versions.items())),
             ("Views averaged", " to ".join(map(str, dict.fromkeys([views[0], views[-1]])))),
         ],
     }
 
 
-def _describe_light(run: dict[str, Any]) -> list[tuple[str, str]]:
-    light = LightMatch.from_run(run)
-    return [] if light is None else [("Light matched", light.to_text(run["band_names"]))]
+def _describe_light(run: Run) -> list[tuple[str, str]]:
+    return [] if run.light is None else [("Light matched", run.light.to_text(run.band_names))]
 
 
-def _describe_raster(raster: dict[str, Any]) -> str:
-    kinds = "/".join(sorted(set(raster["dtypes"])))
-    place = raster["crs"] or "no coordinate reference system"
+def _describe_raster(raster: RasterRecord) -> str:
+    kinds = "/".join(sorted(set(raster.dtypes)))
+    place = raster.crs or "no coordinate reference system"
     place = place if len(place) <= 40 else f"{place[:37]}..."
     return (
-        f"{name_source(raster['path'])}, {raster['width']:,} × {raster['height']:,} px, "
-        f"{raster['bands']} bands, {kinds}, {place}"
+        f"{name_source(raster.path)}, {raster.width:,} × {raster.height:,} px, "
+        f"{raster.bands} bands, {kinds}, {place}"
     )
 
 
@@ -130,8 +147,8 @@ def _describe_grid(grid: Grid) -> str:
 
 
 def _write(value: Any) -> str:
-    if isinstance(value, dict):
-        return name_source(value["path"])
-    if isinstance(value, list):
+    if isinstance(value, AreaRecord):
+        return name_source(value.path)
+    if isinstance(value, tuple):
         return ", ".join("none" if part is None else str(part) for part in value)
     return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)

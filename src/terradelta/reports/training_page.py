@@ -8,9 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -84,7 +83,7 @@ def write_training_page(run: Path):
         shown_numbers=SHOWN_NUMBERS,
         minutes=sum(row["seconds"] for row in log) / 60,
         curves=list(_draw_curves(log)),
-        test=_read_test(run / TEST_FILE),
+        test=read_test(run / TEST_FILE) if (run / TEST_FILE).is_file() else None,
         found=found,
         missing=missing,
         verdicts=VERDICTS,
@@ -107,10 +106,6 @@ def _read_log(path: Path) -> list[dict[str, float]]:
         if not all(math.isfinite(row.get(name, math.inf)) for row in rows) and name != "score":
             raise OutputError(f"{path} has an epoch without its {name}", fix)
     return rows
-
-
-def _read_test(path: Path) -> dict[str, Any] | None:
-    return asdict(read_test(path)) if path.is_file() else None
 
 
 def _draw_curves(log: list[dict[str, float]]) -> list[LineChart]:
@@ -136,15 +131,64 @@ def _draw_curves(log: list[dict[str, float]]) -> list[LineChart]:
 
 
 @dataclass(frozen=True)
+class ConfusionRow:
+    """A true class, and what its pixels were called, in percent by column."""
+
+    true_px: int
+    shares: list[float]
+    shades: list[float]
+    """Of the cells' backgrounds, in percent of the accent."""
+    iou: float | None
+
+
+@dataclass(frozen=True)
+class ConfusionTable:
+    """The confusion of both dates."""
+
+    heads: list[tuple[str, Colour]]
+    """Name and colour of the classes shown."""
+    rows: list[ConfusionRow]
+    hidden: int
+    """Classes that are not shown."""
+
+
+@dataclass(frozen=True)
+class ReliabilityChart:
+    """Percent stated against percent that came true."""
+
+    name: str
+    error: float
+    """The expected calibration error."""
+    points: list[tuple[float, float]]
+    """x, and y from the top."""
+    path: str
+    """SVG path through them."""
+    rows: list[dict[str, float]]
+    """See `Reliability.to_rows`."""
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """Pictures of a validation pair as data URIs."""
+
+    name: str
+    wrong: float
+    """Percent of its pixels."""
+    photographs: list[str]
+    """Before and after."""
+    verdict: str
+
+
+@dataclass(frozen=True)
 class _Findings:
     """What the best model does on the validation pairs."""
 
     pairs: int
     numbers: dict[str, float]
     """Of the protocol that chose it."""
-    confusion: dict[str, Any]
-    calibration: list[dict[str, Any]]
-    worst: list[dict[str, Any]]
+    confusion: ConfusionTable
+    calibration: list[ReliabilityChart]
+    worst: list[ShownPair]
 
 
 def _examine(run: Path, config: TrainConfig) -> _Findings:
@@ -167,14 +211,14 @@ def _examine(run: Path, config: TrainConfig) -> _Findings:
         _tabulate(diagnosis),
         [_draw_reliability(name, curve) for name, curve in diagnosis.curves.items()],
         [
-            {"wrong": 100 * diagnosis.wrong_shares[index], **_show_pair(predictor, dataset, index)}
+            _show_pair(predictor, dataset, index, 100 * diagnosis.wrong_shares[index])
             for index in order
             if diagnosis.wrong_shares[index] > 0
         ],
     )
 
 
-def _tabulate(diagnosis: Diagnosis) -> dict[str, Any]:
+def _tabulate(diagnosis: Diagnosis) -> ConfusionTable:
     """Return the confusion of both dates: of each true class, the share that was called what."""
     counts_II = diagnosis.protocols[SELECTION_PROTOCOL].counts
     occurring = np.flatnonzero(counts_II.sum(axis=0) + counts_II.sum(axis=1))
@@ -184,35 +228,29 @@ def _tabulate(diagnosis: Diagnosis) -> dict[str, Any]:
     ious = {row["id"]: row["iou"] for row in diagnosis.list_class_ious()}
     classes = diagnosis.classes
     shares_II = 100 * counts_II / np.maximum(true_I, 1)
-    return {
-        "heads": [(classes.names[i], classes.colours[i]) for i in shown],
-        "rows": [
-            {
-                "true_px": int(true_I[i]),
-                "shares": shares_II[shown, i].tolist(),
-                "shades": np.ceil(STRONGEST_SHADE * shares_II[shown, i] / 100).tolist(),
-                "iou": None if math.isnan(ious[i]) else ious[i],
-            }
-            for i in shown.tolist()
-        ],
-        "hidden": len(occurring) - len(shown),
-    }
+    rows = [
+        ConfusionRow(
+            true_px=int(true_I[i]),
+            shares=shares_II[shown, i].tolist(),
+            shades=np.ceil(STRONGEST_SHADE * shares_II[shown, i] / 100).tolist(),
+            iou=None if math.isnan(ious[i]) else ious[i],
+        )
+        for i in shown.tolist()
+    ]
+    heads = [(classes.names[i], classes.colours[i]) for i in shown]
+    return ConfusionTable(heads, rows, hidden=len(occurring) - len(shown))
 
 
-def _draw_reliability(name: str, curve: Reliability) -> dict[str, Any]:
-    """Return a reliability curve: percent stated against percent that came true."""
+def _draw_reliability(name: str, curve: Reliability) -> ReliabilityChart:
     rows = curve.to_rows()
     points = [(100 * row["stated"], 100 - 100 * row["true"]) for row in rows]
-    return {
-        "name": name,
-        "error": curve.calibration_error,
-        "points": points,
-        "path": "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points) if points else "",
-        "rows": rows,
-    }
+    path = "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points) if points else ""
+    return ReliabilityChart(name, curve.calibration_error, points, path, rows)
 
 
-def _show_pair(predictor: Predictor, dataset: ChangeDataset, index: int) -> dict[str, Any]:
+def _show_pair(
+    predictor: Predictor, dataset: ChangeDataset, index: int, wrong_percent: float
+) -> ShownPair:
     """Return pictures of a pair: before, after and the verdict on each pixel."""
     sample = dataset[index]
     images = sample.before_CHW.numpy(), sample.after_CHW.numpy()
@@ -241,11 +279,12 @@ def _show_pair(predictor: Predictor, dataset: ChangeDataset, index: int) -> dict
         draw_photograph(image_CHW, everywhere_HW, find_range(image_CHW, everywhere_HW), shape)
         for image_CHW in images
     ]
-    return {
-        "name": dataset.pairs.pairs[index].name,
-        "photographs": [embed_photograph(picture_HWC[..., :3]) for picture_HWC in photographs],
-        "verdict": embed_colours(verdict_HW, tuple(colour for _, colour in VERDICTS)),
-    }
+    return ShownPair(
+        name=dataset.pairs.pairs[index].name,
+        wrong=wrong_percent,
+        photographs=[embed_photograph(picture_HWC[..., :3]) for picture_HWC in photographs],
+        verdict=embed_colours(verdict_HW, tuple(colour for _, colour in VERDICTS)),
+    )
 
 
 def _describe(card: ModelCard) -> list[tuple[str, str]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from terradelta.geo.dates import read_dates
-from terradelta.geo.listing import name_source
+from terradelta.geo.dates import ImageDate
+from terradelta.geo.listing import RasterPaths, name_source
+from terradelta.prediction.records import TransitionRow
 
 M2_PER_HECTARE = 10_000
 NO_BREAK = "\u00a0"
@@ -30,9 +30,9 @@ class Unit:
         """The unit in words."""
         return "hectares" if self.has_area else "pixels"
 
-    def pick(self, row: dict[str, Any]) -> float:
+    def pick(self, row: TransitionRow) -> float:
         """Return a transition's amount."""
-        return row["area_ha"] if self.has_area else row["pixels"]
+        return row.area_ha if self.has_area and row.area_ha is not None else row.pixels
 
     def say(self, amount: float) -> str:
         """Return an amount with its unit; small areas in square metres."""
@@ -97,15 +97,14 @@ def say_place(longitude: float, latitude: float) -> str:
     return f"{abs(latitude):.5f}°{NO_BREAK}{north}, {abs(longitude):.5f}°{NO_BREAK}{east}"
 
 
-def name_image(run: dict[str, Any], date: str) -> str:
-    """Return what a reader calls an image of a run.json: its file, and when it was taken.
+def name_image(source: RasterPaths, taken: ImageDate | None) -> str:
+    """Return what a reader calls an image: its file, and when it was taken.
 
     Args:
-        run: The content of run.json.
-        date: "before" or "after".
+        source: Where it lies.
+        taken: When it was taken, as far as that is known.
     """
-    taken = read_dates(run)[("before", "after").index(date)]
-    name = name_source(run[date]["path"])
+    name = name_source(source)
     return name if taken is None or taken.text in name else f"{name} ({taken.text})"
 
 

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from terradelta.errors import TerradeltaError
 from terradelta.inputs import ContentError, parse_json
+from terradelta.prediction.folder import RUN_FILE
+from terradelta.prediction.records import DatesRecord
 from terradelta.reports.wording import name_image
 from terradelta.viewer.patch_table import PatchFilter, PatchTable
 from terradelta.viewer.protection import Protection
@@ -249,21 +251,21 @@ def _describe(result: Result, images: dict[str, ImageTiles], change: ChangeTiles
                 for date, image in images.items()
             },
         },
-        "cautions": result.summary.get("cautions", []),
-        "valid_ha": result.summary["valid_ha"],
-        "changed_ha": result.summary["changed_ha"],
-        "changed_percent": result.summary["changed_percent"],
+        "cautions": [caution.to_dict() for caution in result.summary.cautions],
+        "valid_ha": result.summary.valid_ha,
+        "changed_ha": result.summary.changed_ha,
+        "changed_percent": result.summary.changed_percent,
     }
 
 
 def _name_image(result: Result, date: str) -> str:
     """Return the file of a date, where it lies now, and when it was taken."""
-    moved = {**result.run[date], "path": result.rasters[date]}
-    return name_image({**result.run, date: moved}, date)
+    dates = (result.run.dates or DatesRecord()).build()
+    return name_image(result.rasters[date], dates[("before", "after").index(date)])
 
 
 def _name_version(result: Result) -> str:
     """Return a name that no other prediction has, nor this one once it was made again."""
-    made = (result.folder / "run.json").stat().st_mtime_ns
+    made = (result.folder / RUN_FILE).stat().st_mtime_ns
     facts = [str(result.folder.resolve()), made, *result.rasters.values()]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import rasterio
 from rasterio.io import DatasetReader
@@ -15,8 +14,9 @@ from terradelta.errors import DataError, RasterError
 from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place
 from terradelta.geo.listing import RasterPaths, name_source
 from terradelta.geo.mosaic import describe_images, open_images
+from terradelta.geo.pair_options import Bands
 from terradelta.prediction.folder import SUMMARY_FILE, PredictionFolder
-from terradelta.prediction.records import PairRun
+from terradelta.prediction.records import PairRun, SourceRecord, Summary
 from terradelta.viewer.geopackage import provide_geopackage
 
 logger = logging.getLogger(__name__)
@@ -36,10 +36,10 @@ class Result:
     """What the maps' values mean."""
     grid: Grid
     """The pixels of the pair that it was made of; the maps lie on it or on a part of it."""
-    run: dict[str, Any]
-    """The content of run.json."""
-    summary: dict[str, Any]
-    """The content of summary.json."""
+    run: PairRun
+    """How the pair was read."""
+    summary: Summary
+    """The sums of the map."""
 
     @classmethod
     def load(
@@ -69,7 +69,7 @@ class Result:
                 f"{folder} holds no map of changes: its images have no place on a map",
                 fix="look at the pictures in its before/, after/ and change/",
             )
-        run, grid = files.read_run(PairRun), files.read_grid()
+        run, grid = files.read_pair(), files.read_grid()
         if grid.crs is None:
             raise RasterError(
                 f"{folder} has no coordinate reference system, and a map needs one",
@@ -77,8 +77,11 @@ class Result:
                 "both rasters and predict again",
             )
         rasters = {
-            date: _find_raster(folder, date, run, given)
-            for date, given in (("before", before), ("after", after))
+            date: _find_raster(folder, date, recorded, run.parameters.bands, given)
+            for date, recorded, given in (
+                ("before", run.before, before),
+                ("after", run.after, after),
+            )
         }
         classes = files.read_classes()
         return cls(
@@ -115,13 +118,16 @@ def open_map(path: Path) -> DatasetReader:
 
 
 def _find_raster(
-    folder: Path, date: str, run: dict[str, Any], given: RasterPaths | None
+    folder: Path,
+    date: str,
+    recorded: SourceRecord,
+    bands: Bands | None,
+    given: RasterPaths | None,
 ) -> RasterPaths:
     """Return a raster or mosaic that can be opened."""
-    recorded = run[date]
-    source: RasterPaths = recorded["path"] if given is None else given
+    source: RasterPaths = recorded.path if given is None else given
     try:
-        with open_images(source, run["parameters"]["bands"]) as images:
+        with open_images(source, bands) as images:
             found = describe_images(images, source)["header_sha256"]
     except RasterError as error:
         if given is not None:
@@ -130,7 +136,7 @@ def _find_raster(
             f"{name_source(source)}, the {date} raster of {folder}, cannot be opened: {error}",
             fix=f"say where it is now with --{date} FILE",
         ) from error
-    if found != recorded.get("header_sha256"):
+    if found != recorded.header_sha256:
         logger.warning(
             "%s is not the file, or not as it was, that %s was made of",
             name_source(source),

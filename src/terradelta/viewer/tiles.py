@@ -30,11 +30,11 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.mosaic import Mosaic, open_images
 from terradelta.geo.overview import warp_overview
 from terradelta.geo.pair import Images
-from terradelta.geo.pair_options import PairOptions
-from terradelta.geo.scaling import Scaling
+from terradelta.geo.scaling import BandScaling
 from terradelta.geo.source import open_source
 from terradelta.geo.style import RAMP
 from terradelta.geo.virtual import name_raster
+from terradelta.prediction.reopening import recall_options
 from terradelta.viewer.reduction import ZOOMS as REDUCED_ZOOMS
 from terradelta.viewer.reduction import Reduction
 from terradelta.viewer.result import Result, open_map
@@ -133,21 +133,19 @@ class ImageTiles:
     """
 
     def __init__(self, result: Result, date: str):
-        source, parameters = result.rasters[date], result.run["parameters"]
-        bands = parameters["bands"]
-        nodata = getattr(PairOptions.from_run(result.run), date).nodata
-        names = list(result.run["band_names"])
+        source, options = result.rasters[date], recall_options(result.run)
+        reading = options.after if date == "after" else options.before
+        bands, nodata = options.bands, reading.nodata
+        names = list(result.run.band_names)
         self._offset_m = _find_offset(result) if date == "after" else (0.0, 0.0)
-        self._scaling: Scaling | None = None
+        self._scaling: BandScaling | None = None
         self.reduction: Reduction | None = None
         """A small copy of the image for far zooms, in the making or done."""
         with ExitStack() as exits:
             images = exits.enter_context(open_images(source, bands, nodata))
             selected = select_bands(images, names, bands)
             self._bands = [selected[index] for index in _choose_colours(names)]
-            reading = PairOptions.from_run(result.run)
-            given = (reading.after if date == "after" else reading.before).value_range
-            self.value_range = _find_range(images, self._bands, given)
+            self.value_range = _find_range(images, self._bands, reading.value_range)
             self.bounds = _wgs84_bounds(images)
             self.max_zoom = _find_max_zoom(images)
             if isinstance(images, Mosaic):
@@ -155,7 +153,7 @@ class ImageTiles:
                 self._kept_open = exits.pop_all()
                 self._tiles: RasterTiles | MosaicTiles = MosaicTiles(images)
                 return
-            self._scaling = Scaling.of(images).choose(self._bands, name_raster(images))
+            self._scaling = BandScaling.of(images).choose(self._bands, name_raster(images))
             is_slow = Reduction.is_needed(images)
         assert isinstance(source, str | Path)
         opened = partial(open_source, source, bands, nodata)
@@ -314,7 +312,7 @@ def _find_offset(result: Result) -> tuple[float, float]:
 
     `predict --register` measured a shift of the images in pixels of the grid and undid it.
     """
-    columns, rows = result.run.get("shift_px", (0, 0))
+    columns, rows = result.run.shift_px
     if not (columns or rows):
         return 0.0, 0.0
     middle = result.grid.width / 2, result.grid.height / 2

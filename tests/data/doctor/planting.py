@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from terradelta.classes import SENSEEARTH, ClassTable
-from terradelta.data.doctor import Finding, examine, repair
+from terradelta.data.doctor import DatasetFinding, examine, repair
 from terradelta.data.layouts import find_pairs
 
 FOLDERS = ("im1", "im2", "label1", "label2")
@@ -32,7 +32,7 @@ def save_indexed(path: Path, ids_HW: np.ndarray, colours):
     image.save(path)
 
 
-def assert_found(root: Path, code: str, files: list[str] | None, **options) -> Finding:
+def assert_found(root: Path, code: str, files: list[str] | None, **options) -> DatasetFinding:
     """The planted thing is found, where it was planted, and nothing else is."""
     report = examine(root, **options)
     assert report.codes == (code,), report.to_text()

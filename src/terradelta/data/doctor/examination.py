@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from terradelta.classes import BINARY, SENSEEARTH, ClassTable
 from terradelta.data.class_file import CLASSES_FILE, read_classes
-from terradelta.data.doctor.findings import COPY, FETCH_AGAIN, DoctorReport, Finding, count
+from terradelta.data.doctor.findings import COPY, FETCH_AGAIN, DatasetFinding, DoctorReport, count
 from terradelta.data.doctor.label_checks import judge_classes, judge_forms, judge_labels
 from terradelta.data.doctor.leaks import find_leaks
 from terradelta.data.doctor.masks import MaskForm, inspect_mask, settle_order
@@ -76,7 +76,7 @@ def examine(
         parts = list_parts(data, problems)
         classes = classes or read_classes(list_class_folders(data))
     except DataError as error:
-        failure = Finding("FAIL", "layout", error.problem, fix=error.fix, action="left out")
+        failure = DatasetFinding("FAIL", "layout", error.problem, fix=error.fix, action="left out")
         return DoctorReport(data, (failure,), classes or SENSEEARTH)
     pairs = name_pairs(data, parts)
     kinds = _count_kinds(parts)
@@ -150,7 +150,7 @@ def _name_splits(
     return splits
 
 
-def _describe(records: Sequence[PairRecord], is_binary: bool) -> Finding:
+def _describe(records: Sequence[PairRecord], is_binary: bool) -> DatasetFinding:
     splits = Counter(record.split for record in records)
     parts = ", ".join(f"{split} {number}" for split, number in splits.items())
     if set(splits) == {UNLISTED}:
@@ -159,7 +159,7 @@ def _describe(records: Sequence[PairRecord], is_binary: bool) -> Finding:
     kind = kinds.most_common(1)[0][0] if kinds else "no readable image"
     masks = "change masks" if is_binary else "land-cover masks"
     labelled = sum(record.files.is_labelled for record in records)
-    return Finding(
+    return DatasetFinding(
         "OK",
         "pairs",
         f"{count(len(records), 'pair')} ({parts}); {kind}; {masks} for {labelled}",
@@ -169,18 +169,18 @@ def _describe(records: Sequence[PairRecord], is_binary: bool) -> Finding:
 
 def _judge_layout(
     data: Path, problems: Problems, records: Sequence[PairRecord], is_binary: bool
-) -> Iterator[Finding]:
+) -> Iterator[DatasetFinding]:
     by_fix: dict[str, list[tuple[Path, DataError]]] = defaultdict(list)
     for path, error in problems:
         by_fix[error.fix].append((path, error))
     for fix, group in by_fix.items():
         files = tuple(dict.fromkeys(name_file(data, path) for path, _ in group))
         more = f", and {len(group) - 1} more like it" if len(group) > 1 else ""
-        yield Finding("FAIL", "layout", group[0][1].problem + more, files, fix, "left out")
+        yield DatasetFinding("FAIL", "layout", group[0][1].problem + more, files, fix, "left out")
     labelled = [record for record in records if record.files.is_labelled]
     bare = tuple(record.reference for record in records if not record.files.is_labelled)
     if bare and labelled:
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "unlabelled",
             f"{count(len(bare), 'pair')} of {len(records)} without labels",
@@ -190,7 +190,7 @@ def _judge_layout(
         )
     partly = tuple(record.reference for record in labelled if record.files.is_partly_labelled)
     if partly:
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "partly-labelled",
             f"{count(len(partly), 'pair')} with a change mask or the mask of one date alone: to"
@@ -206,7 +206,7 @@ def _judge_layout(
     )
     if other:
         kinds = "change masks", "land-cover masks"
-        yield Finding(
+        yield DatasetFinding(
             "FAIL",
             "mixed-labels",
             f"{count(len(other), 'pair')} with {kinds[is_binary]}, the others with"
@@ -218,7 +218,7 @@ def _judge_layout(
     names = Counter(record.files.name for record in records)
     twice = tuple(r.reference for r in records if names[r.files.name] > 1)
     if twice:
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "same-name",
             f"{count(len(twice), 'pair')} whose name another pair has too",
@@ -228,19 +228,19 @@ def _judge_layout(
         )
 
 
-def _judge_faults(data: Path, records: Sequence[PairRecord]) -> Iterator[Finding]:
+def _judge_faults(data: Path, records: Sequence[PairRecord]) -> Iterator[DatasetFinding]:
     for code, (what, fix) in _FAULTS.items():
         found = [(r.reference, *r.faults[code]) for r in records if code in r.faults]
         if found:
             message = f"{count(len(found), 'pair')}: {what}; the first: {found[0][2]}"
             references = tuple(reference for reference, _, _ in found)
             paths = [name_file(data, path) for _, path, _ in found]
-            yield Finding(
+            yield DatasetFinding(
                 "FAIL", code, message, references, fix, "left out", {"files_at_fault": paths}
             )
 
 
-def _judge_sizes(records: Sequence[PairRecord]) -> Iterator[Finding]:
+def _judge_sizes(records: Sequence[PairRecord]) -> Iterator[DatasetFinding]:
     usable = [(r.reference, r.images[0]) for r in records if r.is_usable and r.images]
     looks = (
         (
@@ -263,10 +263,10 @@ def _judge_sizes(records: Sequence[PairRecord]) -> Iterator[Finding]:
             counts = ", ".join(f"{number} of {kind}" for kind, number in kinds.most_common(4))
             files = tuple(reference for reference, image in usable if tell(image) != usual)
             message = f"{len(kinds)} {noun} of images: {counts}" + ", ..." * (len(kinds) > 4)
-            yield Finding("WARN", code, message, files, fix, values={"counts": dict(kinds)})
+            yield DatasetFinding("WARN", code, message, files, fix, values={"counts": dict(kinds)})
 
 
-def _judge_shifts(records: Sequence[PairRecord]) -> Iterator[Finding]:
+def _judge_shifts(records: Sequence[PairRecord]) -> Iterator[DatasetFinding]:
     shifted = [
         record
         for record in records
@@ -276,7 +276,7 @@ def _judge_shifts(records: Sequence[PairRecord]) -> Iterator[Finding]:
     ]
     if shifted:
         worst = max(shifted, key=lambda record: record.shift.length_px)
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "shift",
             f"{count(len(shifted), 'pair')} of {len(records)} lie more than {WARN_SHIFT_PX:g} px"

@@ -19,7 +19,7 @@ _MOST_FILES_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Finding:
+class DatasetFinding:
     """One thing that was found, with all the files it was found in."""
 
     level: Level
@@ -44,7 +44,7 @@ class DoctorReport:
 
     root: Path
     """The folder or CSV file."""
-    findings: tuple[Finding, ...]
+    findings: tuple[DatasetFinding, ...]
     """In the order in which they were looked for."""
     classes: ClassTable
     """What the class ids were taken to mean."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from terradelta.classes import ClassTable
-from terradelta.data.doctor.findings import COPY, FETCH_AGAIN, Action, Finding, Level, count
+from terradelta.data.doctor.findings import COPY, FETCH_AGAIN, Action, DatasetFinding, Level, count
 from terradelta.data.doctor.masks import MaskForm
 from terradelta.data.doctor.measurement import LabelFacts, PairRecord
 from terradelta.data.doctor.references import name_file
@@ -72,13 +72,13 @@ _FORM_CODES = {"colours": "mask-colours", "change-255": "mask-change-255"}
 
 def judge_forms(
     data: Path, forms: Mapping[Path, MaskForm], classes: ClassTable, is_binary: bool
-) -> Iterator[Finding]:
+) -> Iterator[DatasetFinding]:
     """Look at how the masks are stored."""
     by_form: dict[str, list[MaskForm]] = defaultdict(list)
     for form in forms.values():
         by_form[form.form].append(form)
     if group := by_form.get("unreadable"):
-        yield Finding(
+        yield DatasetFinding(
             "FAIL",
             "mask-unreadable",
             f"{count(len(group), 'mask')} cannot be read; the first: {group[0].problem}",
@@ -98,7 +98,7 @@ def judge_forms(
         fix = f"{COPY} {fixed}" if action == "fixed" else _advise(code)
         files = tuple(name_file(data, form.path) for form in group)
         message = f"{count(len(group), 'mask')} of {len(forms)}: {what}"
-        yield Finding(level, _FORM_CODES.get(code, code), message, files, fix, action)
+        yield DatasetFinding(level, _FORM_CODES.get(code, code), message, files, fix, action)
 
 
 def _advise(code: str) -> str:
@@ -109,7 +109,7 @@ def _advise(code: str) -> str:
     return "give the class table of this data set, or make the masks again"
 
 
-def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[Finding]:
+def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[DatasetFinding]:
     """Look at whether masks agree with the images and with each other."""
     labelled = [(record, record.labels) for record in records if record.labels]
     if not labelled:
@@ -119,7 +119,7 @@ def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[Fin
         share = np.mean([facts.changed_share for _, facts in turned])
         rating = np.nanmean([facts.change_rating for _, facts in turned])
         fixed = is_binary and is_whole_set
-        yield Finding(
+        yield DatasetFinding(
             "FAIL" if is_whole_set else "WARN",
             "polarity" if is_whole_set else "polarity-pair",
             f"{count(len(turned), 'pair')} of {len(labelled)} say {share:.0%} changed, and there"
@@ -140,7 +140,7 @@ def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[Fin
         if facts.changed_share == (1 if record.reference in is_turned else 0)
     )
     if empty:
-        yield Finding(
+        yield DatasetFinding(
             "WARN" if len(empty) > len(labelled) / 2 else "OK",
             "no-change",
             f"{count(len(empty), 'pair')} of {len(labelled)} hold no change",
@@ -171,13 +171,13 @@ def _find_turned(
     return single, False
 
 
-def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Iterator[Finding]:
+def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Iterator[DatasetFinding]:
     """Compare the masks of the two dates."""
     labelled_px = sum(facts.labelled_px for _, facts in labelled)
     half = [(record, facts) for record, facts in labelled if facts.half_px]
     if half:
         share = sum(facts.half_px for _, facts in half) / labelled_px
-        yield Finding(
+        yield DatasetFinding(
             "FAIL",
             "half-labelled",
             f"{count(len(half), 'pair')} of {len(labelled)} have pixels labelled at one date only,"
@@ -190,7 +190,7 @@ def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Itera
     same = [(record, facts) for record, facts in labelled if facts.same_px]
     if same:
         share = sum(facts.same_px for _, facts in same) / labelled_px
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "same-class",
             f"{count(len(same), 'pair')} of {len(labelled)} have pixels of the same class at both"
@@ -204,7 +204,7 @@ def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Itera
 
 def judge_classes(
     records: Sequence[PairRecord], classes: ClassTable, is_binary: bool
-) -> Iterator[Finding]:
+) -> Iterator[DatasetFinding]:
     """Look for classes that are nowhere, or not in each split."""
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(classes.num_classes + 1, np.int64))
     for record in records:
@@ -218,7 +218,7 @@ def judge_classes(
         if not any(count[i] for count in counts.values())
     ]
     if never:
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "class-never",
             f"no pixel of {', '.join(never)}",
@@ -235,7 +235,7 @@ def judge_classes(
         told = "; ".join(
             f"{split}: {', '.join(names)}" for split, names in lacking.items() if names
         )
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "class-split",
             f"classes that other splits have are not in {told}",

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from terradelta.data.doctor.findings import Finding
+from terradelta.data.doctor.findings import DatasetFinding
 from terradelta.data.doctor.measurement import PairRecord
 
 NEAR_SIMILARITY = 0.96
@@ -20,7 +20,9 @@ KEPT_FIRST = ("test", "val", "train")
 _BLOCK = 2048
 
 
-def find_leaks(records: Sequence[PairRecord], splits: Mapping[str, str]) -> Iterator[Finding]:
+def find_leaks(
+    records: Sequence[PairRecord], splits: Mapping[str, str]
+) -> Iterator[DatasetFinding]:
     """Look for pairs that are there twice, and for pictures that two splits share.
 
     Args:
@@ -30,7 +32,7 @@ def find_leaks(records: Sequence[PairRecord], splits: Mapping[str, str]) -> Iter
     usable = [record for record in records if record.is_usable]
     doubles = _find_doubles(usable)
     if doubles:
-        yield Finding(
+        yield DatasetFinding(
             "WARN",
             "duplicate-pair",
             f"{len(doubles)} of {len(records)} pairs hold the same pixels as another of their"
@@ -61,9 +63,9 @@ def find_leaks(records: Sequence[PairRecord], splits: Mapping[str, str]) -> Iter
         yield _tell("leak-place", place, "show ground that another split shows too", fix)
 
 
-def _tell(code: str, found: dict[str, str], what: str, fix: str) -> Finding:
+def _tell(code: str, found: dict[str, str], what: str, fix: str) -> DatasetFinding:
     first, other = next(iter(found.items()))
-    return Finding(
+    return DatasetFinding(
         "WARN" if code == "leak-place" else "FAIL",
         code,
         f"{len(found)} pair{'s' * (len(found) != 1)} {what}; the first: {first} and {other}",

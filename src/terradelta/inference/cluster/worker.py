@@ -20,10 +20,8 @@ from typing import Any
 import numpy as np
 
 from terradelta.errors import ClusterError, TerradeltaError
-from terradelta.geo.normalization import LightMatch
+from terradelta.fields import read_fields
 from terradelta.geo.origin import describe_origins, find_differences
-from terradelta.geo.pair import RasterPair
-from terradelta.geo.pair_options import PairOptions
 from terradelta.inference.job import Job, describe_grid
 from terradelta.inference.memory import MAX_READ_AHEAD, plan_cache_bytes, plan_memory
 from terradelta.inference.options import Runtime
@@ -32,6 +30,8 @@ from terradelta.inference.rasters import describe_inputs, describe_versions, pre
 from terradelta.inference.store import BlockFacts
 from terradelta.inference.tiling import offset_slices
 from terradelta.models.bundle import Model, load_model
+from terradelta.prediction.records import JobRecord
+from terradelta.prediction.reopening import recall_options, reopen_pair
 
 MAX_BLOCKS_AT_ONCE = MAX_READ_AHEAD + 2
 """With a worker: one is read, one is with the network, the others wait in between."""
@@ -99,17 +99,17 @@ class Worker:
             cache_bytes = plan_cache_bytes(self._errand.memory_bytes)
             # GDAL looks at this once, when it first reads.
             os.environ["GDAL_CACHEMAX"] = str(cache_bytes)
-            pair = RasterPair.reopen(request)
+            pair = reopen_pair(self._job.record)
             _require_same("grid", request["grid"], describe_grid(pair.grid))
             paths = request["before"]["path"], request["after"]["path"]
             for date, found in zip(("before", "after"), describe_inputs(pair, paths), strict=True):
                 _require_same(f"{date} image", request[date], found)
                 _require_content(date, request)
-            self._predictor = _load_predictor(request, models)
+            self._predictor = _load_predictor(self._job.record, models)
             memory = plan_memory(
                 self._errand.memory_bytes, self._predictor, self._job.plan[0], pair.bytes_per_pixel
             )
-            self._read = prepare_reading(pair, self._predictor, LightMatch.from_run(request))
+            self._read = prepare_reading(pair, self._predictor, self._job.record.light)
             self._finished = time.monotonic()
             return Post(socket.gethostname(), memory.read_ahead + 2)
 
@@ -150,25 +150,26 @@ def read_model_files(folder: str | Path) -> ModelFiles:
     }
 
 
-def _load_predictor(request: dict[str, Any], models: tuple[ModelFiles, ...]) -> Predictor:
-    parameters = request["parameters"]
+def _load_predictor(job: JobRecord, models: tuple[ModelFiles, ...]) -> Predictor:
+    parameters = job.parameters
+    runtime = {
+        "tta": parameters.tta,
+        "device": parameters.device,
+        "backend": parameters.backend,
+        "precision": parameters.precision,
+        "tile_size": job.plan.tile_size_px,
+    }
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
         # Called as on the machine that sent them.
-        names = [Path(model["folder"]) for model in request["models"]]
+        names = [Path(model.folder) for model in job.models]
         loaded = [
             replace(_load_model(Path(folder, str(number)), files), folder=name)
             for number, (files, name) in enumerate(zip(models, names, strict=True))
         ]
         predictor = Predictor(
             loaded,
-            Runtime(
-                tta=parameters["tta"],
-                device=parameters["device"],
-                backend=parameters["backend"],
-                precision=parameters["precision"],
-                tile_size=request["plan"]["tile_size_px"],
-            ),
-            value_ranges=PairOptions.from_run(request).seen_ranges,
+            read_fields(Runtime, {key: value for key, value in runtime.items() if value}),
+            value_ranges=recall_options(job).seen_ranges,
         )
         # Here, as an int8 graph is read from its file now.
         predictor.start()
