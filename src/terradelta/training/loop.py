@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -129,8 +128,9 @@ class _Learner:
 
     fabric: Fabric
     network: SiameseNetwork
-    wrapped: _FabricModule
-    """The network as the fabric runs it: autocast, and gradients shared between processes."""
+    wrapped: Any
+    """The network as the fabric runs it, a `torch.nn.Module` whose class lightning keeps private:
+    autocast, and gradients shared between processes."""
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     objective: ChangeObjective
