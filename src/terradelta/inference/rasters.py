@@ -325,9 +325,8 @@ def answer_here(work: Work):
         answer_blocks(
             predictor,
             prepare_reading(pair, predictor, work.light),
-            job.plan,
+            job,
             work.missing,
-            job.store,
             read_ahead=memory.read_ahead,
             pace=pace,
             total=work.total,
