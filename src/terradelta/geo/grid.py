@@ -23,6 +23,7 @@ from terradelta.errors import RasterError
 from terradelta.geo.gdal_errors import is_gdal_error
 
 LATTICE_PARTS = 16
+"""Of each side of a grid, for points all over it that are looked up on another."""
 OPEN_ERRORS = (RasterioError, UnicodeError)
 """What rasterio raises of a damaged file: its message or its name may not be text."""
 OUTLINE_POINTS = 1000

@@ -1,4 +1,4 @@
-"""What a prediction shows of itself in a notebook.
+"""Shows a prediction in a notebook.
 
 Legend of the array names: H rows, W columns, last C red, green, blue, alpha.
 """

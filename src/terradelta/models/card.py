@@ -1,4 +1,4 @@
-"""What has to be known about a network besides its weights: scaling, classes, calibration, origin.
+"""The model card: scaling, classes, calibration and origin of a network.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """

@@ -1,4 +1,4 @@
-"""Which runtime and number format, and why."""
+"""Chooses runtime and number format, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine of a cluster does: it opens the pair, loads the models and answers blocks.
+"""A worker of a cluster: opens the pair, loads the models and answers blocks.
 
 Nothing here knows what carries the calls. Calls come from several threads: while one block is with
 the network, the next is read and the last is encoded.
