@@ -60,7 +60,7 @@ def run_commands(commit: str, scratch: Path, kept: Path) -> list[Path]:
         write_published(work / "published.pth")
         results = []
         for number, line in enumerate(read_commands()):
-            print(f"{commit[:10]}: {line}", file=sys.stderr)
+            print(f"{commit}: {line}", file=sys.stderr)
             stamps = stamp(work)
             text = run_line(line, work, source)
             folder = kept / str(number)
@@ -223,12 +223,16 @@ def main():
     parser.add_argument("after", help="another")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        commits = (arguments.before, arguments.after)
+        names = (arguments.before, arguments.after)
+        # The commits of now: a name may come to mean another one while the lines run.
+        git = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--short=10"]
+        commits = [subprocess.check_output([*git, name], text=True).strip() for name in names]
         before, after = (
             run_commands(commit, Path(scratch), Path(scratch) / str(number))
             for number, commit in enumerate(commits)
         )
         comparisons = dict(zip(read_commands(), map(compare, before, after), strict=True))
+    print(" and ".join(commits) + "\n")
     print("| command | exit code | files | identical | differing |")
     print("| --- | --- | --- | --- | --- |")
     for line, found in comparisons.items():

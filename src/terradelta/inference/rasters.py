@@ -49,8 +49,8 @@ BLOCK_BYTES = 64 * 1024**2
 """What the pixels of a block may take; blocks are as large as this allows."""
 MAX_BLOCK_SIZE_PX = 3072
 RESERVED_SHARE = 0.15
-"""Of a time budget, for making maps and polygons of the answered blocks; they took 18 % of a job whose
-map was noise, with 1.8 million patches (benchmarks/README.md, "A large pair")."""
+"""Of a time budget, for making maps and polygons of the answered blocks. They took 18 % of a job
+whose map was noise, with 1.8 million patches (benchmarks/README.md, "A large pair")."""
 UINT8_MAX = 255.0
 
 logger = logging.getLogger(__name__)

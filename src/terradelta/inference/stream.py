@@ -22,7 +22,7 @@ from terradelta.inference.store import BlockFacts, BlockStore
 from terradelta.inference.tiling import Block, BlockPlan, offset_slices
 
 MAX_UNWRITTEN = 2
-"""Answered blocks that may wait to be written; then the network waits, so that memory is bounded."""
+"""Answered blocks that may wait to be written; then the network waits, which bounds memory."""
 
 
 def answer_blocks(
