@@ -60,7 +60,7 @@ def run_commands(commit: str, scratch: Path, kept: Path) -> list[Path]:
         write_published(work / "published.pth")
         results = []
         for number, line in enumerate(read_commands()):
-            print(f"{commit}: {line}", file=sys.stderr)
+            print(f"{commit[:10]}: {line}", file=sys.stderr)
             stamps = stamp(work)
             text = run_line(line, work, source)
             folder = kept / str(number)
@@ -226,7 +226,7 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         # Their hashes: a name may come to mean another commit while the lines run.
-        git = ["git", "-C", str(ROOT), "rev-parse", "--short=10", arguments.before, arguments.after]
+        git = ["git", "-C", str(ROOT), "rev-parse", arguments.before, arguments.after]
         commits = subprocess.check_output(git, text=True).split()
         before, after = (
             run_commands(commit, Path(scratch), Path(scratch) / str(number))
