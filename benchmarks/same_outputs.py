@@ -225,7 +225,6 @@ def main():
     parser.add_argument("after", help="another")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        # Their hashes: a name may come to mean another commit while the lines run.
         git = ["git", "-C", str(ROOT), "rev-parse", arguments.before, arguments.after]
         commits = subprocess.check_output(git, text=True).split()
         before, after = (
