@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 SHARED ?= ../shared/data
 # The pinned torch has a CPU build; see constraints.txt.
 
-.PHONY: demo test test-slow fuzz kill mutants browser qgis check format bench weights real-pairs vendor docs clean hooks
+.PHONY: demo test test-slow fuzz kill mutants same browser qgis check format bench weights real-pairs vendor docs clean hooks
 
 demo: .venv/installed          ## draw a scene, run the embedded model, show what changed
 	$(BIN)/terradelta demo -o demo --overwrite
@@ -32,6 +32,9 @@ kill: .venv/installed-dev      ## a map of 4,000 x 4,000 px killed 100 times, a 
 
 mutants: .venv/installed-dev   ## change the code in small ways and count what the tests notice, an hour
 	nice $(BIN)/python benchmarks/mutants.py
+
+same: .venv/installed-dev      ## whether two commits write the same files: make same BEFORE=... AFTER=...
+	$(BIN)/python benchmarks/same_outputs.py $(BEFORE) $(AFTER)
 
 qgis:                          ## Debian's QGIS, which some slow tests ask; they skip without it
 	@if /usr/bin/python3 -c "import qgis.core" 2>/dev/null; then :; \
@@ -81,7 +84,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e .
+	$(PIP) -e ".[openvino]"
 	touch $@
 
 .venv/installed-dev: .venv/installed

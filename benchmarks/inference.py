@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from terradelta.data.synthetic import draw_pair
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor, choose_pool_window
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import ModelCard

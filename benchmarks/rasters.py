@@ -23,7 +23,7 @@ import torch
 from terradelta.data.synthetic import write_geotiff_pair
 from terradelta.geo.grid import cut_window
 from terradelta.inference.backends import Request
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from trained import WORK, train_fcn

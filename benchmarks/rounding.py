@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from inference import Labels, compare, draw_scenes
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.deployment import Deployment, fold_norms

@@ -10,6 +10,10 @@ from terradelta.models.bundle import Model, save_model
 from terradelta.models.card import ModelCard, Scaling
 from terradelta.models.registry import create_model
 
+from .expected_skips import pytest_sessionfinish
+
+__all__ = ["pytest_sessionfinish"]
+
 # No test is about time; a busy machine takes longer.
 settings.register_profile("terradelta", deadline=None)
 settings.load_profile("terradelta")

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import terradelta as td
-from terradelta.inference.options import Cluster, MapOptions, RasterOptions, Runtime
+from terradelta.inference.prediction_options import Cluster, MapOptions, RasterOptions, Runtime
 
 VALUES = {"rasters": RasterOptions, "maps": MapOptions, "runtime": Runtime, "cluster": Cluster}
 

@@ -25,7 +25,7 @@ import torch
 from pairs import RealPair, read_levir
 from table import BUILDING, Tally
 
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.quantization import quantize
 from terradelta.inference.votes import ClassMaps

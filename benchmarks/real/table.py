@@ -20,7 +20,7 @@ from scipy.ndimage import label
 
 from terradelta.classes import SENSEEARTH
 from terradelta.inference.folders import ImageProbabilities, find_probabilities
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.embedded import DEFAULT_MODEL

@@ -19,10 +19,10 @@ from .evaluation.scoring import compare_masks as compare_masks
 from .evaluation.scoring import score as score
 from .evaluation.temperatures import calibrate as calibrate
 from .inference.export import export as export
-from .inference.options import Cluster as Cluster
-from .inference.options import MapOptions as MapOptions
-from .inference.options import RasterOptions as RasterOptions
-from .inference.options import Runtime as Runtime
+from .inference.prediction_options import Cluster as Cluster
+from .inference.prediction_options import MapOptions as MapOptions
+from .inference.prediction_options import RasterOptions as RasterOptions
+from .inference.prediction_options import Runtime as Runtime
 from .inference.quantization import quantize as quantize
 from .losses import register_loss as register_loss
 from .mapping.demo import demo as demo

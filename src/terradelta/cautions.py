@@ -1,4 +1,4 @@
-"""What makes a map doubtful: it stands above the map's numbers, wherever they are shown."""
+"""Cautions about a doubtful map, shown above its numbers wherever they appear."""
 
 from __future__ import annotations
 

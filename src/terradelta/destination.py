@@ -1,4 +1,4 @@
-"""Where an output may go: nothing that a command reads, and nothing it did not make, is replaced.
+"""Checks an output's place: no input and nothing that others made is replaced.
 
 Every verb that writes asks here before it does any work.
 """

@@ -1,4 +1,4 @@
-"""What of a folder terradelta made: only that is ever deleted.
+"""Recognizes what terradelta made in a folder: nothing else is ever deleted.
 
 Some outputs are known by a file of theirs and hold files of known names: predictions, models, runs.
 In the others the names are the user's, so a list of the files lies beside them. Whatever is neither

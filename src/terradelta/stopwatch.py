@@ -1,4 +1,4 @@
-"""Where the seconds of a run go, counted from when its process began."""
+"""Measures the seconds of each part of a run, from the start of its process."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def test_an_unknown_pixel_size_is_a_caution():
     assert find_scale_caution(fitting, (3, 8)).name == "scale"
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is absent")
 def test_the_files_that_went_wrong_are_placed():
     with open_source(CASES / "rioxarray_rpcs.tif") as dataset:
         left, bottom, right, top = place_raster(dataset).grid.bounds

@@ -260,7 +260,7 @@ def test_a_mask_beside_false_alpha_counts(write_raster, is_internal, place):
 def test_a_real_alpha_band_of_16_bits_with_8_bit_values_counts():
     path = CASES / "rasterio_rgba_uint16.tif"
     if not path.is_file():
-        pytest.skip("shared/cases is not there")
+        pytest.skip("../shared/cases is absent")
     assert count_valid(path, path) == 127_316
 
 

@@ -14,7 +14,7 @@ from terradelta.data.synthetic import draw_pair, write_folders
 from terradelta.errors import ArgumentError, DataError, ModelError, OutputExistsError
 from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
 from terradelta.inference.backends.choice import COMPILE_FROM_PIXELS
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import INT8_FILE, Model, load_model, save_model
 from terradelta.models.card import ModelCard

@@ -5,7 +5,7 @@ from terradelta.errors import ArgumentError
 from terradelta.flags import read_memory
 from terradelta.geo.grid import cut_window
 from terradelta.inference.memory import measure_peak, plan_memory
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import BlockPlan
 

@@ -8,7 +8,7 @@ from terradelta.data.synthetic import draw_pair
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import PairWindow
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import Tiling
 from terradelta.models.bundle import load_model, save_model

@@ -1,4 +1,4 @@
-"""How many points, and how many of them in each stratum.
+"""Chooses the number of points of a sample and shares them out among the strata.
 
 Legend of the array names: H strata.
 

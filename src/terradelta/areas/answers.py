@@ -1,4 +1,4 @@
-"""What labellers say of the points, and one answer for each point by a stated rule.
+"""Reads the labels of the points and settles one answer for each by a stated rule.
 
 An answer is a transition (0 = unchanged), or there is none: unlabelled, unsure, change without both
 land covers, or a tie between interpreters.

@@ -1,4 +1,4 @@
-"""What is asked of a sample; imports nothing heavy, as the command line shows it."""
+"""The options of a sample; imports nothing heavy, as the command line shows them."""
 
 from __future__ import annotations
 

@@ -87,31 +87,7 @@ def sample(
     output = claim_file(output, inputs, overwrite=overwrite, is_own=holds_survey)
     if chip_size_px:
         claim_folder(chips_folder, inputs, overwrite=overwrite)
-    with ChangeMap(folder, design.buffer_px) as change_map:
-        census = take_census(change_map)
-        stratification = stratify(census, change_map.classes, design)
-        points_H = allocate(stratification, design)
-        pixels = draw_pixels(change_map, census, stratification.stratum_C, points_H, design.seed)
-        grid, classes, near_code = change_map.grid, change_map.classes, change_map.near_code
-
-    def fold(values: np.ndarray) -> np.ndarray:
-        """Count what is near change as what it is on the map: unchanged."""
-        return np.concatenate([[values[0] + values[near_code]], values[1:near_code]])
-
-    survey = Survey(
-        classes,
-        grid,
-        stratification.strata,
-        pixels._replace(code_N=np.where(pixels.code_N == near_code, 0, pixels.code_N)),
-        fold(census.pixels_C),
-        fold(census.area_m2_C),
-        SurveyFacts(
-            folder=os.path.relpath(folder, output.parent),
-            map_sha256=identify(find_map(folder, "change")),
-            design=DesignRecord(**design.to_dict()),
-            version=version("terradelta"),
-        ),
-    )
+    survey = _draw_survey(folder, design, output.parent)
     with ExitStack() as exits:
         chips = None
         if chip_size_px:
@@ -123,6 +99,35 @@ def sample(
         staged = exits.enter_context(stage_file(output))
         write_survey(staged, survey, chips)
     return survey
+
+
+def _draw_survey(folder: Path, design: SampleDesign, seen_from: Path) -> Survey:
+    """Draw the points; the prediction is named as it is seen from the folder of their file."""
+    with ChangeMap(folder, design.buffer_px) as change_map:
+        census = take_census(change_map)
+        stratification = stratify(census, change_map.classes, design)
+        points_H = allocate(stratification, design)
+        pixels = draw_pixels(change_map, census, stratification.stratum_C, points_H, design.seed)
+        grid, classes, near_code = change_map.grid, change_map.classes, change_map.near_code
+
+    def fold(values: np.ndarray) -> np.ndarray:
+        """Count what is near change as what it is on the map: unchanged."""
+        return np.concatenate([[values[0] + values[near_code]], values[1:near_code]])
+
+    return Survey(
+        classes,
+        grid,
+        stratification.strata,
+        pixels._replace(code_N=np.where(pixels.code_N == near_code, 0, pixels.code_N)),
+        fold(census.pixels_C),
+        fold(census.area_m2_C),
+        SurveyFacts(
+            folder=os.path.relpath(folder, seen_from),
+            map_sha256=identify(find_map(folder, "change")),
+            design=DesignRecord(**design.to_dict()),
+            version=version("terradelta"),
+        ),
+    )
 
 
 def allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray:

@@ -114,26 +114,15 @@ def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None
         "grid": [grid.crs.to_wkt(), list(grid.transform)[:6], grid.width, grid.height],
         **write_fields(survey.facts),
     }
-    number_N = np.arange(1, len(survey) + 1)
-    x_N, y_N = grid.transform @ (pixels.column_N + 0.5, pixels.row_N + 0.5)  # pyright: ignore[reportOperatorIssue]
     fields = _list_fields(classes, chips is not None)
-    empty = pandas.Series([None] * len(survey), dtype="str")
-    columns = {field.name: empty for field in fields if not (field.is_fixed or field.is_picture)}
-    if chips is not None:
-        columns["before_chip"] = pandas.Series([before for before, _ in chips])
-        columns["after_chip"] = pandas.Series([after for _, after in chips])
-    points = geopandas.GeoDataFrame(
-        {"point": number_N, **columns},
-        geometry=geopandas.points_from_xy(x_N, y_N),
-        crs=grid.crs.to_wkt(),
-    )
+    points = _lay_out_points(survey, fields, chips)
     occurring = np.flatnonzero(survey.mapped_pixels_T)
     before, after = classes.decode_transition(occurring)
     tables = {
         POINTS: points,
         "design": pandas.DataFrame(
             {
-                "point": number_N,
+                "point": points["point"],
                 "stratum": pixels.stratum_N,
                 "transition": pixels.code_N,
                 "row": pixels.row_N,
@@ -166,6 +155,25 @@ def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None
     write_tables(path, tables)
     form = write_form(fields, "changed", grid.pixel_size[0])
     store_layer_style(path, POINTS, "a form to label points with", form)
+
+
+def _lay_out_points(
+    survey: Survey, fields: list[FormField], chips: list[tuple[str, str]] | None
+) -> geopandas.GeoDataFrame:
+    """Return the points, without answers."""
+    grid, pixels = survey.grid, survey.pixels
+    assert grid.crs is not None
+    empty = pandas.Series([None] * len(survey), dtype="str")
+    columns = {field.name: empty for field in fields if not (field.is_fixed or field.is_picture)}
+    if chips is not None:
+        columns["before_chip"] = pandas.Series([before for before, _ in chips])
+        columns["after_chip"] = pandas.Series([after for _, after in chips])
+    x_N, y_N = grid.transform @ (pixels.column_N + 0.5, pixels.row_N + 0.5)  # pyright: ignore[reportOperatorIssue]
+    return geopandas.GeoDataFrame(
+        {"point": np.arange(1, len(survey) + 1), **columns},
+        geometry=geopandas.points_from_xy(x_N, y_N),
+        crs=grid.crs.to_wkt(),
+    )
 
 
 def read_survey(path: Path) -> Survey:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from terradelta.flags import as_flag, read_list
-from terradelta.inference.options import Cluster, MapOptions, RasterOptions, Runtime
+from terradelta.inference.prediction_options import Cluster, MapOptions, RasterOptions, Runtime
 
 app = App(
     name="terradelta",

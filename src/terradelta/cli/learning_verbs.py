@@ -26,7 +26,7 @@ from terradelta.cli.results import (
     print_scores,
 )
 from terradelta.flags import read_list
-from terradelta.inference.options import BackendName, PrecisionName, Runtime, Views
+from terradelta.inference.prediction_options import BackendName, PrecisionName, Runtime, Views
 from terradelta.training.config import TrainConfig
 
 _recipe = Group("Recipe", sort_key=1)

@@ -28,7 +28,7 @@ from terradelta.cli.application import (
 from terradelta.cli.results import print_kept_reviews, print_prediction, print_summary
 from terradelta.errors import ArgumentError
 from terradelta.flags import write_flag
-from terradelta.inference.options import Cluster, MapOptions, RasterOptions, Runtime
+from terradelta.inference.prediction_options import Cluster, MapOptions, RasterOptions, Runtime
 from terradelta.option_files import read_option_file
 
 if TYPE_CHECKING:

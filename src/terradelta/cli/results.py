@@ -1,4 +1,4 @@
-"""What a verb found, in the terminal."""
+"""Prints the results of the verbs in the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many pixels of each class a data set has at each date.
+"""Counts the pixels of each class of a data set at each date.
 
 Legend of the array names: T dates, K class ids from 0, H rows, W columns.
 """

@@ -1,4 +1,4 @@
-"""What the masks of a pair say, together.
+"""Combines the masks of a pair into its labels.
 
 Legend of the array names: H rows, W columns.
 """

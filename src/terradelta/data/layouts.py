@@ -1,4 +1,4 @@
-"""Which files make up a data set: folders of image pairs as they are found in the wild, or a CSV.
+"""Finds the files of a data set: folders of image pairs in known layouts, or a CSV.
 
 The folder names are those of the releases and loaders of SECOND, SenseEarth2020, Landsat-SCD,
 LEVIR-CD, CDD and others; where there is no validation split, the reference implementation's rule

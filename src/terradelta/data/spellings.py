@@ -1,4 +1,4 @@
-"""Names that folders and lists of image pairs have in the wild."""
+"""The names of folders and splits that known data sets use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a score may be off, and whether one map is better than another: resampling by image.
+"""Confidence intervals of scores and of their differences, by resampling images.
 
 The images of a test set are what was drawn from the world, not their pixels, which are alike within
 an image. So images are drawn again with replacement, their counts are added, and the protocol's

@@ -1,4 +1,4 @@
-"""How well outlines of change lie where they should.
+"""Scores how well predicted outlines of change agree with the true ones.
 
 Legend of the array names: H rows, W columns.
 """

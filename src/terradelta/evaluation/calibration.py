@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and the temperature that makes them.
+"""Reliability of probabilities, and the temperature that corrects them.
 
 Legend of the array names: N pixels, K classes, S bins.
 """

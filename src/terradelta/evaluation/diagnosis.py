@@ -1,4 +1,4 @@
-"""Where a model's maps go wrong, and whether its probabilities can be believed.
+"""Shows the errors of a model's maps and the reliability of its probabilities.
 
 Legend of the array names: C bands, H rows, W columns, K classes, N pixels, I ids.
 """

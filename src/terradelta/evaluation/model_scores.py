@@ -23,7 +23,7 @@ from terradelta.evaluation.protocols import create_protocol
 from terradelta.evaluation.scoring import Comparison, Scores, compare_counts, summarize
 from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 from terradelta.inference.folders import ImagePair, count_pixels_per_size, predict_images
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.embedded import find_model_folders

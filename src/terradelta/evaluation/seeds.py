@@ -1,4 +1,4 @@
-"""What several runs say together: means over seeds, and paired differences.
+"""Statistics over runs of several seeds: means, and paired differences.
 
 A run's number depends on its seed. Runs that share seed, data and recipe but for what is in
 question start from the same weights and see the same crops, so their difference varies less than

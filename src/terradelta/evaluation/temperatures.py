@@ -8,7 +8,7 @@ from pathlib import Path
 from terradelta.data.layouts import Split
 from terradelta.evaluation.diagnosis import diagnose
 from terradelta.evaluation.model_scores import prepare
-from terradelta.inference.options import BackendName, PrecisionName, Runtime
+from terradelta.inference.prediction_options import BackendName, PrecisionName, Runtime
 from terradelta.models.bundle import load_card, replace_card
 from terradelta.models.card import ModelCard, Temperatures
 

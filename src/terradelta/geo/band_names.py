@@ -1,4 +1,4 @@
-"""What names of bands mean: colours, wavelengths, and the numbers of Sentinel-2 and Landsat.
+"""Recognizes names of bands: colours, wavelengths, numbers of Sentinel-2 and Landsat.
 
 Colours are the common names of the STAC extension `eo` (red, nir08); numbers are those of
 Sentinel-2 (B04) and of Landsat's surface reflectance (SR_B4).

@@ -1,4 +1,4 @@
-"""Which bands of a raster a model reads: those that are given, named so, or next in order."""
+"""Chooses the bands that a model reads: given ones, ones named so, or the next in order."""
 
 from __future__ import annotations
 

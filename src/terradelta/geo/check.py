@@ -1,4 +1,4 @@
-"""What is wrong with a pair of rasters, and which flag of `predict` fixes it.
+"""Checks a pair of rasters and names the flag of `predict` that fixes each problem.
 
 Reads a fixed number of windows spread over the pair, however large it is.
 """

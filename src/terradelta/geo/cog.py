@@ -9,12 +9,12 @@ from xml.sax.saxutils import escape, quoteattr
 
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from terradelta.classes import ClassTable
 from terradelta.errors import OutputError, RasterError
+from terradelta.geo.gdal_errors import is_gdal_error
 from terradelta.geo.grid import Grid, allow_no_place
 
 BLOCK_SIZE_PX = 512
@@ -72,7 +72,9 @@ def write_cog(
             OVERVIEW_RESAMPLING=map_format.resampling,
             BIGTIFF="IF_SAFER",
         )
-    except (RasterioError, CPLE_BaseError) as error:
+    except Exception as error:
+        if not is_gdal_error(error):
+            raise
         raise OutputError(
             f"{path} cannot be written: {error}",
             fix="make room or allow writing there, then run the same command again: it resumes "

@@ -1,4 +1,4 @@
-"""What looks like no data and is not said to be: collars, fill values, blocks never written.
+"""Finds pixels that look like undeclared nodata: collars, fill values, blocks never written.
 
 Reads a small picture of each image, or patches spread over a large one without overviews, whatever
 its size.

@@ -1,4 +1,4 @@
-"""Which part of each pixel polygons cover: `exactextract` in pixel coordinates.
+"""Computes the share of each pixel that polygons cover: `exactextract` in pixel coordinates.
 
 Legend of the array names: H rows, W columns, M pixels of a polygon.
 """

@@ -1,4 +1,4 @@
-"""When images were taken: as the user says, or their tags, their STAC items, or their names."""
+"""Dates of images, from the user, their tags, their STAC items or their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the rasters of a mosaic lie on a grid, as outlines; nothing of their pixels is read.
+"""Outlines of a mosaic's rasters on a grid; their pixels are not read.
 
 Legend of the array names: N rasters, P points of an outline.
 """

@@ -14,15 +14,16 @@ import numpy as np
 import pyproj
 import shapely
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
+from terradelta.geo.gdal_errors import is_gdal_error
 
 LATTICE_PARTS = 16
+"""Of each side of a grid, for points all over it that are looked up on another."""
 OPEN_ERRORS = (RasterioError, UnicodeError)
 """What rasterio raises of a damaged file: its message or its name may not be text."""
 OUTLINE_POINTS = 1000
@@ -165,7 +166,9 @@ class Grid:
         if self.crs != other.crs and self.crs is not None and other.crs is not None:
             try:
                 x, y = map(np.array, transform(other.crs, self.crs, x, y))
-            except (RasterioError, CPLE_BaseError):
+            except Exception as error:
+                if not is_gdal_error(error):
+                    raise
                 return None
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             return None
@@ -273,7 +276,9 @@ class Grid:
             return self.bounds
         try:
             return _transform_bounds(self.crs, crs, *self.bounds)
-        except (RasterioError, CPLE_BaseError):
+        except Exception as error:
+            if not is_gdal_error(error):
+                raise
             return -math.inf, -math.inf, math.inf, math.inf
 
 

@@ -1,4 +1,4 @@
-"""What the header of a raster says, read once for each file of a mosaic."""
+"""Reads the header of a raster, once for each file of a mosaic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the pixels of a map lie among those of a raster: shifted, and perhaps turned round.
+"""Places the pixels of a map among those of a raster: shifted, and perhaps turned.
 
 Legend of the array names: C bands, H rows, W columns.
 """

@@ -1,4 +1,4 @@
-"""What BEFORE and AFTER may be: one raster, or a list of rasters that make a mosaic."""
+"""Reads BEFORE and AFTER: one raster, or a list of rasters that make a mosaic."""
 
 from __future__ import annotations
 

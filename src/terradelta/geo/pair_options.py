@@ -1,4 +1,4 @@
-"""How two rasters are to be read: what a user says of their bands, pixels and place."""
+"""The options of reading two rasters: their bands, values, pixels and place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a raster lies: on the Earth, in a plane of its own, or where no raster can lie.
+"""Places a raster on the Earth or in a plane of its own, or refuses it.
 
 All that GDAL says of a raster's place goes through `place_raster`: what it returns can be laid on
 a map, and what cannot be true is refused with its numbers.
@@ -31,6 +31,7 @@ from terradelta.redaction import redact
 WITHOUT_PLACE = (Affine.identity(), Affine(1, 0, 0, 0, -1, 0))
 """What stands where nobody has said where a raster lies: GDAL's default, and it north-up."""
 LATTICE_PARTS = 8
+"""Of each side of a grid, for points all over it that are looked up on the Earth."""
 EDGE_POINTS = 257
 """On each side of a grid, where it is looked whether it reaches off the Earth."""
 LEAST_PIXEL_M = 1e-4
@@ -40,6 +41,7 @@ FLATTEST = 1e-6
 """Of the area of a pixel to the product of its sides: below that, rows run along columns."""
 EARTH_M2 = 5.1007e14
 ROUNDING = 1.02
+"""By which the estimated area of a map of the whole Earth may exceed it."""
 MOST_DISTORTED = 1e4
 """Times that a projection may enlarge or reduce an area."""
 TURN_M = 4.1e7

@@ -1,4 +1,4 @@
-"""Which values are dark and bright: what is said of them, held against the values themselves.
+"""Compares values with the range that is dark to bright for the model or the user.
 
 Legend of the array names: C bands, N pixels.
 """
@@ -20,7 +20,8 @@ FEW_SHARE = 0.01
 TOO_BRIGHT = 2.0
 """Spans of a model's range above its darkest value, beyond which values are of another depth."""
 TOO_DARK = 0.01
-"""Of a model's range, within which fractions lie that are of another depth."""
+"""Of a model's range, within which fractions lie that are of another depth: values from 0 to 1 fill
+1/255 = 0.4 % of the range of an 8-bit model."""
 TOO_FLAT = 0.001
 """Of a range: values within less of it are one colour."""
 OTHER_FACTOR = 4.0

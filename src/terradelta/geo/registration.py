@@ -1,4 +1,4 @@
-"""How far the after image lies off the before image, to a fraction of a pixel.
+"""Measures the shift between two images to a fraction of a pixel.
 
 Phase correlation (Kuglin & Hines 1975) over patches of the pair, in two steps. The whole pixels
 come from the correlation of edge orientations (Fitch et al. 2002, "Orientation correlation", here

@@ -1,4 +1,4 @@
-"""How large a grid's pixels are on the ground, and whether a model knows pixels of that size."""
+"""Measures a grid's pixels on the ground and compares them with those that a model knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stored numbers mean: value = stored * scale + offset, band by band.
+"""Scale and offset of stored numbers, band by band: value = stored * scale + offset.
 
 GDAL keeps both numbers as tags of a band, STAC as fields of an asset's bands. They are applied
 after it is decided which pixels hold data, which goes by stored numbers.

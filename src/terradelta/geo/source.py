@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
@@ -27,6 +26,7 @@ from rasterio.windows import Window
 
 from terradelta.errors import RasterError
 from terradelta.geo.bands import Described, join_bands
+from terradelta.geo.gdal_errors import is_gdal_error
 from terradelta.geo.grid import OPEN_ERRORS, allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.pair_options import Bands
@@ -390,7 +390,9 @@ def _lay_down(dataset: DatasetReader, crs: CRS, options: dict[str, Any]) -> Warp
                 add_alpha=True,
                 **options,
             )
-    except (RasterioError, CPLE_BaseError) as error:
+    except Exception as error:
+        if not is_gdal_error(error):
+            raise
         raise RasterError(
             f"{name_raster(dataset)} cannot be laid on the ground by its {len(dataset.gcps[0])} "
             f"control points or its sensor model: {error}",

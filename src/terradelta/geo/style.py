@@ -1,4 +1,4 @@
-"""What makes maps and polygons open with colours and names: attribute tables and QGIS styles.
+"""Styles for maps and polygons: attribute tables and QGIS styles with colours and names.
 
 GDAL pads a palette to 256 entries and knows no names for them, so a GIS that is given nothing else
 shows a legend of 256 numbers.

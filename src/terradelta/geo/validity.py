@@ -1,4 +1,4 @@
-"""Which pixels of a raster hold data: one answer, wherever and however they are read.
+"""Decides which pixels of a raster hold data, the same for every way of reading it.
 
 A pixel is without data where a mask or an alpha band says so, where a band that is read holds a
 nodata value, and where a float is NaN or a number that no sensor measures. The pixels themselves

@@ -1,4 +1,4 @@
-"""How much of what changed is less likely right than wrong, by the models' own account.
+"""Estimates the share of change that is less likely right than wrong, by the models' own account.
 
 Legend of the array names: H rows, W columns.
 """

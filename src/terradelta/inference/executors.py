@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from terradelta.inference.backends import Choice, choose_backend
-from terradelta.inference.options import Cluster
+from terradelta.inference.prediction_options import Cluster
 from terradelta.inference.rasters import Work, answer_here
 from terradelta.models.precision import choose_device
 

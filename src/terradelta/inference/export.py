@@ -27,7 +27,7 @@ from torch.export import Dim, ExportedProgram
 from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError
 from terradelta.fields import checks_ranges
-from terradelta.inference.options import TILE_SIZE
+from terradelta.inference.prediction_options import TILE_SIZE
 from terradelta.inference.predictor import (
     DEFAULT_TILE_SIZE_PX,
     MIN_MARGINS_PER_TILE,
@@ -181,8 +181,7 @@ def export(
         for suffix in target.suffixes
     ]
     names = [path.with_suffix(suffix).name for suffix in target.suffixes]
-    for package in target.packages:
-        _require_package(package, to)
+    _require_extra(target.extra, to)
 
     loaded = load_model(model)
     loaded = Model(fold_norms(loaded.network), loaded.card)
@@ -355,16 +354,17 @@ class Target(NamedTuple):
     """Of the file that is opened, and of what lies beside it."""
     write: Callable[[Graph, InputSize, Path, dict[str, Any]], None]
     graph: type[PairGraph] | type[DeepnessGraph] = PairGraph
-    packages: tuple[str, ...] = ()
-    """Optional packages that it takes to write it."""
+    extra: str | None = None
+    """The extra of terradelta whose packages write it."""
 
 
-_ONNX_PACKAGES = ("onnx", "onnxscript")
+PACKAGES = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino",)}
+"""What each extra brings to write files with."""
 TARGETS: dict[str, Target] = {
-    "onnx": Target((".onnx",), write_onnx, packages=_ONNX_PACKAGES),
-    "openvino": Target((".xml", ".bin"), write_openvino),
+    "onnx": Target((".onnx",), write_onnx, extra="onnx"),
+    "openvino": Target((".xml", ".bin"), write_openvino, extra="openvino"),
     "pt2": Target((".pt2",), write_pt2),
-    "deepness": Target((".onnx",), write_onnx, DeepnessGraph, _ONNX_PACKAGES),
+    "deepness": Target((".onnx",), write_onnx, DeepnessGraph, extra="onnx"),
 }
 
 
@@ -400,14 +400,15 @@ def _to_texts(metadata: dict[str, Any]) -> dict[str, str]:
     return {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
 
 
-def _require_package(package: str, to: str):
-    try:
-        import_module(package)
-    except ImportError as error:
-        raise ArgumentError(
-            f"writing {to} takes the package {package}, which is not installed: {error}",
-            fix='install it with pip install "terradelta[onnx]"',
-        ) from error
+def _require_extra(extra: str | None, to: str):
+    for package in PACKAGES.get(extra or "", ()):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise ArgumentError(
+                f"writing {to} takes the package {package}, which is not installed: {error}",
+                fix=f'install it with pip install "terradelta[{extra}]"',
+            ) from error
 
 
 @contextmanager
@@ -417,7 +418,7 @@ def _hush_torch() -> Iterator[None]:
     Shapes that a trace turns into constants are those of the module's own decisions, which are the
     same for every size that is let in.
     """
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""What models must be given."""
+"""The inputs that models need."""
 
 from __future__ import annotations
 

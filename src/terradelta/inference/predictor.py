@@ -25,7 +25,7 @@ from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds, Range, require_range
 from terradelta.inference.backends import Backend, Choice, Request, choose_backend, make_backend
 from terradelta.inference.needs import describe_needs
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.tiling import Tile, Tiling, offset_slices
 from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, decide
 from terradelta.models.bundle import Model

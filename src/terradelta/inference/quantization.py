@@ -11,10 +11,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import openvino
 import torch
 from tqdm import tqdm
 
@@ -23,11 +24,13 @@ from terradelta.data.layouts import PairFolder, Split, find_pairs, list_inputs
 from terradelta.destination import claim_file
 from terradelta.errors import ArgumentError, DataError
 from terradelta.inference.backends.interface import Request
-from terradelta.inference.backends.openvino_backend import WEIGHTS_KEY, convert, set_shapes
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor, choose_pool_window
 from terradelta.models.bundle import INT8_FILE, hash_model, load_model
 from terradelta.models.deployment import Deployment
+
+if TYPE_CHECKING:
+    import openvino
 
 MAX_SIDE_PX = 512
 
@@ -68,7 +71,7 @@ def quantize(
         overwrite: Replace a graph that is there.
 
     Raises:
-        ArgumentError: If NNCF is not installed or `pairs` is less than 1.
+        ArgumentError: If NNCF or OpenVINO is not installed, or `pairs` is less than 1.
         DataError: If the images do not fit the model.
         OutputExistsError: If there is a graph and `overwrite` is False.
     """
@@ -76,6 +79,9 @@ def quantize(
         raise ArgumentError(
             f"{pairs} pairs were asked for", fix="calibrate on 1 or more, such as 24"
         )
+    _require_packages()
+    from terradelta.inference.backends.openvino_backend import WEIGHTS_KEY, convert, set_shapes
+
     path = Path(model) / INT8_FILE
     for file in (path, path.with_suffix(".bin")):
         claim_file(file, list_inputs(data), overwrite=overwrite)
@@ -95,6 +101,15 @@ def quantize(
     quantized.set_rt_info(hash_model(model), ["terradelta", WEIGHTS_KEY])
     _save(quantized, path)
     return Quantization(path, len(calibration), len(checked), _compare(model, checked))
+
+
+def _require_packages():
+    for package in ("nncf", "openvino"):
+        if find_spec(package) is None:
+            raise ArgumentError(
+                f"quantizing networks takes {package}, which is not installed",
+                fix='pip install "terradelta[int8]"',
+            )
 
 
 def _spread(pairs: PairFolder, count: int) -> PairFolder:
@@ -150,12 +165,8 @@ def _cut_middle(length: int, size: int) -> slice:
 def _quantize_graph(graph: openvino.Model, requests: Sequence[Request]) -> openvino.Model:
     # NNCF reports its use to its makers unless it takes this for a test run.
     os.environ.setdefault("NNCF_CI", "1")
-    try:
-        import nncf
-    except ImportError as error:
-        raise ArgumentError(
-            "NNCF is not installed, which quantizes networks", fix="pip install terradelta[int8]"
-        ) from error
+    import nncf
+
     logging.getLogger("nncf").setLevel(logging.WARNING)
 
     def to_arrays(request: Request) -> list[np.ndarray]:
@@ -171,6 +182,8 @@ def _quantize_graph(graph: openvino.Model, requests: Sequence[Request]) -> openv
 
 def _save(graph: openvino.Model, path: Path):
     """Write the graph beside its place first; the .xml comes last and makes it valid."""
+    import openvino
+
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".terradelta-") as folder:
         written = Path(folder) / path.name
         openvino.save_model(graph, written, compress_to_fp16=False)

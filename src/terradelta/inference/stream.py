@@ -15,24 +15,25 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from terradelta.geo.pair import PairWindow
+from terradelta.inference.job import Job
 from terradelta.inference.pace import Pace
 from terradelta.inference.predictor import ClassMaps, Predictor
 from terradelta.inference.store import BlockFacts, BlockStore
 from terradelta.inference.tiling import Block, BlockPlan, offset_slices
 
 MAX_UNWRITTEN = 2
+"""Answered blocks that may wait to be written; then the network waits, which bounds memory."""
 
 
 def answer_blocks(
     predictor: Predictor,
     read: Callable[[Window], PairWindow],
-    plan: BlockPlan,
+    job: Job,
     indices: Sequence[int],
-    store: BlockStore,
     *,
-    read_ahead: int = 1,
-    pace: Pace | None = None,
-    total: int | None = None,
+    read_ahead: int,
+    pace: Pace,
+    total: int,
 ):
     """Answer blocks and write them into the store.
 
@@ -41,9 +42,8 @@ def answer_blocks(
     Args:
         predictor: The models.
         read: Returns the pixels of a window; called from one thread only.
-        plan: The blocks.
-        indices: Which of them.
-        store: Where answers go.
+        job: The blocks, and where their answers go.
+        indices: Which of the blocks.
         read_ahead: How many blocks may be read before the network gets to them.
         pace: How many views each block may have.
         total: How many blocks the progress bar counts, those done before included.
@@ -52,9 +52,7 @@ def answer_blocks(
         RasterError: If pixels cannot be read; what is answered by then is kept.
         OutputError: If an answer cannot be written, likewise.
     """
-    pace = pace or Pace(predictor.num_views)
-    total = total or len(indices)
-    pixels_left = sum(_count_pixels(plan[index]) for index in indices)
+    pixels_left = sum(_count_pixels(job.plan[index]) for index in indices)
     writing: deque[Future[None]] = deque()
     with (
         ThreadPoolExecutor(1, "reader") as reader,
@@ -69,7 +67,7 @@ def answer_blocks(
     ):
         try:
             finished = time.monotonic()
-            for block, window in _read_ahead(reader, read, plan, indices, read_ahead):
+            for block, window in _read_ahead(reader, read, job.plan, indices, read_ahead):
                 pixels = _count_pixels(block)
                 num_views = pace.choose(pixels_left)
                 started = time.monotonic()
@@ -82,7 +80,7 @@ def answer_blocks(
                 seconds, finished = time.monotonic() - finished, time.monotonic()
                 tags = BlockFacts(num_views, seconds, network_seconds)
                 valid_HW = window.valid_HW[offset_slices(block.write, block.read)]
-                writing.append(writer.submit(_write, store, block, maps, valid_HW, tags))
+                writing.append(writer.submit(_write, job.store, block, maps, valid_HW, tags))
                 progress.update()
         finally:
             # Also after a failure: what the network has answered is not lost.

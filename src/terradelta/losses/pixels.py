@@ -1,4 +1,4 @@
-"""What every loss here does with pixels: check shapes, leave invalid ones out, take the mean.
+"""Shared by the losses: checks shapes, leaves invalid pixels out, takes the mean.
 
 Shape suffixes: B batch, K classes, H height, W width.
 """

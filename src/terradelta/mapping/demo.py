@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from terradelta.data.synthetic import write_geotiff_pair
-from terradelta.inference.options import MapOptions
+from terradelta.inference.prediction_options import MapOptions
 from terradelta.mapping.handle import Prediction
 from terradelta.mapping.run import claim_prediction, predict
 from terradelta.prediction.folder import PredictionFolder

@@ -1,4 +1,4 @@
-"""What a prediction, or a shard of one, shows of itself in a notebook.
+"""Shows a prediction, or a shard of one, in a notebook.
 
 Legend of the array names: H rows, W columns, last C red, green, blue, alpha.
 """

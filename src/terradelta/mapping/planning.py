@@ -38,7 +38,7 @@ from terradelta.geo.pair_options import Range
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.scale import advise_scale
 from terradelta.inference.admission import look_over
-from terradelta.inference.options import MapOptions, RasterOptions, Runtime
+from terradelta.inference.prediction_options import MapOptions, RasterOptions, Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import PairRequest, open_pair, plan_blocks
 from terradelta.inference.tiling import BlockPlan, Cut, Tile

@@ -9,7 +9,7 @@ from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Report
 from terradelta.geo.listing import RasterPaths
 from terradelta.inference.needs import describe_needs
-from terradelta.inference.options import RasterOptions
+from terradelta.inference.prediction_options import RasterOptions
 from terradelta.models.embedded import load_cards
 
 

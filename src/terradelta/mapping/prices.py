@@ -1,4 +1,4 @@
-"""What machines that may do the work cost, and how fast they are."""
+"""Prices and speeds of the machines that may do the work."""
 
 from __future__ import annotations
 

@@ -23,7 +23,13 @@ from terradelta.heap import return_freed_memory
 from terradelta.inference.executors import make_engine
 from terradelta.inference.job import PARTIAL_ENDING, Job, check_partial
 from terradelta.inference.memory import plan_cache_bytes
-from terradelta.inference.options import Cluster, MapOptions, RasterOptions, Runtime, list_given
+from terradelta.inference.prediction_options import (
+    Cluster,
+    MapOptions,
+    RasterOptions,
+    Runtime,
+    list_given,
+)
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import PairRequest, answer_rasters
 from terradelta.mapping.assembly import assemble, finish

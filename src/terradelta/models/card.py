@@ -1,4 +1,4 @@
-"""What has to be known about a network besides its weights: scaling, classes, calibration, origin.
+"""The model card: scaling, classes, calibration and origin of a network.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """
@@ -246,12 +246,6 @@ class ModelCard:
 
     def to_markdown(self, title: str) -> str:
         """Return the card for readers."""
-        architecture = self.architecture
-        heads = "lightweight heads" if architecture.get("lightweight") else "full heads"
-        tile = "any" if self.tile_size_px is None else f"{self.tile_size_px} px"
-        resolution = "not stated"
-        if self.resolution_m is not None:
-            resolution = "{:g} to {:g} m".format(*self.resolution_m)
         classes = "\n".join(
             f"| {index} | {name} | {', '.join(map(str, colour))} |"
             for index, (name, colour) in enumerate(
@@ -273,19 +267,7 @@ answers where the land cover changed, and from which class to which.
 
 ## What it is
 
-| | |
-| --- | --- |
-| Network | {architecture.get("name")} on {architecture.get("encoder")}, {heads} |
-| Bands | {", ".join(self.bands)} |
-| Scaling | (value / {self.scaling.divisor:g} - mean) / std, mean {_list(self.scaling.mean)}, \
-std {_list(self.scaling.std)} |
-| Counts as changed | probability of {self.change_threshold:g} or more |
-| From a class to itself | {"may be told" if self.same_class_changes else "is never told"} |
-| Calibration | logits of change / {self.temperatures.change:.3g}, \
-of classes / {self.temperatures.classes:.3g} |
-| Pixels on the ground | {resolution} |
-| Tile size | {tile} |
-| Licence of the weights | {self.licence or "not stated"} |
+{_tabulate(self._describe(), "")}
 
 ## Classes
 
@@ -309,6 +291,28 @@ terradelta predict BEFORE AFTER --model FOLDER -o OUT
 
 `FOLDER` is the folder of this file. `{CARD_FILE}` says the same for programs.
 """
+
+    def _describe(self) -> dict[str, str]:
+        """Return what the network is, in words."""
+        architecture, scaling = self.architecture, self.scaling
+        heads = "lightweight heads" if architecture.get("lightweight") else "full heads"
+        tile = "any" if self.tile_size_px is None else f"{self.tile_size_px} px"
+        resolution = "not stated"
+        if self.resolution_m is not None:
+            resolution = "{:g} to {:g} m".format(*self.resolution_m)
+        return {
+            "Network": f"{architecture.get('name')} on {architecture.get('encoder')}, {heads}",
+            "Bands": ", ".join(self.bands),
+            "Scaling": f"(value / {scaling.divisor:g} - mean) / std, mean {_list(scaling.mean)}, "
+            f"std {_list(scaling.std)}",
+            "Counts as changed": f"probability of {self.change_threshold:g} or more",
+            "From a class to itself": "may be told" if self.same_class_changes else "is never told",
+            "Calibration": f"logits of change / {self.temperatures.change:.3g}, "
+            f"of classes / {self.temperatures.classes:.3g}",
+            "Pixels on the ground": resolution,
+            "Tile size": tile,
+            "Licence of the weights": self.licence or "not stated",
+        }
 
 
 def _list(numbers: tuple[float, ...]) -> str:

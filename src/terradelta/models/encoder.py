@@ -1,4 +1,4 @@
-"""What every encoder offers to the heads and to the code that loads weights.
+"""The interface of encoders, for heads and for loading weights.
 
 Legend of the tensor names: B batch, C bands or channels, H rows, W columns.
 """

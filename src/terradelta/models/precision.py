@@ -1,4 +1,4 @@
-"""Where a network runs and in which number format."""
+"""Chooses device and number format of a network."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a person looks at: pictures and maps of a prediction."""
+"""Offline pages of predictions and training runs, and their pictures."""

@@ -1,4 +1,4 @@
-"""What went from which class to which: the table behind matrix and chart, and the chart's shapes.
+"""The from-to table behind matrix and flow chart, and the shapes of the chart.
 
 Legend of the array names: F classes before, T classes after.
 """

@@ -1,4 +1,4 @@
-"""What changed, in sentences: what a page and a notebook say first."""
+"""Sentences on what changed, the first of a page and of a notebook."""
 
 from __future__ import annotations
 

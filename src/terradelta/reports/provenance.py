@@ -1,4 +1,4 @@
-"""How a map came about, for a reader: the rasters, the models, the parameters."""
+"""Describes the origin of a map for readers: rasters, models, parameters."""
 
 from __future__ import annotations
 

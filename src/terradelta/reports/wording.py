@@ -1,4 +1,4 @@
-"""How numbers are said to a reader: units, separators, as many digits as mean something."""
+"""Formats numbers for readers: units, separators, significant digits."""
 
 from __future__ import annotations
 

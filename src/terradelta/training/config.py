@@ -20,7 +20,7 @@ from terradelta.fields import (
     check_fields,
     read_fields,
 )
-from terradelta.inference.options import Views
+from terradelta.inference.prediction_options import Views
 from terradelta.option_files import read_option_file
 from terradelta.outputs import stage_file
 

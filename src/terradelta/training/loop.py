@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -29,16 +28,16 @@ from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluation.model_scores import evaluate_dataset
 from terradelta.evaluation.protocols import PROTOCOLS
 from terradelta.heap import keep_freed_memory
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.bundle import Model, load_model
-from terradelta.models.card import Scaling
+from terradelta.models.card import ModelCard
 from terradelta.models.precision import choose_device, choose_precision
 from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import clear_output
 from terradelta.ownership import is_made
-from terradelta.training.batches import load_data
+from terradelta.training.batches import TrainingData, load_data
 from terradelta.training.checkpoint import Progress, State, read_state, restore, save_checkpoint
 from terradelta.training.class_weights import choose_class_weights
 from terradelta.training.config import TrainConfig
@@ -129,24 +128,28 @@ class _Learner:
     """What a step works with."""
 
     fabric: Fabric
+    data: TrainingData
+    batches: DataLoader
+    """Those of the data, on the device of the fabric."""
     network: SiameseNetwork
-    wrapped: _FabricModule
-    """The network as the fabric runs it: autocast, and gradients shared between processes."""
+    wrapped: Any
+    """The network as the fabric runs it, a `torch.nn.Module` whose class lightning keeps private:
+    autocast, and gradients shared between processes."""
+    card: ModelCard
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     objective: ChangeObjective
-    scaling: Scaling
 
     @property
-    def kept(self) -> SiameseNetwork:
+    def kept(self) -> Model:
         """The network that is judged and kept."""
-        return self.network if self.average is None else cast(SiameseNetwork, self.average.module)
+        average = self.average
+        network = self.network if average is None else cast(SiameseNetwork, average.module)
+        return Model(network, self.card)
 
 
-def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> TrainResult:
-    torch.manual_seed(config.seed)
-    start = load_start(config)
-    config = adopt_architecture(config, start)
+def _set_up(config: TrainConfig, fabric: Fabric, start: Model | None) -> _Learner:
+    """Load the data and make what learns from them."""
     data = load_data(
         config, fabric.global_rank, fabric.world_size, None if start is None else start.card.classes
     )
@@ -163,13 +166,20 @@ def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> Trai
         changed_pixel_weight=config.changed_pixel_weight,
         class_weights=choose_class_weights(config, data.training.pairs),
     ).to(fabric.device)
-    learner = _Learner(fabric, network, wrapped, optimizer, average, objective, card.scaling)
+    return _Learner(fabric, data, batches, network, wrapped, card, optimizer, average, objective)
 
+
+def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> TrainResult:
+    torch.manual_seed(config.seed)
+    start = load_start(config)
+    config = adopt_architecture(config, start)
+    learner = _set_up(config, fabric, start)
+    network, batches = learner.network, learner.batches
     if fabric.is_global_zero and not resume:
         clear_output(run)
     # Process 0 reads for all: the others may be on machines that do not see its folder.
     state = fabric.broadcast(read_state(run) if fabric.is_global_zero else State())
-    progress = restore(state, network, optimizer, average)
+    progress = restore(state, network, learner.optimizer, learner.average)
     del state
     record = RunRecord(run, config, progress.epoch) if fabric.is_global_zero else None
     bar = tqdm(
@@ -181,23 +191,14 @@ def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> Trai
     )
     while not _is_finished(progress, config):
         started = time.monotonic()
-        data.start_epoch(progress.epoch)
+        learner.data.start_epoch(progress.epoch)
         seed_epoch(config.seed, progress.epoch, fabric.global_rank)
         network.train()
-        losses = _train_epoch(config, learner, batches, progress.epoch, bar)
+        losses = _train_epoch(config, learner, progress.epoch, bar)
         _require_finite(losses["loss_total"], progress.epoch + 1)
         network.eval()
         if record is not None:
-            # Anew, as a predictor runs a copy of the network.
-            kept = Model(learner.kept, card)
-            predictor = _make_predictor(kept, fabric.device, config)
-            scores = evaluate_dataset(predictor, data.held_out, SELECTION_PROTOCOL)
-            rate = optimizer.param_groups[0]["lr"]
-            seconds = round(time.monotonic() - started, 3)
-            row = {**losses, **scores, "learning_rate": rate, "seconds": seconds}
-            progress.finish_epoch(row, scores[SELECTION_NUMBER])
-            record.keep_epoch(progress, kept, predictor, data.held_out)
-            save_checkpoint(run, network, optimizer, average, progress)
+            _keep_epoch(config, learner, record, progress, losses, started)
             _log_epoch(progress, config)
         progress = fabric.broadcast(progress)
     bar.close()
@@ -209,11 +210,31 @@ def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> Trai
     return TrainResult(run, progress.best_epoch, pick_scores(best), test_scores, fabric.global_rank)
 
 
-def _train_epoch(
-    config: TrainConfig, learner: _Learner, batches: DataLoader, epoch: int, bar: tqdm
-) -> dict[str, float]:
+def _keep_epoch(
+    config: TrainConfig,
+    learner: _Learner,
+    record: RunRecord,
+    progress: Progress,
+    losses: dict[str, float],
+    started: float,
+):
+    """Judge the network on the pairs held out, and keep it and all it takes to resume."""
+    # A new one each time, as a predictor runs a copy of the network.
+    kept, held_out = learner.kept, learner.data.held_out
+    predictor = _make_predictor(kept, learner.fabric.device, config)
+    scores = evaluate_dataset(predictor, held_out, SELECTION_PROTOCOL)
+    rate = learner.optimizer.param_groups[0]["lr"]
+    seconds = round(time.monotonic() - started, 3)
+    row = {**losses, **scores, "learning_rate": rate, "seconds": seconds}
+    progress.finish_epoch(row, scores[SELECTION_NUMBER])
+    record.keep_epoch(progress, kept, predictor, held_out)
+    save_checkpoint(record.run, learner.network, learner.optimizer, learner.average, progress)
+
+
+def _train_epoch(config: TrainConfig, learner: _Learner, epoch: int, bar: tqdm) -> dict[str, float]:
     """Train on every batch once and return the mean losses of all processes."""
-    fabric, wrapped, optimizer = learner.fabric, learner.wrapped, learner.optimizer
+    fabric, batches = learner.fabric, learner.batches
+    wrapped, optimizer, scaling = learner.wrapped, learner.optimizer, learner.card.scaling
     sums: dict[str, torch.Tensor] = {}
     steps = math.ceil(len(batches) / config.accumulate_batches)
     for number, batch in enumerate(batches):
@@ -226,12 +247,8 @@ def _train_epoch(
         # Gradients travel between the processes once a step, not once a batch.
         with fabric.no_backward_sync(wrapped, enabled=not is_last and fabric.world_size > 1):
             logits = wrapped(
-                learner.scaling.apply(batch.before_CHW).contiguous(
-                    memory_format=torch.channels_last
-                ),
-                learner.scaling.apply(batch.after_CHW).contiguous(
-                    memory_format=torch.channels_last
-                ),
+                scaling.apply(batch.before_CHW).contiguous(memory_format=torch.channels_last),
+                scaling.apply(batch.after_CHW).contiguous(memory_format=torch.channels_last),
             )
             parts = learner.objective(
                 logits, batch.before_labels_HW, batch.after_labels_HW, batch.change_HW

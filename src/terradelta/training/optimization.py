@@ -1,4 +1,4 @@
-"""What a step does to the weights: optimizer, rate, clipping, and an average of the weights."""
+"""The step of training: optimizer, rate, clipping, and an average of the weights."""
 
 from __future__ import annotations
 

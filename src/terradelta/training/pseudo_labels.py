@@ -28,7 +28,7 @@ from terradelta.data.pairs import PairFiles, PairFolder
 from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.inference.folders import count_pixels_per_size, find_probabilities
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.outputs import null_undefined, stage_folder, write_json

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder after each epoch: numbers, pictures and model folders."""
+"""Writes the run folder after each epoch: numbers, pictures and model folders."""
 
 from __future__ import annotations
 

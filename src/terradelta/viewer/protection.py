@@ -1,4 +1,4 @@
-"""What keeps other pages and other names out of a server on this machine.
+"""Keeps other pages and other host names out of a server on this machine.
 
 Any page that a browser shows can send requests to 127.0.0.1. Its own name in the Host header (DNS
 rebinding) or in the Origin header gives it away, and it knows no token. Other users of this machine

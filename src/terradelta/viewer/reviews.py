@@ -1,4 +1,4 @@
-"""What people say of patches, kept in a table of the GeoPackage beside the untouched patches."""
+"""Reviews of patches, kept in a table of the GeoPackage beside the untouched patches."""
 
 from __future__ import annotations
 

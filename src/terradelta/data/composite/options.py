@@ -1,4 +1,4 @@
-"""How much differs between the two dates of a composed pair."""
+"""The options of composition: pastes, seams, light, season and shift."""
 
 from __future__ import annotations
 

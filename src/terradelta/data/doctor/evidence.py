@@ -1,4 +1,4 @@
-"""What the images say by themselves: where they differ, whether they fit, what they resemble.
+"""Measures images alone: where dates differ, whether they fit, which resemble each other.
 
 Legend of the array names: C bands, H rows, W columns, P patches, N values.
 """

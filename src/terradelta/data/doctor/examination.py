@@ -1,4 +1,4 @@
-"""What is wrong with a data set of image pairs, looked for over all of its splits."""
+"""Examines all splits of a data set of image pairs and lists its faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an examination of a data set found, and what a repair does about it."""
+"""The findings of an examination of a data set, and the action of a repair on each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the masks of a data set: their form, what they say, whether images agree."""
+"""Checks the masks of a data set: their form, their classes, their agreement with the images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same picture twice: in one split, or in what is trained on and what is scored."""
+"""Finds pictures that occur twice: in one split, or in training and in scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What form a mask has, also one that the loader refuses, and its class ids where they can be told.
+"""Finds the form of a mask, also of one that the loader refuses, and its class ids if possible.
 
 The colours of the SenseEarth table that read the other way round (blue, green, red) are partly its
 own: water turned round is playground. So the order of the channels is told by all masks together:

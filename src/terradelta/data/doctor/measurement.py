@@ -1,4 +1,4 @@
-"""What there is to know about each pair of a data set, read once.
+"""Measures each pair of a data set, reading its files once.
 
 Legend of the array names: C bands, H rows, W columns, K+1 class ids, N values; 2 dates.
 """

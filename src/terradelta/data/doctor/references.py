@@ -1,4 +1,4 @@
-"""What files and pairs are called in a report."""
+"""Names files and pairs as a report shows them."""
 
 from __future__ import annotations
 

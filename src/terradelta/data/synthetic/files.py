@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import rasterio
@@ -15,6 +15,7 @@ from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
+from rasterio.io import DatasetWriter
 from tqdm import tqdm
 
 from terradelta.classes import SENSEEARTH
@@ -158,26 +159,13 @@ def write_geotiff_pair(
         "bigtiff": "if_safer",
     }
     scenery = Scenery((seed,), change_rate)
-    with stage_folder(folder, overwrite=overwrite) as staged, ExitStack() as files:
-        pictures = [
-            files.enter_context(
-                rasterio.open(staged / f"{name}.tif", "w", count=3, photometric="rgb", **profile)
-            )
-            for name in ("before", "after")
-        ]
-        maps = [
-            files.enter_context(rasterio.open(staged / f"{name}.tif", "w", count=1, **profile))
-            for name in ("before_class", "after_class", "change")
-        ]
-        for classes in maps[:2]:
-            classes.write_colormap(1, dict(enumerate(SENSEEARTH.colours)))
-        ids = range(SENSEEARTH.num_transitions)
-        maps[2].write_colormap(1, {i: SENSEEARTH.colour_transition(i) for i in ids})
-        cells = [
-            (row, column)
-            for row in range(-(-height // CELL_SIZE_PX))
-            for column in range(-(-width // CELL_SIZE_PX))
-        ]
+    cells = [
+        (row, column)
+        for row in range(-(-height // CELL_SIZE_PX))
+        for column in range(-(-width // CELL_SIZE_PX))
+    ]
+    with stage_folder(folder, overwrite=overwrite) as staged, ExitStack() as exits:
+        files = _open_files(staged, profile, exits)
         for row, column in tqdm(cells, desc="drawing", unit="cell", disable=None):
             place = (seed, row, column)
             scene = scenery.draw(place, (CELL_SIZE_PX, CELL_SIZE_PX), gsd_m, fenced=True)
@@ -186,8 +174,23 @@ def write_geotiff_pair(
                 left, top, min(CELL_SIZE_PX, width - left), min(CELL_SIZE_PX, height - top)
             )
             inside = slice(0, int(window.height)), slice(0, int(window.width))
-            for dataset, layer in zip([*pictures, *maps], _layers(scene), strict=True):
-                dataset.write(layer[:, *inside], window=window)
+            for file, layer in zip(files, _layers(scene), strict=True):
+                file.write(layer[:, *inside], window=window)
+
+
+def _open_files(folder: Path, profile: dict[str, Any], exits: ExitStack) -> list[DatasetWriter]:
+    """Return the two pictures and the three maps, empty; the stack closes them."""
+
+    def create(name: str, **options: Any) -> DatasetWriter:
+        return exits.enter_context(rasterio.open(folder / f"{name}.tif", "w", **options, **profile))
+
+    pictures = [create(name, count=3, photometric="rgb") for name in ("before", "after")]
+    maps = [create(name, count=1) for name in ("before_class", "after_class", "change")]
+    for classes in maps[:2]:
+        classes.write_colormap(1, dict(enumerate(SENSEEARTH.colours)))
+    ids = range(SENSEEARTH.num_transitions)
+    maps[2].write_colormap(1, {i: SENSEEARTH.colour_transition(i) for i in ids})
+    return [*pictures, *maps]
 
 
 def _layers(scene: ScenePair) -> list[np.ndarray]:

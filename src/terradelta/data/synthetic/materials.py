@@ -1,4 +1,4 @@
-"""What surfaces look like: colour by season and climate, and texture.
+"""The look of surfaces: colour by season and climate, and texture.
 
 Colours are sRGB, 0 to 255, under neutral light. A texture holds the amplitudes, relative to the
 colour, of the four noise fields that `render` knows: grain, mottle, patches, canopy.

@@ -1,4 +1,4 @@
-"""What stands where in a drawn place, and what has changed there between the dates."""
+"""Lays out a drawn place and changes it between the dates."""
 
 from __future__ import annotations
 

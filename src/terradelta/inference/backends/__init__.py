@@ -1,4 +1,4 @@
-"""What runs a network: torch, OpenVINO or ONNX Runtime behind one protocol."""
+"""Runs networks by torch, OpenVINO or ONNX Runtime, behind one protocol."""
 
 from __future__ import annotations
 

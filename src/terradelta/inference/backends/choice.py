@@ -1,4 +1,4 @@
-"""Which runtime and number format, and why."""
+"""Chooses runtime and number format, with the reason."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ SUPPORTED = {
     "onnx": ("fp32",),
 }
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
+"""What a backend needs of its extra, which has the backend's name."""
 COMPILE_FROM_PIXELS = 2_000_000
 """Of all views and models together. Compiling for OpenVINO takes a second or two; below this,
 torch would be done by then."""
@@ -87,12 +88,12 @@ def choose_backend(
 def _choose_runtime(precision: str, device: torch.device, pixels: int | None) -> tuple[str, str]:
     if device.type != "cpu":
         return "torch", f"the network runs on {device.type}"
-    if find_spec("openvino") is None:
-        return "torch", "openvino is not installed"
     if precision == "int8":
         return "openvino", "int8 was asked for"
     if pixels is None or pixels < COMPILE_FROM_PIXELS:
         return "torch", "too few pixels to compile the network for"
+    if find_spec("openvino") is None:
+        return "torch", f"openvino is faster and not installed: {_name_install('openvino')}"
     return "openvino", "the fastest on this kind of processor"
 
 
@@ -127,9 +128,13 @@ def _require_runtime(backend: str, device: torch.device):
     package = PACKAGES.get(backend)
     if package is not None and find_spec(package) is None:
         raise ArgumentError(
-            f"backend {backend} was asked for and {package} is not installed",
-            fix=f"pip install {package}, or use --backend torch",
+            f"backend {backend} takes {package}, which is not installed",
+            fix=f"{_name_install(backend)}, or use --backend torch",
         )
+
+
+def _name_install(backend: str) -> str:
+    return f'pip install "terradelta[{backend}]"'
 
 
 def _find_compiler() -> str | None:

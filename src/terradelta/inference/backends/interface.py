@@ -1,4 +1,4 @@
-"""What the engine asks of a backend.
+"""The protocol of a backend.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """

@@ -1,4 +1,4 @@
-"""Who is given which block, and what happens when a worker or a block fails.
+"""Gives blocks to workers and handles the failures of both.
 
 A block is asked for again until it is answered: where a worker is lost, by others; where reading it
 fails, `MAX_ATTEMPTS` times. Asking twice does no harm, as an answer only replaces a file.

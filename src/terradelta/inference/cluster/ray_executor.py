@@ -23,7 +23,7 @@ from terradelta.inference.cluster.worker import (
     Worker,
     read_model_files,
 )
-from terradelta.inference.options import Cluster
+from terradelta.inference.prediction_options import Cluster
 from terradelta.inference.rasters import Work, plan_pace
 
 # Ray's settings, which it reads when it is imported.

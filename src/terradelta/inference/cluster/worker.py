@@ -1,4 +1,4 @@
-"""What a machine of a cluster does: it opens the pair, loads the models and answers blocks.
+"""A worker of a cluster: opens the pair, loads the models and answers blocks.
 
 Nothing here knows what carries the calls. Calls come from several threads: while one block is with
 the network, the next is read and the last is encoded.
@@ -24,7 +24,7 @@ from terradelta.fields import read_fields
 from terradelta.geo.origin import describe_origins, find_differences
 from terradelta.inference.job import Job, describe_grid
 from terradelta.inference.memory import MAX_READ_AHEAD, plan_cache_bytes, plan_memory
-from terradelta.inference.options import Runtime
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import describe_inputs, describe_versions, prepare_reading
 from terradelta.inference.store import BlockFacts
