@@ -19,8 +19,8 @@ from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.evaluation.bootstrap import DEFAULT_REPLICATES, ImageCounts
 from terradelta.evaluation.diagnosis import Diagnosis, diagnose
-from terradelta.evaluation.protocols import create_protocol
 from terradelta.evaluation.scoring import Comparison, Scores, compare_counts, summarize
+from terradelta.evaluation.scoring_protocols import create_protocol
 from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 from terradelta.inference.folders import ImagePair, count_pixels_per_size, predict_images
 from terradelta.inference.predictor import Predictor

@@ -27,7 +27,7 @@ from terradelta.data.layouts import find_pairs, list_inputs, list_named_splits
 from terradelta.destination import claim_folder, follow_link
 from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluation.model_scores import evaluate_dataset
-from terradelta.evaluation.protocols import PROTOCOLS
+from terradelta.evaluation.scoring_protocols import PROTOCOLS
 from terradelta.heap import keep_freed_memory
 from terradelta.inference.predictor import Predictor
 from terradelta.losses.objective import ChangeObjective
