@@ -93,6 +93,8 @@ class Named(Rule):
         return "one of " + ", ".join(dict.fromkeys([*self.own, *self.registry]))
 
 
+ARCHITECTURES: Registry[Any] = Registry("architecture", "terradelta.models")
+"""Functions of an `Architecture`; see `terradelta.models.registry.register_model`."""
 ENCODERS: Registry[Any] = Registry("encoder", "terradelta.encoders")
 """Functions of the bands and of whether the last feature map is to be fine; see
 `terradelta.models.registry.register_encoder`."""

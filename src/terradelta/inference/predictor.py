@@ -30,8 +30,8 @@ from terradelta.inference.tiling import Tile, Tiling, offset_slices
 from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, decide
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
+from terradelta.models.change_network import ChangeOutput
 from terradelta.models.precision import choose_device
-from terradelta.models.siamese import ChangeOutput
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ from terradelta.inference.predictor import Predictor
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import Scaling
+from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.precision import choose_device, choose_precision
-from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import clear_output
 from terradelta.ownership import is_made
 from terradelta.training.batches import load_data
@@ -128,7 +128,7 @@ class _Learner:
     """What a step works with."""
 
     fabric: Fabric
-    network: SiameseNetwork
+    network: ChangeNetwork
     wrapped: _FabricModule
     """The network as the fabric runs it: autocast, and gradients shared between processes."""
     optimizer: torch.optim.Optimizer
@@ -137,9 +137,9 @@ class _Learner:
     scaling: Scaling
 
     @property
-    def kept(self) -> SiameseNetwork:
+    def kept(self) -> ChangeNetwork:
         """The network that is judged and kept."""
-        return self.network if self.average is None else cast(SiameseNetwork, self.average.module)
+        return self.network if self.average is None else cast(ChangeNetwork, self.average.module)
 
 
 def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> TrainResult:

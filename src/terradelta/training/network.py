@@ -9,9 +9,9 @@ import torch
 from terradelta.errors import ArgumentError
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import ModelCard, Scaling
+from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.models.registry import create_model
-from terradelta.models.siamese import SiameseNetwork
 from terradelta.training.batches import TrainingData
 from terradelta.training.config import TrainConfig
 
@@ -61,7 +61,7 @@ def adopt_architecture(config: TrainConfig, start: Model | None) -> TrainConfig:
 
 def build_network(
     config: TrainConfig, data: TrainingData, start: Model | None
-) -> tuple[SiameseNetwork, ModelCard]:
+) -> tuple[ChangeNetwork, ModelCard]:
     """Return the network that is trained and the card it is kept with.
 
     Raises:
@@ -102,8 +102,11 @@ def build_network(
     return network, card
 
 
-def _take_weights(network: SiameseNetwork, start: Model, num_bands: int, *, keep_classes: bool):
-    """Fill a network with a trained one's weights; for other classes the classifier stays new."""
+def _take_weights(network: ChangeNetwork, start: Model, num_bands: int, *, keep_classes: bool):
+    """Fill a network with a trained one's weights; for other classes the classifier stays new.
+
+    In a registered architecture the classifier is what has another shape.
+    """
     if num_bands != len(start.card.bands):
         raise ArgumentError(
             f"the images have {num_bands} bands, and the model to go on from reads "
@@ -114,7 +117,10 @@ def _take_weights(network: SiameseNetwork, start: Model, num_bands: int, *, keep
     trained = start.network.state_dict()
     network.load_state_dict(
         {
-            key: own[key] if key.startswith(_CLASSIFIER) and not keep_classes else trained[key]
+            key: own[key]
+            if not keep_classes
+            and (key.startswith(_CLASSIFIER) or own[key].shape != trained[key].shape)
+            else trained[key]
             for key in own
         }
     )

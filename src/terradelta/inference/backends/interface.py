@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from terradelta.models.siamese import ChangeOutput
+from terradelta.models.change_network import ChangeOutput
 
 
 class Request(NamedTuple):
