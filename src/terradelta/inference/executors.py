@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Protocol
-
-import torch
-
 from terradelta.errors import ArgumentError
-from terradelta.inference.backends import Choice, choose_backend
-from terradelta.inference.rasters import Work, answer_here
+from terradelta.inference.backends import choose_backend
+from terradelta.inference.rasters import answer_here
 from terradelta.models.precision import choose_device
+from terradelta.protocols import Executor
 
 ENGINES = ("local", "ray")
-
-
-class Engine(AbstractContextManager, Protocol):
-    """What runs the networks of a raster prediction."""
-
-    def choose_device(self, device: str) -> torch.device:
-        """Return what networks compute on there."""
-        ...
-
-    def choose_backend(
-        self,
-        backend: str = "auto",
-        precision: str = "auto",
-        device: torch.device | None = None,
-        pixels: int | None = None,
-    ) -> Choice:
-        """Return what runs them there; see `terradelta.inference.backends.choose_backend`."""
-        ...
-
-    def answer(self, work: Work):
-        """Answer the blocks of a work into the store of its job."""
-        ...
 
 
 class LocalEngine:
@@ -58,7 +32,7 @@ def make_engine(
     worker_cpus: float | None = None,
     *,
     memory_bytes: int,
-) -> Engine:
+) -> Executor:
     """Return the engine of that name, to be entered.
 
     Args:

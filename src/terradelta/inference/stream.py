@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 from rasterio.windows import Window
 from tqdm import tqdm
 
 from terradelta.geo.pair import PairWindow
 from terradelta.inference.pace import Pace
-from terradelta.inference.predictor import ClassMaps, Predictor
-from terradelta.inference.store import BlockFacts, BlockStore
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.store import BlockFacts, FinishedBlock
 from terradelta.inference.tiling import Block, BlockPlan, offset_slices
+from terradelta.protocols import Sink
 
 MAX_UNWRITTEN = 2
 
@@ -28,13 +28,13 @@ def answer_blocks(
     read: Callable[[Window], PairWindow],
     plan: BlockPlan,
     indices: Sequence[int],
-    store: BlockStore,
+    sink: Sink,
     *,
     read_ahead: int = 1,
     pace: Pace | None = None,
     total: int | None = None,
 ):
-    """Answer blocks and write them into the store.
+    """Answer blocks and give them to a sink.
 
     Reading, the network and writing overlap; memory is bounded by `read_ahead`.
 
@@ -43,14 +43,14 @@ def answer_blocks(
         read: Returns the pixels of a window; called from one thread only.
         plan: The blocks.
         indices: Which of them.
-        store: Where answers go.
+        sink: Where answers go; called from one thread only, another one.
         read_ahead: How many blocks may be read before the network gets to them.
         pace: How many views each block may have.
         total: How many blocks the progress bar counts, those done before included.
 
     Raises:
         RasterError: If pixels cannot be read; what is answered by then is kept.
-        OutputError: If an answer cannot be written, likewise.
+        OutputError: If an answer cannot be written, likewise; any other error of a sink as it is.
     """
     pace = pace or Pace(predictor.num_views)
     total = total or len(indices)
@@ -80,9 +80,10 @@ def answer_blocks(
                 if len(writing) == MAX_UNWRITTEN:
                     writing.popleft().result()
                 seconds, finished = time.monotonic() - finished, time.monotonic()
-                tags = BlockFacts(num_views, seconds, network_seconds)
+                facts = BlockFacts(num_views, seconds, network_seconds)
                 valid_HW = window.valid_HW[offset_slices(block.write, block.read)]
-                writing.append(writer.submit(_write, store, block, maps, valid_HW, tags))
+                finished_block = FinishedBlock(block.index, block.write, maps, valid_HW, facts)
+                writing.append(writer.submit(sink.put, finished_block))
                 progress.update()
         finally:
             # Also after a failure: what the network has answered is not lost.
@@ -111,12 +112,6 @@ def _read_ahead(
     finally:
         for _, window in waiting:
             window.cancel()
-
-
-def _write(
-    store: BlockStore, block: Block, maps: ClassMaps, valid_HW: np.ndarray, facts: BlockFacts
-):
-    store.write(block.index, block.write, store.lay_out(maps, valid_HW), facts)
 
 
 def _count_pixels(block: Block) -> int:

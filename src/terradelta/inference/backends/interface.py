@@ -1,15 +1,13 @@
-"""What the engine asks of a backend.
+"""What is asked of a backend.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
-
-from terradelta.models.change_network import ChangeOutput
 
 
 class Request(NamedTuple):
@@ -21,11 +19,3 @@ class Request(NamedTuple):
     """The second date, of the same shape and dtype."""
     valid_BHW: Tensor
     """bool: where both dates hold data."""
-
-
-class Backend(Protocol):
-    """A model made ready for one runtime, device and number format."""
-
-    def __call__(self, request: Request) -> ChangeOutput:
-        """Return float32 logits at the heads' own resolutions."""
-        ...
