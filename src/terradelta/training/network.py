@@ -70,7 +70,7 @@ def build_network(
     """
     sample = data.training[0]
     num_bands = len(sample.before_CHW)
-    classes = data.training.pairs.classes
+    classes = data.training.classes
     network = create_model(
         config.model,
         encoder=config.encoder,
@@ -85,14 +85,9 @@ def build_network(
     # A pooled answer depends on how much is pooled, so predict as it was trained.
     trained_size_px = max(sample.before_CHW.shape[-2:])
     tile_size_px = config.tile_size_px or trained_size_px if network.has_global_pooling else None
-    names = (
-        ("red", "green", "blue")
-        if num_bands == 3
-        else tuple(f"band {number}" for number in range(1, num_bands + 1))
-    )
     card = ModelCard(
         architecture=network.config,
-        bands=names if start is None else start.card.bands,
+        bands=tuple(data.training.bands) if start is None else start.card.bands,
         scaling=Scaling.for_encoder(config.encoder, num_bands)
         if start is None
         else start.card.scaling,
