@@ -15,6 +15,8 @@ from terradelta.data.dataset import PairSample
 from terradelta.data.synthetic import draw_pair, write_geotiff_pair
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.extensions import ARCHITECTURES, READERS
+from terradelta.geo.mosaic import open_images
+from terradelta.geo.pair_options import PairOptions
 from terradelta.inference.executors import LocalEngine
 from terradelta.inference.rasters import RasterOptions, answer_rasters
 from terradelta.models.card import ModelCard, Scaling
@@ -115,8 +117,19 @@ class NoPairs:
         return PairSample(image, image, labels, labels, labels, index)
 
 
-def typed() -> list[Source | Network | Backend | Sink | Executor | PairDataset]:
-    return [NoSource(), NoNetwork(), NoBackend(), NoSink(), NoExecutor(), NoPairs()]
+def test_they_have_what_the_protocols_name():
+    implementations: tuple[Source, Network, Backend, Sink, Executor, PairDataset] = (
+        NoSource(),
+        NoNetwork(),
+        NoBackend(),
+        NoSink(),
+        NoExecutor(),
+        NoPairs(),
+    )
+    protocols = Source, Network, Backend, Sink, Executor, PairDataset
+    for protocol, implementation in zip(protocols, implementations, strict=True):
+        named = {name for name in vars(protocol) if not name.startswith("_")}
+        assert named <= set(dir(implementation))
 
 
 def test_protocols_import_neither_torch_nor_numpy():
@@ -240,6 +253,32 @@ def test_an_own_reader_keeps_nodata_and_pictures(scene):
         picture = own.read_overview((20, 30))
         assert picture.before_CHW.shape == (3, 20, 30)
         assert picture.valid_HW.all()
+
+
+def test_an_own_reader_reads_masks(scene, tmp_path):
+    td.register_reader("own", FromFile)
+    with rasterio.open(scene[0]) as dataset:
+        profile = {**dataset.profile, "count": 1, "photometric": "minisblack"}
+    with rasterio.open(tmp_path / "mask.tif", "w", **profile) as dataset:
+        dataset.write(np.eye(*dataset.shape, dtype=np.uint8), 1)
+    masked = []
+    for mask in (tmp_path / "mask.tif", f"own://{tmp_path / 'mask.tif'}"):
+        options = PairOptions.from_flags(mask=str(mask))
+        with td.RasterPair(*scene, ("red", "green", "blue"), options) as pair:
+            masked.append(pair.read(pair.area).valid_HW)
+    assert np.array_equal(*masked)
+    assert (~masked[0]).sum() == 150
+
+
+def test_another_version_of_a_source_is_another_image():
+    hashes = []
+    for name in ("first", "second"):
+        version = {"version": name}
+        td.register_reader(name, lambda path, version=version: type("Own", (NoSource,), version)())
+    for path in ("first://a", "second://a", "first://a"):
+        with open_images(path) as images:
+            hashes.append(images.describe(path)["header_sha256"])
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 @pytest.mark.parametrize(
