@@ -105,8 +105,7 @@ def run_job(pair: Path, size: int, memory: str, model: Path) -> dict:
 def time_tiles(model: Path, size: int, precision: str) -> float:
     """Return the seconds of the network alone for all tiles of a raster, from a few of them."""
     predictor = Predictor([load_model(model)], Runtime(backend="openvino", precision=precision))
-    predictor.start()
-    (backend,) = predictor._backends
+    (backend,) = predictor.backends
     stride = predictor.tiling.stride_px
     total = 0.0
     shapes = Counter(

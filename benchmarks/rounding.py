@@ -100,11 +100,13 @@ def round_network(network: nn.Module, names: Iterable[str], **options: bool) -> 
 @torch.inference_mode()
 def label(model, network: nn.Module, scenes) -> list[Labels]:
     """Return what a predictor with this network answers."""
-    predictor = Predictor([model], Runtime(backend="torch", precision="fp32"))
-    predictor.start()
     deployment = Deployment(model)
     deployment.network = network
-    predictor._backends = [lambda request: deployment(*request)]
+    predictor = Predictor(
+        [model],
+        Runtime(backend="torch", precision="fp32"),
+        create_backend=lambda *_: lambda request: deployment(*request),
+    )
     answers = []
     for before, after in scenes:
         maps = predictor.classify(before, after)[0]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import terradelta as td
 from terradelta.data.synthetic import draw_pair
-from terradelta.evaluation.protocols import create_protocol
+from terradelta.evaluation.scoring_protocols import create_protocol
 from terradelta.models.bundle import Model
 from terradelta.models.card import ModelCard, Scaling
 from terradelta.models.registry import create_model

@@ -34,6 +34,7 @@ MANY_PARAMETERS = {
     "data/synthetic/files.py write_geotiff_pair": "the options of `synth`, for a pair of any size",
     "evaluation/model_scores.py compare_models": OWN_VALUES,
     "evaluation/model_scores.py evaluate": OWN_VALUES,
+    "inference/stream.py answer_blocks": "what is asked and by which means; one place calls it",
     "mapping/run.py predict": OWN_VALUES,
     "training/rounds.py pseudo_label": FUNCTION_OF_A_VERB,
 }

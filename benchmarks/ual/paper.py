@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 
 from terradelta.evaluation.model_scores import evaluate
-from terradelta.evaluation.protocols import PROTOCOLS
+from terradelta.evaluation.scoring_protocols import PROTOCOLS
 from terradelta.evaluation.seeds import compare_seeds, summarize_seeds
 from terradelta.outputs import write_json
 from terradelta.training.comparison import TEST_FILE

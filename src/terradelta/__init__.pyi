@@ -18,11 +18,18 @@ from .evaluation.model_scores import evaluate as evaluate
 from .evaluation.scoring import compare_masks as compare_masks
 from .evaluation.scoring import score as score
 from .evaluation.temperatures import calibrate as calibrate
+from .geo.grid import Grid as Grid
+from .geo.pair import RasterPair as RasterPair
+from .geo.readers import register_reader as register_reader
+from .inference.arrays import ArrayPrediction as ArrayPrediction
+from .inference.arrays import predict_arrays as predict_arrays
+from .inference.arrays import predict_blocks as predict_blocks
 from .inference.export import export as export
 from .inference.prediction_options import Cluster as Cluster
 from .inference.prediction_options import MapOptions as MapOptions
 from .inference.prediction_options import RasterOptions as RasterOptions
 from .inference.prediction_options import Runtime as Runtime
+from .inference.predictor import Predictor as Predictor
 from .inference.quantization import quantize as quantize
 from .losses import register_loss as register_loss
 from .mapping.demo import demo as demo
@@ -32,6 +39,7 @@ from .mapping.planning import plan_pair as plan_pair
 from .mapping.preflight import check as check
 from .mapping.run import merge as merge
 from .mapping.run import predict as predict
+from .models.bundle import Model as Model
 from .models.bundle import convert as convert
 from .models.bundle import load_model as load_model
 from .models.bundle import save_model as save_model
@@ -40,6 +48,8 @@ from .models.registry import create_model as create_model
 from .models.registry import list_encoders as list_encoders
 from .models.registry import list_models as list_models
 from .models.registry import register_encoder as register_encoder
+from .models.registry import register_model as register_model
+from .prediction.folder import PredictionFolder as PredictionFolder
 from .reports.page import report as report
 from .training.comparison import compare as compare
 from .training.config import TrainConfig as TrainConfig

@@ -93,10 +93,24 @@ class Named(Rule):
         return "one of " + ", ".join(dict.fromkeys([*self.own, *self.registry]))
 
 
+ARCHITECTURES: Registry[Any] = Registry("architecture", "terradelta.models")
+"""Functions of an `Architecture`; see `terradelta.models.registry.register_model`."""
 ENCODERS: Registry[Any] = Registry("encoder", "terradelta.encoders")
 """Functions of the bands and of whether the last feature map is to be fine; see
 `terradelta.models.registry.register_encoder`."""
+READERS: Registry[Any] = Registry("reader", "terradelta.readers")
+"""Functions of a path; see `terradelta.geo.readers.register_reader`."""
 CONSISTENCY_LOSSES: Registry[Any] = Registry("consistency loss", "terradelta.consistency_losses")
 """Functions without arguments, or None for no loss; see `terradelta.losses.register_loss`."""
 CHANGE_LOSSES: Registry[Any] = Registry("change loss", "terradelta.change_losses")
 """Functions of the weight of changed pixels; see `terradelta.losses.register_loss`."""
+
+
+def find_reader(path: str) -> str | None:
+    """Return the registered reader of a raster by the scheme or the ending of its path, or None."""
+    scheme, separator, _ = path.partition("://")
+    if separator:
+        return scheme.lower() if scheme.lower() in READERS else None
+    lower = path.lower()
+    endings = [name for name in READERS if name.startswith(".") and lower.endswith(name)]
+    return max(endings, key=len, default=None)

@@ -7,7 +7,7 @@ from scipy import stats
 
 from terradelta.errors import ArgumentError
 from terradelta.evaluation.bootstrap import ImageCounts, bootstrap, compare
-from terradelta.evaluation.protocols import create_protocol
+from terradelta.evaluation.scoring_protocols import create_protocol
 
 SIZE_PX = 24
 

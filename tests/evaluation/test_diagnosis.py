@@ -16,7 +16,7 @@ from terradelta.data.layouts import find_pairs
 from terradelta.data.synthetic import write_folders
 from terradelta.errors import OutputExistsError
 from terradelta.evaluation.diagnosis import _decide, diagnose
-from terradelta.evaluation.protocols import PROTOCOLS
+from terradelta.evaluation.scoring_protocols import PROTOCOLS
 from terradelta.evaluation.temperatures import calibrate_card
 from terradelta.inference.folders import ImageProbabilities
 from terradelta.inference.predictor import Predictor

@@ -7,7 +7,7 @@ import terradelta as td
 from terradelta.classes import SENSEEARTH
 from terradelta.data.images import write_mask
 from terradelta.errors import DataError
-from terradelta.evaluation.protocols import create_protocol
+from terradelta.evaluation.scoring_protocols import create_protocol
 
 
 def draw_masks(seed: int, noise: float) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from terradelta.data.augment import VIEW_SETS, undo_view
 from terradelta.inference.votes import Vote, average, decide
-from terradelta.models.siamese import ChangeOutput
+from terradelta.models.change_network import ChangeOutput
 
 SIZE = (24, 40)
 

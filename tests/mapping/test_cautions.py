@@ -91,7 +91,9 @@ def names_of(cautions):
 def test_what_check_warns_of_lies_above_the_numbers_of_the_map(doubtful, scene, fine_model):
     dates = {"before_date": "2019-06-01", "after_date": "2010"}
     report = td.check(
-        scene / "before.tif", scene / "after.tif", **sort_options(dates, model=fine_model)
+        scene / "before.tif",
+        scene / "after.tif",
+        **sort_options(dates, model=fine_model),
     )
     assert {"scale", "dates"} <= set(names_of(report.cautions))
     known = [caution for caution in doubtful.cautions if caution.name != "confidence"]

@@ -101,7 +101,10 @@ def test_folders_of_images_have_neither(model_folder, tmp_path, options):
     folders = sorted(path for path in (tmp_path / "data").rglob("*") if path.is_dir())
     with pytest.raises(ArgumentError, match=f"--{flag.replace('_', '-')} was asked for"):
         td.predict(
-            folders[0], folders[-1], tmp_path / "out", **sort_options(options, model=model_folder)
+            folders[0],
+            folders[-1],
+            tmp_path / "out",
+            **sort_options(options, model=model_folder),
         )
 
 

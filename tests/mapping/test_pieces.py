@@ -288,5 +288,9 @@ def test_pictures_without_place_are_refused(scene, predict, tmp_path):
             ):
                 target.write(source.read([1, 2, 3]))
     with pytest.raises(ArgumentError, match="no coordinate reference system"):
-        td.predict(*paths, tmp_path / "out", **sort_options(predict.keywords, cog_size=SIZE_PX))
+        td.predict(
+            *paths,
+            tmp_path / "out",
+            **sort_options(predict.keywords, cog_size=SIZE_PX),
+        )
     assert not (tmp_path / "out").exists()

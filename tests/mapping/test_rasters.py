@@ -447,7 +447,10 @@ def test_a_shift_is_undone_on_request(scene, model_folder, tmp_path):
     options = {"model": model_folder, "precision": "fp32"}
     unshifted = td.predict(pair["before"], pair["after"], tmp_path / "a", **sort_options(options))
     result = td.predict(
-        pair["before"], pair["shifted"], tmp_path / "b", **sort_options(options, register=True)
+        pair["before"],
+        pair["shifted"],
+        tmp_path / "b",
+        **sort_options(options, register=True),
     )
     run = read_json(result.folder / "run.json")
     assert run["shift_px"] == pytest.approx([-4, -3], abs=0.02)
@@ -458,4 +461,9 @@ def test_a_shift_is_undone_on_request(scene, model_folder, tmp_path):
     with rasterio.open(noise, "w", **profile) as dataset:
         dataset.write(np.random.default_rng(0).integers(0, 255, (3, 310, 400), np.uint8))
     with pytest.raises(RasterError, match=r"shift between .* and .*noise.tif cannot be measured"):
-        td.predict(pair["before"], noise, tmp_path / "c", **sort_options(options, register=True))
+        td.predict(
+            pair["before"],
+            noise,
+            tmp_path / "c",
+            **sort_options(options, register=True),
+        )

@@ -221,7 +221,10 @@ def test_the_error_says_what_is_wrong_and_nothing_is_left(name, judge_folder, tm
         with pytest.raises(td.TerradeltaError) as caught:
             options = {"model": judge_folder, "precision": "fp32", **refusal.options}
             td.predict(
-                refusal.before, refusal.after, tmp_path / "out" / "map", **sort_options(options)
+                refusal.before,
+                refusal.after,
+                tmp_path / "out" / "map",
+                **sort_options(options),
             )
     for pattern in refusal.problem:
         assert re.search(pattern, caught.value.problem), caught.value.problem

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.flat_options import sort_options
 from tests.weights import DRAWN_MODEL
 
 import terradelta as td
@@ -47,12 +48,18 @@ def made(tmp_path_factory) -> dict[str, Path]:
     # Whole numbers stay whole numbers, and each part of the record is there once.
     options = {"value_range": (0, 250), "nodata": (0, None), "time_budget": 100, "min_area": 1}
     dates = {"before_date": "2019-06", "after_date": "2020-07-01"}
-    td.predict(*pair, root / "raster", model=DRAWN_MODEL, bands=(1, 2, 3), **options, **dates)
+    td.predict(
+        *pair,
+        root / "raster",
+        **sort_options(model=DRAWN_MODEL, bands=(1, 2, 3), **options, **dates),
+    )
     lists = ([path] for path in pair)
     light = {"match_light": "histogram", "mask": (scene / "change.tif", None), "mask_values": "48"}
-    td.predict(*lists, root / "mosaic", model=DRAWN_MODEL, **light)
+    td.predict(*lists, root / "mosaic", **sort_options(light, model=DRAWN_MODEL))
     folders = (root / "drawn" / name for name in ("im1", "im2"))
-    td.predict(*folders, root / "folder", model=DRAWN_MODEL, value_range=(0, 255), **dates)
+    td.predict(
+        *folders, root / "folder", **sort_options(dates, model=DRAWN_MODEL, value_range=(0, 255))
+    )
     return {name: root / name for name in ("raster", "mosaic", "folder")}
 
 

@@ -101,7 +101,9 @@ class Mapper:
             if not path.exists():
                 self.copy(self.scene / source, path)
         return td.predict(
-            *files, self.folder / "out", **sort_options({"model": self.model, **options})
+            *files,
+            self.folder / "out",
+            **sort_options({"model": self.model, **options}),
         )
 
     def copy(self, source: Path, path: Path, **changes):

@@ -214,12 +214,13 @@ def test_class_weights_follow_their_rule():
         assert (np.array(weights) * pixels).sum() == pytest.approx(pixels.sum())
 
 
-def test_the_reference_weights_are_for_its_classes_only(drawn):
-    pairs = find_pairs(drawn, "train")
-    assert choose_class_weights(TrainConfig(), pairs) == (2, 1, 2, 2, 1, 1)
-    assert choose_class_weights(TrainConfig(class_weight_rule="equal"), pairs) is None
-    assert pairs.classes == SENSEEARTH
-    assert choose_class_weights(TrainConfig(), replace(pairs, classes=BINARY)) is None
+def test_the_reference_weights_are_for_its_classes_only():
+    def choose(classes, **options):
+        return choose_class_weights(TrainConfig(**options), classes, pytest.fail)
+
+    assert choose(SENSEEARTH) == (2, 1, 2, 2, 1, 1)
+    assert choose(SENSEEARTH, class_weight_rule="equal") is None
+    assert choose(BINARY) is None
 
 
 def test_images_of_several_sizes_need_a_crop(drawn, config, tmp_path):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from terradelta.classes import ClassTable
+from terradelta.data.class_counts import count_labels
 from terradelta.data.images import read_image
 from terradelta.data.labels import read_labels
 from terradelta.data.layouts import PairFiles, PairFolder
@@ -32,6 +34,49 @@ class PairSample(NamedTuple):
     """int64, 1 = changed, 0 = unchanged, -1 = not known."""
     index: int | Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     """Position of the pair in its data set."""
+
+
+class EpochNumber:
+    """Number of an epoch, which workers that outlive it see change: it is in shared memory."""
+
+    def __init__(self):
+        self._number = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return int(self._number)
+
+    @value.setter
+    def value(self, number: int) -> None:
+        self._number.fill_(number)
+
+
+def augment_sample(
+    sample: PairSample,
+    augmentation: Callable[[PairSample, torch.Generator], PairSample] | None,
+    draw: tuple[int, int, int],
+    name: str,
+) -> PairSample:
+    """Return a pair as an augmentation draws it.
+
+    Args:
+        sample: The pair.
+        augmentation: A function of (sample, generator); None for none.
+        draw: Seed, epoch and index, on which the draw depends alone.
+        name: What to call the pair in an error.
+
+    Raises:
+        DataError: If it cannot be augmented.
+    """
+    if augmentation is None:
+        return sample
+    state = np.random.SeedSequence(draw).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    try:
+        return augmentation(sample, generator)
+    except DataError as error:
+        raise DataError(f"{name}: {error.problem}", fix=error.fix) from error
 
 
 class ChangeDataset(Dataset[PairSample]):
@@ -79,17 +124,33 @@ class ChangeDataset(Dataset[PairSample]):
         self.pairs = pairs
         self.augmentation = augmentation
         self.seed = seed
-        # Shared memory, so that workers that outlive an epoch see the next one's number.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = EpochNumber()
+
+    @property
+    def classes(self) -> ClassTable:
+        """What the labels mean."""
+        return self.pairs.classes
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """What the bands are taken for: three are red, green and blue, others have numbers."""
+        count = len(read_image(self.pairs.pairs[0].before))
+        if count == 3:
+            return ("red", "green", "blue")
+        return tuple(f"band {number}" for number in range(1, count + 1))
+
+    def count_classes(self) -> np.ndarray:
+        """Return how many pixels of both dates have each class, (K,) int64; reads all labels."""
+        return count_labels(self.pairs).pixels_TK.sum(axis=0)[1:]
 
     @property
     def epoch(self) -> int:
         """Number of the epoch; set it before each pass, workers that are running see it."""
-        return int(self._epoch)
+        return self._epoch.value
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._epoch.fill_(epoch)
+        self._epoch.value = epoch
 
     def __len__(self) -> int:
         return len(self.pairs.pairs)
@@ -99,14 +160,8 @@ class ChangeDataset(Dataset[PairSample]):
         index = range(len(self))[index]
         pair = self.pairs.pairs[index]
         sample = self._read(pair, index)
-        if self.augmentation is None:
-            return sample
-        state = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-        try:
-            return self.augmentation(sample, generator)
-        except DataError as error:
-            raise DataError(f"{pair.before}: {error.problem}", fix=error.fix) from error
+        draw = (self.seed, self.epoch, index)
+        return augment_sample(sample, self.augmentation, draw, str(pair.before))
 
     def _read(self, pair: PairFiles, index: int) -> PairSample:
         before_CHW, after_CHW = read_image(pair.before), read_image(pair.after)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from terradelta.errors import ArgumentError
-from terradelta.evaluation.protocols import Counts, ProtocolMetric
+from terradelta.evaluation.scoring_protocols import Counts, ProtocolMetric
 
 DEFAULT_REPLICATES = 1000
 LEVEL = 0.95

@@ -26,7 +26,7 @@ from terradelta.evaluation.calibration import (
     fit_class_temperature,
 )
 from terradelta.evaluation.confusion import MAX_TRANSITION_CLASSES
-from terradelta.evaluation.protocols import (
+from terradelta.evaluation.scoring_protocols import (
     PROTOCOLS,
     ProtocolMetric,
     create_protocol,

@@ -19,8 +19,8 @@ from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
 from terradelta.evaluation.bootstrap import DEFAULT_REPLICATES, ImageCounts
 from terradelta.evaluation.diagnosis import Diagnosis, diagnose
-from terradelta.evaluation.protocols import create_protocol
 from terradelta.evaluation.scoring import Comparison, Scores, compare_counts, summarize
+from terradelta.evaluation.scoring_protocols import create_protocol
 from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 from terradelta.inference.folders import ImagePair, count_pixels_per_size, predict_images
 from terradelta.inference.prediction_options import Runtime
@@ -28,6 +28,7 @@ from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
 from terradelta.models.embedded import find_model_folders
 from terradelta.outputs import stage_folder
+from terradelta.protocols import PairDataset
 
 Folders = str | Path | Sequence[str | Path]
 
@@ -165,22 +166,20 @@ def prepare(
     return predictor, dataset
 
 
-def evaluate_dataset(
-    predictor: Predictor, dataset: ChangeDataset, protocol: str
-) -> dict[str, float]:
+def evaluate_dataset(predictor: Predictor, dataset: PairDataset, protocol: str) -> dict[str, float]:
     """Return the numbers of a protocol for a predictor on a labelled data set."""
     return count_dataset(predictor, dataset, protocol, apart=False).metric.compute()
 
 
 def count_dataset(
-    predictor: Predictor, dataset: ChangeDataset, protocol: str, apart: bool = True
+    predictor: Predictor, dataset: PairDataset, protocol: str, apart: bool = True
 ) -> ImageCounts:
     """Return the counts of a predictor's maps, pair by pair if they are to be kept apart.
 
     Only changed pixels have classes in the truth, whatever else is labelled. Where the truth are
     change masks, classes do not count in the answer either.
     """
-    counts = ImageCounts(create_protocol(protocol, dataset.pairs.classes.num_classes), apart)
+    counts = ImageCounts(create_protocol(protocol, dataset.classes.num_classes), apart)
     for index in tqdm(range(len(dataset)), "evaluating", unit="pair", disable=None, leave=False):
         sample = dataset[index]
         predicted = answer_pair(predictor, dataset, sample)
@@ -194,7 +193,7 @@ def count_dataset(
 
 
 def answer_pair(
-    predictor: Predictor, dataset: ChangeDataset, sample: PairSample
+    predictor: Predictor, dataset: PairDataset, sample: PairSample
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes of both dates that a predictor answers, in the data set's class table.
 
@@ -208,6 +207,6 @@ def answer_pair(
     """
     images = ImagePair(sample.before_CHW.numpy(), sample.after_CHW.numpy())
     before_HW, after_HW = predict_images(predictor, images)
-    if dataset.pairs.classes == BINARY:
+    if dataset.classes == BINARY:
         before_HW, after_HW = (np.minimum(ids_HW, 1) for ids_HW in (before_HW, after_HW))
     return before_HW, after_HW

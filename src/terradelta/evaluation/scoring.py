@@ -27,7 +27,7 @@ from terradelta.evaluation.bootstrap import (
 )
 from terradelta.evaluation.bootstrap import bootstrap as find_intervals
 from terradelta.evaluation.bootstrap import compare as compare_images
-from terradelta.evaluation.protocols import create_protocol
+from terradelta.evaluation.scoring_protocols import create_protocol
 from terradelta.fields import COUNT, POSITIVE_COUNT, checks_ranges
 
 

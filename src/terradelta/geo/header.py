@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from terradelta.errors import RasterError
+from terradelta.extensions import find_reader
 from terradelta.geo.bands import describe_bands
 from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import is_file, is_remote, locate, split_files
@@ -81,7 +82,13 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
         for first in range(0, len(paths), FETCHED_AT_ONCE):
             part = paths[first : first + FETCHED_AT_ONCE]
             list(pool.map(_fetch, filter(is_remote, chain.from_iterable(map(split_files, part)))))
-            headers += [_read_header(path, _stamp(path)) for path in part]
+            # A source of others is asked each time: nothing tells whether it is another by now.
+            headers += [
+                _read_header(path, _stamp(path))
+                if find_reader(path) is None
+                else _read_header.__wrapped__(path, ())
+                for path in part
+            ]
     return headers
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from terradelta.errors import ArgumentError, RasterError
+from terradelta.extensions import find_reader
 from terradelta.fields import read_fields, show
 from terradelta.inputs import ContentError, parse_json, read_text
 from terradelta.redaction import redact
@@ -63,6 +64,8 @@ REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsioss", "/vsiswift", "/vs
 def list_rasters(source: RasterPaths) -> list[str] | None:
     """Return the rasters of a mosaic in their order, or None where `source` is one raster.
 
+    What a registered reader reads counts as a mosaic of one.
+
     Args:
         source: A sequence of rasters; a text file (.txt, .lst) with one raster a line, relative to
             the file, blank lines and those with a leading # aside; or a STAC item or item
@@ -85,6 +88,9 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
         paths = [resolve_beside(line, path) for line in listed]
     elif path.lower().endswith(STAC_ENDINGS):
         paths = _list_assets(path, asset)
+    elif find_reader(path) is not None:
+        # It reads like the one raster of a mosaic.
+        return [path]
     else:
         return None
     return _require_rasters(paths, path)

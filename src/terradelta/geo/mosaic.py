@@ -31,6 +31,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
+from terradelta.extensions import find_reader
 from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.header import Header, read_headers
 from terradelta.geo.listing import (
@@ -42,6 +43,7 @@ from terradelta.geo.listing import (
     record_source,
 )
 from terradelta.geo.pair_options import Bands
+from terradelta.geo.registered import RegisteredSource
 from terradelta.geo.scaling import DTYPE, BandScaling, merge_scaling
 from terradelta.geo.source import describe_source, open_source, read_pixels
 
@@ -220,10 +222,14 @@ class Mosaic:
         return self._headers[0].descriptions
 
     def open_some(self, count: int) -> Iterator[DatasetReader]:
-        """Yield at most so many of the rasters, spread over the list, each open until the next."""
-        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+        """Yield at most so many of the rasters, spread over the list, each open until the next.
+
+        Those of registered readers are left out: they are no files.
+        """
+        names = [header.name for header in self._headers if find_reader(header.name) is None]
+        chosen = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
         for index in chosen.tolist():
-            yield self._files.open(self._headers[index].name)
+            yield self._files.open(names[index])
 
     def describe(self, source: RasterPaths) -> dict[str, Any]:
         """Return what identifies the mosaic; the hash is of all headers, in their order."""
@@ -315,9 +321,8 @@ class Sheet:
                 int(shared.width),
                 int(shared.height),
             )
-            dataset = self._files.open(header.name)
             pixels_CHW, data_HW = header.scaling.choose(bands, header.name).apply(
-                *read_pixels(dataset, bands, own, hole_HW.shape, header.name)
+                *self._files.read(header.name, bands, own, hole_HW.shape)
             )
             np.copyto(image_CHW[:, *part], pixels_CHW, where=hole_HW & data_HW)
             valid_HW[part] |= data_HW
@@ -337,6 +342,17 @@ class _OpenRasters:
     def __init__(self, bands: Bands | None, nodata: float | None):
         self._bands, self._nodata = bands, nodata
         self._open: OrderedDict[str, tuple[ExitStack, DatasetReader]] = OrderedDict()
+        self._registered: dict[str, RegisteredSource] = {}
+
+    def read(
+        self, path: str, bands: Sequence[int], window: Window, shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a window of a raster; see `read_pixels`."""
+        if find_reader(path) is None:
+            return read_pixels(self.open(path), bands, window, shape, path)
+        if path not in self._registered:
+            self._registered[path] = RegisteredSource(path, self._nodata)
+        return self._registered[path].read(bands, window, shape)
 
     def open(self, path: str) -> DatasetReader:
         if path not in self._open:
@@ -355,6 +371,8 @@ class _OpenRasters:
         while self._open:
             _, (files, _) = self._open.popitem()
             files.close()
+        while self._registered:
+            self._registered.popitem()[1].close()
 
 
 def _find_dtype(headers: Sequence[Header], bands: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from terradelta.errors import RasterError
+from terradelta.extensions import find_reader
 from terradelta.geo.listing import (
     RasterPaths,
     is_file,
@@ -69,7 +70,7 @@ def _add_origins(name: str, found: dict[Path, None]):
         if path in found:
             return
         found[path] = None
-    if is_plain:
+    if is_plain or find_reader(name) is not None:
         return
     # A virtual raster, or a name only GDAL understands: it says which files are behind it. What
     # cannot be opened is refused where it is to be read.

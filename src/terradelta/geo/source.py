@@ -25,12 +25,14 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from terradelta.errors import RasterError
+from terradelta.extensions import find_reader
 from terradelta.geo.bands import Described, join_bands
 from terradelta.geo.gdal_errors import is_gdal_error
 from terradelta.geo.grid import OPEN_ERRORS, allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.pair_options import Bands
 from terradelta.geo.placement import choose_reference, place_raster
+from terradelta.geo.readers import describe_empty, open_registered
 from terradelta.geo.scaling import BandScaling
 from terradelta.geo.validity import find_valid, require_nodata
 from terradelta.geo.virtual import (
@@ -185,8 +187,17 @@ def open_header(path: str | Path) -> DatasetReader:
         RasterError: If it cannot be opened or holds no bands.
     """
     files = split_files(path)
+    if len(files) == 1 and find_reader(files[0]) is not None:
+        with closing(open_registered(files[0])) as source:
+            return describe_empty(source, files[0])
     if len(files) == 1:
         return _open_file(files[0])
+    for file in files:
+        if find_reader(file) is not None:
+            raise RasterError(
+                f"{file} is read by a registered reader, and its bands cannot be joined to others",
+                fix="have the reader return all bands",
+            )
     with ExitStack() as opened:
         datasets = [opened.enter_context(closing(_open_file(file))) for file in files]
         return stack_bands(datasets, files, list(map(find_alpha, datasets)))

@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Protocol
-
-import torch
-
-from terradelta.inference.backends import Choice, choose_backend
+from terradelta.inference.backends import choose_backend
 from terradelta.inference.prediction_options import Cluster
-from terradelta.inference.rasters import Work, answer_here
+from terradelta.inference.rasters import answer_here
 from terradelta.models.precision import choose_device
-
-
-class Engine(AbstractContextManager, Protocol):
-    """What runs the networks of a raster prediction."""
-
-    def choose_device(self, device: str) -> torch.device:
-        """Return what networks compute on there."""
-        ...
-
-    def choose_backend(
-        self,
-        backend: str = "auto",
-        precision: str = "auto",
-        device: torch.device | None = None,
-        pixels: int | None = None,
-    ) -> Choice:
-        """Return what runs them there; see `terradelta.inference.backends.choose_backend`."""
-        ...
-
-    def answer(self, work: Work):
-        """Answer the blocks of a work into the store of its job."""
-        ...
+from terradelta.protocols import Executor
 
 
 class LocalEngine:
@@ -49,7 +23,7 @@ class LocalEngine:
         pass
 
 
-def make_engine(cluster: Cluster, *, memory_bytes: int) -> Engine:
+def make_engine(cluster: Cluster, *, memory_bytes: int) -> Executor:
     """Return what answers the blocks, to be entered.
 
     Args:

@@ -34,8 +34,8 @@ from terradelta.inference.predictor import (
     choose_pool_window,
 )
 from terradelta.models.bundle import Model, hash_model, load_model
+from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.deployment import fold_norms
-from terradelta.models.siamese import SiameseNetwork
 
 ONNX_OPSET = 18
 """The oldest that torch writes: what reads it is on more machines."""
@@ -201,7 +201,7 @@ def export(
     return path
 
 
-def choose_tile_size(network: SiameseNetwork, to: str, tile_size_px: int | None) -> int | None:
+def choose_tile_size(network: ChangeNetwork, to: str, tile_size_px: int | None) -> int | None:
     """Return the side of the images a graph takes, or None for any multiple of the output stride.
 
     Args:

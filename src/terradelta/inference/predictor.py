@@ -23,15 +23,16 @@ from terradelta.errors import ModelError
 from terradelta.fields import POSITIVE_COUNT, checks_ranges
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds, Range, require_range
-from terradelta.inference.backends import Backend, Choice, Request, choose_backend, make_backend
+from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
 from terradelta.inference.needs import describe_needs
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.tiling import Tile, Tiling, offset_slices
 from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, decide
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
+from terradelta.models.change_network import ChangeOutput
 from terradelta.models.precision import choose_device
-from terradelta.models.siamese import ChangeOutput
+from terradelta.protocols import Backend, Network
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,9 @@ class Predictor:
             what the runtime says.
         choose: What chooses the backend: `choose_backend` of this machine, or of the one that is to
             answer.
+        create_backend: What makes a model ready to run, from the choice, the model, the device and
+            the side of the window of global pooling in pixels: `make_backend`, or what makes an own
+            `terradelta.protocols.Backend`.
 
     Raises:
         ArgumentError: If this machine does not have what the runtime asks for.
@@ -75,6 +79,7 @@ class Predictor:
         batch_size: Annotated[int, POSITIVE_COUNT] | None = None,
         device: torch.device | None = None,
         choose: Callable[..., Choice] = choose_backend,
+        create_backend: Callable[[Choice, Model, torch.device, int | None], Backend] = make_backend,
     ):
         _require_alike(models)
         self.tta = runtime.tta
@@ -93,6 +98,7 @@ class Predictor:
         # Wrong names are refused now, the choice itself may wait for the size of the job.
         choose(*self._asked, self.device)
         self._choose = choose
+        self._create_backend = create_backend
         self._choice: Choice | None = None
         self._backends: list[Backend] = []
         self.tiling = self._choose_tiling(runtime.tile_size)
@@ -128,9 +134,15 @@ class Predictor:
         if not self._backends:
             choice = self.choose(pixels)
             self._backends = [
-                make_backend(choice, model, self.device, choose_pool_window(model))
+                self._create_backend(choice, model, self.device, choose_pool_window(model))
                 for model in self._models
             ]
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """What runs the networks, one for each model; made ready if need be, see `start`."""
+        self.start()
+        return tuple(self._backends)
 
     @property
     def choice(self) -> Choice:
@@ -153,9 +165,11 @@ class Predictor:
         return describe_needs([model.card for model in self._models])
 
     def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
-        stride_px = int(np.lcm.reduce([model.network.output_stride for model in self._models]))
+        networks: list[Network] = [model.network for model in self._models]
+        stride_px = int(np.lcm.reduce([network.output_stride for network in networks]))
         margin_px = max(
-            model.network.find_margin_px(choose_pool_window(model)) for model in self._models
+            network.find_margin_px(choose_pool_window(model))
+            for network, model in zip(networks, self._models, strict=True)
         )
         margin_px = -(-margin_px // stride_px) * stride_px
         default = max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * margin_px)

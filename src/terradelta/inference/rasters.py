@@ -313,8 +313,9 @@ def answer_here(work: Work):
         answer_blocks(
             predictor,
             prepare_reading(pair, predictor, work.light),
-            job,
+            job.plan,
             work.missing,
+            job.store,
             read_ahead=memory.read_ahead,
             pace=pace,
             total=work.total,
@@ -386,13 +387,18 @@ def prepare_reading(
     return read
 
 
-def _require_depth(pair: RasterPair, dataset: Images, values: np.ndarray, largest_value: float):
+def has_other_scale(values: np.ndarray, largest_value: float) -> bool:
+    """Return whether values are plainly not in the scale of models that know this largest one."""
     largest = float(values.max())
     is_fraction = values.dtype.kind == "f" and 0 < largest < TOO_DARK * largest_value
-    if largest > TOO_BRIGHT * largest_value or is_fraction:
+    return largest > TOO_BRIGHT * largest_value or is_fraction
+
+
+def _require_depth(pair: RasterPair, dataset: Images, values: np.ndarray, largest_value: float):
+    if has_other_scale(values, largest_value):
         raise RasterError(
-            f"{name_raster(dataset)} holds {values.dtype} values up to {largest:g}, and the model "
-            f"was trained on values up to {largest_value:g}",
+            f"{name_raster(dataset)} holds {values.dtype} values up to {float(values.max()):g}, "
+            f"and the model was trained on values up to {largest_value:g}",
             fix="say which values are dark and bright, for example "
             + PixelSamples.read(pair).suggest_ranges(),
         )

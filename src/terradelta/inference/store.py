@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,24 @@ class BlockFacts(NamedTuple):
     """What of it the network took."""
 
 
+@dataclass(frozen=True)
+class FinishedBlock:
+    """An answered block, as sinks get it; see `terradelta.protocols.Sink`."""
+
+    index: int
+    """Its number in the plan, row by row."""
+    window: Window
+    """Its place on the grid of the map; blocks do not overlap."""
+    maps: ClassMaps
+    """The answer, undefined where `valid_HW` is False."""
+    valid_HW: np.ndarray
+    """bool: where both dates hold data, inside the area of interest and not under a mask."""
+    facts: BlockFacts
+    """How it was answered."""
+
+
 class BlockStore:
-    """Files of the blocks of one map.
+    """Files of the blocks of one map; the sink of `predict`.
 
     Args:
         folder: Where they lie.
@@ -120,6 +137,11 @@ class BlockStore:
                 for layer_HW, value in zip(layers, nodata, strict=True)
             )
         )
+
+    def put(self, block: FinishedBlock):
+        """Write the layers of a finished block; see `write`."""
+        layers = self.lay_out(block.maps, block.valid_HW)
+        self.write(block.index, block.window, layers, block.facts)
 
     def write(self, index: int, window: Window, layers: BlockLayers, facts: BlockFacts):
         """Write the layers of a block.

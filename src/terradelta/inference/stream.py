@@ -10,16 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 from rasterio.windows import Window
 from tqdm import tqdm
 
 from terradelta.geo.pair import PairWindow
-from terradelta.inference.job import Job
 from terradelta.inference.pace import Pace
-from terradelta.inference.predictor import ClassMaps, Predictor
-from terradelta.inference.store import BlockFacts, BlockStore
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.store import BlockFacts, FinishedBlock
 from terradelta.inference.tiling import Block, BlockPlan, offset_slices
+from terradelta.protocols import Sink
 
 MAX_UNWRITTEN = 2
 """Answered blocks that may wait to be written; then the network waits, which bounds memory."""
@@ -28,31 +27,35 @@ MAX_UNWRITTEN = 2
 def answer_blocks(
     predictor: Predictor,
     read: Callable[[Window], PairWindow],
-    job: Job,
+    plan: BlockPlan,
     indices: Sequence[int],
+    sink: Sink,
     *,
-    read_ahead: int,
-    pace: Pace,
-    total: int,
+    read_ahead: int = 1,
+    pace: Pace | None = None,
+    total: int | None = None,
 ):
-    """Answer blocks and write them into the store.
+    """Answer blocks and give them to a sink.
 
     Reading, the network and writing overlap; memory is bounded by `read_ahead`.
 
     Args:
         predictor: The models.
         read: Returns the pixels of a window; called from one thread only.
-        job: The blocks, and where their answers go.
-        indices: Which of the blocks.
+        plan: The blocks.
+        indices: Which of them.
+        sink: Where answers go; called from one thread only, another one.
         read_ahead: How many blocks may be read before the network gets to them.
         pace: How many views each block may have.
         total: How many blocks the progress bar counts, those done before included.
 
     Raises:
         RasterError: If pixels cannot be read; what is answered by then is kept.
-        OutputError: If an answer cannot be written, likewise.
+        OutputError: If an answer cannot be written, likewise; any other error of a sink as it is.
     """
-    pixels_left = sum(_count_pixels(job.plan[index]) for index in indices)
+    pace = pace or Pace(predictor.num_views)
+    total = total or len(indices)
+    pixels_left = sum(_count_pixels(plan[index]) for index in indices)
     writing: deque[Future[None]] = deque()
     with (
         ThreadPoolExecutor(1, "reader") as reader,
@@ -67,7 +70,7 @@ def answer_blocks(
     ):
         try:
             finished = time.monotonic()
-            for block, window in _read_ahead(reader, read, job.plan, indices, read_ahead):
+            for block, window in _read_ahead(reader, read, plan, indices, read_ahead):
                 pixels = _count_pixels(block)
                 num_views = pace.choose(pixels_left)
                 started = time.monotonic()
@@ -78,9 +81,10 @@ def answer_blocks(
                 if len(writing) == MAX_UNWRITTEN:
                     writing.popleft().result()
                 seconds, finished = time.monotonic() - finished, time.monotonic()
-                tags = BlockFacts(num_views, seconds, network_seconds)
+                facts = BlockFacts(num_views, seconds, network_seconds)
                 valid_HW = window.valid_HW[offset_slices(block.write, block.read)]
-                writing.append(writer.submit(_write, job.store, block, maps, valid_HW, tags))
+                finished_block = FinishedBlock(block.index, block.write, maps, valid_HW, facts)
+                writing.append(writer.submit(sink.put, finished_block))
                 progress.update()
         finally:
             # Also after a failure: what the network has answered is not lost.
@@ -109,12 +113,6 @@ def _read_ahead(
     finally:
         for _, window in waiting:
             window.cancel()
-
-
-def _write(
-    store: BlockStore, block: Block, maps: ClassMaps, valid_HW: np.ndarray, facts: BlockFacts
-):
-    store.write(block.index, block.write, store.lay_out(maps, valid_HW), facts)
 
 
 def _count_pixels(block: Block) -> int:

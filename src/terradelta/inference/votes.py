@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from terradelta.data.augment import IDENTITY, View, undo_view
+from terradelta.models.change_network import ChangeOutput
 from terradelta.models.layers import resize
-from terradelta.models.siamese import ChangeOutput
 
 
 class Vote(NamedTuple):

@@ -16,9 +16,9 @@ from terradelta.destination import claim_folder
 from terradelta.errors import ModelError, TerradeltaError
 from terradelta.inputs import read_object
 from terradelta.models.card import CARD_FILE, ModelCard
+from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.published import convert_published
 from terradelta.models.registry import create_model
-from terradelta.models.siamese import SiameseNetwork
 from terradelta.models.weight_files import read_checkpoint
 from terradelta.models.weights import load_strictly
 from terradelta.outputs import null_undefined, stage_file, stage_folder
@@ -33,7 +33,7 @@ INT8_FILE = "int8.xml"
 class Model:
     """A network and what has to be known about it."""
 
-    network: SiameseNetwork
+    network: ChangeNetwork
     """The network, in eval mode where `load_model` returned it."""
     card: ModelCard
     """All the rest."""
@@ -51,7 +51,7 @@ class Model:
 
 
 def save_model(
-    model: Model | tuple[SiameseNetwork, ModelCard],
+    model: Model | tuple[ChangeNetwork, ModelCard],
     folder: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
@@ -92,7 +92,7 @@ def save_model(
         (staged / README_FILE).write_text(card.to_markdown(Path(folder).name), encoding="utf-8")
 
 
-def _require_finite(network: SiameseNetwork, dtype: torch.dtype):
+def _require_finite(network: ChangeNetwork, dtype: torch.dtype):
     for key, value in network.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value.to(dtype)).all():
             raise ModelError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from terradelta.models.bundle import Model
-from terradelta.models.siamese import ChangeOutput, SiameseNetwork
+from terradelta.models.change_network import ChangeNetwork, ChangeOutput
 
 FOLDING_TOLERANCE = 1e-3
 """Of the largest logit; folding in the wrong place changes all of it."""
@@ -43,7 +43,7 @@ class Deployment(nn.Module):
         self.eval()
 
     def forward(self, before_BCHW: Tensor, after_BCHW: Tensor, valid_BHW: Tensor) -> ChangeOutput:
-        """Return float32 logits at the heads' own resolutions; see `SiameseNetwork.score`.
+        """Return float32 logits at the heads' own resolutions; see `ChangeNetwork.score`.
 
         Args:
             before_BCHW: Images in their stored scale, of any dtype; their sides are multiples of
@@ -61,7 +61,7 @@ class Deployment(nn.Module):
         return ChangeOutput(*(part.float() for part in output))
 
 
-def fold_norms(network: SiameseNetwork) -> SiameseNetwork:
+def fold_norms(network: ChangeNetwork) -> ChangeNetwork:
     """Fold each batch normalisation into the convolution before it.
 
     The pairs are those that a trial run shows. A network that uses what is between the two
@@ -91,7 +91,7 @@ def fold_norms(network: SiameseNetwork) -> SiameseNetwork:
     return folded if _answer_alike(folded, network) else network
 
 
-def _draw_trial(network: SiameseNetwork) -> Tensor:
+def _draw_trial(network: ChangeNetwork) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     side_px = max(64, 2 * network.output_stride)
     shape = (1, int(network.config["in_channels"]), side_px, side_px)
@@ -99,7 +99,7 @@ def _draw_trial(network: SiameseNetwork) -> Tensor:
 
 
 @torch.inference_mode()
-def _answer_alike(folded: SiameseNetwork, network: SiameseNetwork) -> bool:
+def _answer_alike(folded: ChangeNetwork, network: ChangeNetwork) -> bool:
     image_BCHW = _draw_trial(network)
     answers = [part.score(image_BCHW, image_BCHW.flip(-1)) for part in (folded, network)]
     return all(

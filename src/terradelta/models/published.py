@@ -116,6 +116,7 @@ def convert_published(
     if num_classes is None and name in _PUBLISHED_NAMES:
         num_classes = _count_classes(state, name)
     network = create_model(name, encoder, num_classes or 1, lightweight, in_channels)
+    assert isinstance(network, SiameseNetwork)
     state = {key: value for key, value in state.items() if not key.startswith(_UNUSED_KEYS)}
     load_strictly(network, state, "the checkpoint", list_published_keys(network))
     if polarity == "unchanged":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import torch
 
 from terradelta.errors import ModelError
-from terradelta.extensions import ENCODERS
+from terradelta.extensions import ARCHITECTURES, ENCODERS
 from terradelta.models import aerial_resnet, efficientnet_lite, hrnet, resnet
 from terradelta.models.aerial_resnet import AerialResNet
+from terradelta.models.card import Architecture
+from terradelta.models.change_network import ChangeNetwork, ChangeOutput
 from terradelta.models.efficientnet_lite import EfficientNetLite
 from terradelta.models.encoder import Encoder
 from terradelta.models.heads import DeepLabHead, FCNHead, Head, PyramidPoolingHead
@@ -24,11 +27,13 @@ from terradelta.models.timm_encoder import TimmEncoder
 from terradelta.models.unet import UNetHead
 from terradelta.models.weights import load_encoder_weights
 
-_ARCHITECTURES = ("fcn", "pspnet", "deeplabv3plus", "unet", "fpn")
+_OWN_ARCHITECTURES = ("fcn", "pspnet", "deeplabv3plus", "unet", "fpn")
 _COARSE = ("unet", "fpn")
 """Architectures that read an encoder's maps as they are, not made fine by dilation."""
 _PYRAMID_CHANNELS = 96
 _TIMM_PREFIX = "timm:"
+_PROBE_PX = 64
+"""About the side of the images that a registered architecture is tried on."""
 
 
 _OWN_ENCODERS: list[tuple[Iterable[str], Callable[[str, int, bool], Encoder]]] = [
@@ -63,9 +68,28 @@ def register_encoder(name: str, create: Callable[[int, bool], Encoder]):
     ENCODERS.register(name, create)
 
 
+def register_model(name: str, create: Callable[[Architecture], ChangeNetwork]):
+    """Add an architecture that `create_model`, recipes and model folders can name.
+
+    A model folder with it loads where it is registered before. A package offers one as an entry
+    point of the group "terradelta.models"; that needs no call.
+
+    Args:
+        name: Its name.
+        create: Makes the network with new weights, from the arguments of `create_model`: the number
+            of bands and of classes, and what a recipe says of encoder and heads, which it may pass
+            over. `create_model` runs it once, on zeros, and refuses what is not a `ChangeNetwork`
+            or does not answer as one.
+
+    Raises:
+        ArgumentError: If the name is taken.
+    """
+    ARCHITECTURES.register(name, create)
+
+
 def list_models() -> list[str]:
     """Return the names of the architectures."""
-    return list(_ARCHITECTURES)
+    return list(ARCHITECTURES)
 
 
 def list_encoders() -> list[str]:
@@ -80,7 +104,7 @@ def create_model(
     lightweight: bool = False,
     in_channels: int = 3,
     encoder_weights: str | Path | None = None,
-) -> SiameseNetwork:
+) -> ChangeNetwork:
     """Build a network.
 
     Args:
@@ -93,31 +117,101 @@ def create_model(
             package, and a path from a published .pth or .safetensors file.
 
     Raises:
-        ModelError: If a name is unknown, the parts do not fit each other, or weights do not load.
+        ModelError: If a name is unknown, the parts do not fit each other, weights do not load, or a
+            registered part is not what it states.
     """
-    if name not in _ARCHITECTURES:
-        raise _unknown("architecture", name, _ARCHITECTURES)
+    if name not in ARCHITECTURES:
+        raise _unknown("architecture", name, list_models())
     for argument, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if count < 1:
             raise ModelError(f"{argument} is {count}", fix="give at least 1")
-    built = _build_encoder(encoder, in_channels, dense=name not in _COARSE)
+    architecture = Architecture(name, encoder, num_classes, lightweight, in_channels)
+    network = ARCHITECTURES[name](architecture)
+    if name not in _OWN_ARCHITECTURES:
+        _require_network(network, architecture)
+        network.config = asdict(architecture)
+    if encoder_weights is not None:
+        built = getattr(network, "encoder", None)
+        if not isinstance(built, Encoder):
+            raise ModelError(
+                f"the architecture {name!r} has no encoder, and {encoder_weights} was named for it",
+                fix="leave encoder_weights out, or keep an Encoder in the network's `encoder`",
+            )
+        load_encoder_weights(built, encoder, encoder_weights)
+    return network
+
+
+def _create_siamese(architecture: Architecture) -> SiameseNetwork:
+    """Build a network of one of terradelta's own architectures, with random weights.
+
+    Raises:
+        ModelError: Same as `create_model`.
+    """
+    name, bands = architecture.name, architecture.in_channels
+    built = _build_encoder(architecture.encoder, bands, dense=name not in _COARSE)
     pyramid = FeaturePyramid(built, _PYRAMID_CHANNELS) if name == "fpn" else None
+    lightweight = architecture.lightweight
     semantic_head, change_head = (
         _build_head(part, built, channels, lightweight)
         if pyramid is None
         else PyramidHead(_PYRAMID_CHANNELS, channels, reach=pyramid.reach, lightweight=lightweight)
-        for part, channels in ((_semantic_part(name), num_classes), (name, 1))
+        for part, channels in ((_semantic_part(name), architecture.num_classes), (name, 1))
     )
-    if encoder_weights is not None:
-        load_encoder_weights(built, encoder, encoder_weights)
-    config = {
-        "name": name,
-        "encoder": encoder,
-        "num_classes": num_classes,
-        "lightweight": lightweight,
-        "in_channels": in_channels,
-    }
-    return SiameseNetwork(built, semantic_head, change_head, config, pyramid)
+    return SiameseNetwork(built, semantic_head, change_head, asdict(architecture), pyramid)
+
+
+for _name in _OWN_ARCHITECTURES:
+    ARCHITECTURES.register(_name, _create_siamese)
+
+
+def _require_network(network: object, architecture: Architecture):
+    """Raise if a registered architecture makes no network that `terradelta` can train and tile.
+
+    It is run once on two pairs of zeros, in eval mode.
+
+    Raises:
+        ModelError: Naming the architecture, what was seen and what was expected.
+    """
+    part = f"the architecture {architecture.name!r}"
+    if not isinstance(network, ChangeNetwork):
+        raise ModelError(
+            f"{part} is made as {type(network).__name__}",
+            fix="derive it from terradelta.models.change_network.ChangeNetwork",
+        )
+    stride_px, margin_px = getattr(network, "output_stride", None), network.find_margin_px(None)
+    if not isinstance(stride_px, int) or stride_px < 1:
+        raise ModelError(
+            f"{part} has the output_stride {stride_px!r}", fix="give a whole number of 1 or more"
+        )
+    if not isinstance(margin_px, int) or margin_px < 0 or margin_px % stride_px:
+        raise ModelError(
+            f"{part} has a margin of {margin_px!r} px and an output_stride of {stride_px} px",
+            fix="return a multiple of the stride from find_margin_px, 0 or more",
+        )
+    _require_scores(part, network, architecture, max(_PROBE_PX // stride_px, 2) * stride_px)
+
+
+def _require_scores(part: str, network: ChangeNetwork, architecture: Architecture, side_px: int):
+    image_BCHW = torch.zeros(2, architecture.in_channels, side_px, side_px)
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            scores = ChangeOutput(*network.eval().score(image_BCHW, image_BCHW))
+        network.train(was_training)
+        made = [tuple(logits.shape) for logits in scores]
+    except Exception as error:
+        raise ModelError(
+            f"{part} fails on images {tuple(image_BCHW.shape)}: {type(error).__name__}: {error}",
+            fix="return a ChangeOutput from `score` for images of any number of strides a side",
+        ) from error
+    size, batch = made[0][-2:], (2, architecture.num_classes)
+    stated = [(*batch, *size), (*batch, *size), (2, *made[2][-2:])]
+    if made != stated or not all(logits.is_floating_point() for logits in scores):
+        raise ModelError(
+            f"{part} answers {', '.join(f'{tuple(x.shape)} {x.dtype}' for x in scores)} to images "
+            f"{tuple(image_BCHW.shape)}, and it must answer floats of {stated}",
+            fix="return before_logits and after_logits (B, K, H, W) and change_logits (B, H, W)",
+        )
 
 
 def _semantic_part(name: str) -> str:

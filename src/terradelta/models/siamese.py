@@ -9,32 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from terradelta.errors import ArgumentError
+from terradelta.models.change_network import ChangeNetwork, ChangeOutput
 from terradelta.models.encoder import Encoder
 from terradelta.models.heads import Head
-from terradelta.models.layers import resize
 from terradelta.models.pooling import WINDOW_MARGIN_PX, PoolWindow
 from terradelta.models.pyramid import FeaturePyramid
 
 
-class ChangeOutput(NamedTuple):
-    """What a network answers for a batch of pairs."""
-
-    before_logits: Tensor
-    """(B, K, H, W): land cover before; channel k is class id k + 1."""
-    after_logits: Tensor
-    """(B, K, H, W): land cover after."""
-    change_logits: Tensor
-    """(B, H, W): logits of changed."""
-
-
-class SiameseNetwork(nn.Module):
+class SiameseNetwork(ChangeNetwork):
     """A shared encoder, a semantic head on each date, a change head on their absolute difference.
 
     Args:
@@ -60,43 +47,9 @@ class SiameseNetwork(nn.Module):
         self.semantic_head = semantic_head
         self.change_head = change_head
         self.config = config
-        self._pool_window_px: int | None = None
-
-    @property
-    def output_stride(self) -> int:
-        """Tile origins are multiples of this many pixels, or tiles differ from the whole image."""
-        return self.encoder.alignment_px
-
-    @property
-    def has_global_pooling(self) -> bool:
-        """Whether the answer depends on the size of a tile, however far from its border."""
-        return self.semantic_head.has_global_pooling or self.change_head.has_global_pooling
-
-    @property
-    def pool_window_px(self) -> int | None:
-        """Side of the window around each pixel over which heads that pool take their means.
-
-        With it set, tiles of any larger size give one map, and an image no larger is answered as
-        without it. None, the default, takes the whole image, as training always does.
-
-        Raises:
-            ArgumentError: If it is set to less than a pixel.
-        """
-        return self._pool_window_px
-
-    @pool_window_px.setter
-    def pool_window_px(self, side_px: int | None):
-        if side_px is not None and side_px < 1:
-            raise ArgumentError(
-                f"pool_window_px is {side_px}, and it must be 1 or more",
-                fix="use the size that the network was trained on, or None for the whole image",
-            )
-        self._pool_window_px = side_px
-
-    @property
-    def margin_px(self) -> int:
-        """The margin of tiles with `pool_window_px` as it is; see `find_margin_px`."""
-        return self.find_margin_px(self.pool_window_px)
+        self.output_stride = encoder.alignment_px
+        heads = semantic_head, change_head
+        self.has_global_pooling = any(head.has_global_pooling for head in heads)
 
     def find_margin_px(self, pool_window_px: int | None) -> int:
         """Return how wide the border of a tile is whose answer is thrown away.
@@ -123,26 +76,6 @@ class SiameseNetwork(nn.Module):
         parts = (self.pyramid, self.semantic_head, self.change_head)
         return chain.from_iterable(part.parameters() for part in parts if part is not None)
 
-    def forward(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
-        """Return logits of a batch of scaled image pairs at the images' size.
-
-        Args:
-            before_BCHW: Float images of the first date, of any height and width.
-            after_BCHW: Float images of the second date, of the same shape.
-        """
-        height, width = before_BCHW.shape[-2:]
-        before_BCHW, after_BCHW = (
-            pad_to_multiple(image_BCHW, self.output_stride)
-            for image_BCHW in (before_BCHW, after_BCHW)
-        )
-        size = (before_BCHW.shape[-2], before_BCHW.shape[-1])
-        before_logits, after_logits, change_logits = self.score(before_BCHW, after_BCHW)
-        return ChangeOutput(
-            resize(before_logits, size)[..., :height, :width],
-            resize(after_logits, size)[..., :height, :width],
-            resize(change_logits[:, None], size)[:, 0, :height, :width],
-        )
-
     def score(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
         """Return logits at the heads' own resolutions; resized bilinearly they are the answer.
 
@@ -168,19 +101,6 @@ class SiameseNetwork(nn.Module):
         if self.training or self.pool_window_px is None:
             return None
         return PoolWindow(self.pool_window_px, self.output_stride, height_px)
-
-
-def pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:
-    """Repeat the last row and column until the stride divides both sides.
-
-    The reference stretches the answer of any other size over the image, by up to `stride - 1`
-    pixels at its end; a tile of such a size would then differ from its neighbours.
-    """
-    height, width = image_BCHW.shape[-2:]
-    below, right = -height % stride, -width % stride
-    if not (below or right):
-        return image_BCHW
-    return F.pad(image_BCHW, (0, right, 0, below), mode="replicate")
 
 
 def _difference(feature_BCHW: Tensor) -> Tensor:

@@ -17,16 +17,18 @@ from terradelta.data.layouts import find_pairs
 from terradelta.data.pairs import PairFolder
 from terradelta.data.sampler import PairBatchSampler
 from terradelta.errors import ArgumentError, DataError, TerradeltaError
+from terradelta.protocols import PairDataset
 from terradelta.training.config import TrainConfig
+from terradelta.training.own_data import OwnDataset
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """What is trained on and what each epoch is judged by."""
 
-    training: ChangeDataset
+    training: ChangeDataset | OwnDataset
     """Augmented pairs."""
-    held_out: ChangeDataset
+    held_out: ChangeDataset | OwnDataset
     """Pairs of the validation split, as they are."""
     batches: DataLoader
     """Batches of this process; a bad pair comes as its error, which the loop raises."""
@@ -37,8 +39,22 @@ class TrainingData:
         self.sampler.epoch = self.training.epoch = epoch
 
 
+@dataclass(frozen=True)
+class OwnPairs:
+    """Own data sets in place of a recipe's `data`."""
+
+    training: PairDataset
+    """What is trained on, as it is: the recipe's augmentation is applied to it."""
+    validation: PairDataset
+    """What each epoch is judged by."""
+
+
 def load_data(
-    config: TrainConfig, rank: int = 0, processes: int = 1, classes: ClassTable | None = None
+    config: TrainConfig,
+    rank: int = 0,
+    processes: int = 1,
+    classes: ClassTable | None = None,
+    own: OwnPairs | None = None,
 ) -> TrainingData:
     """Find the splits and prepare this process's share of the batches.
 
@@ -48,15 +64,12 @@ def load_data(
         processes: How many there are.
         classes: What a network that is trained further tells apart: change masks teach it what
             changed, and say nothing of its classes.
+        own: Own data sets in place of those that the recipe names.
 
     Raises:
-        ArgumentError: If no data set is named, or there are fewer batches than processes.
+        ArgumentError: If no data set is named, or two, or there are fewer batches than processes.
         DataError: If the data set cannot be used.
     """
-    if config.data is None:
-        raise ArgumentError("no data set was named", fix="give its folder or its CSV file")
-    pairs = find_training_pairs(config.data, config.val_every, classes)
-    held_out = find_pairs(config.data, split="val", val_every=config.val_every)
     augmentation = Augmentation(
         views=config.views,
         crop_size_px=config.crop_size_px,
@@ -65,7 +78,11 @@ def load_data(
         colour=config.colour,
         swap_dates=config.swap_dates,
     )
-    training = ChangeDataset(pairs, augmentation, config.seed, allow_partial=True)
+    training, held_out = (
+        _open_splits(config, augmentation, classes)
+        if own is None
+        else _take_own(config, augmentation, own)
+    )
     sampler = PairBatchSampler(
         len(training),
         config.batch_size,
@@ -81,7 +98,38 @@ def load_data(
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
-    return TrainingData(training, ChangeDataset(held_out), batches, sampler)
+    return TrainingData(training, held_out, batches, sampler)
+
+
+def _open_splits(
+    config: TrainConfig, augmentation: Augmentation, classes: ClassTable | None
+) -> tuple[ChangeDataset, ChangeDataset]:
+    if config.data is None:
+        raise ArgumentError("no data set was named", fix="give its folder or its CSV file")
+    pairs = find_training_pairs(config.data, config.val_every, classes)
+    held_out = find_pairs(config.data, split="val", val_every=config.val_every)
+    training = ChangeDataset(pairs, augmentation, config.seed, allow_partial=True)
+    return training, ChangeDataset(held_out)
+
+
+def _take_own(
+    config: TrainConfig, augmentation: Augmentation, own: OwnPairs
+) -> tuple[OwnDataset, OwnDataset]:
+    if config.data is not None:
+        raise ArgumentError(
+            f"the recipe names the data {config.data}, and an own data set was given besides",
+            fix="leave out one of them",
+        )
+    training = OwnDataset(own.training, augmentation, config.seed)
+    held_out = OwnDataset(own.validation)
+    for name in ("classes", "bands"):
+        mine, theirs = getattr(training, name), getattr(held_out, name)
+        if mine != theirs:
+            raise DataError(
+                f"the data sets differ in their {name}: {mine} to train on, {theirs} to validate",
+                fix="give both the same",
+            )
+    return training, held_out
 
 
 def find_training_pairs(data: str, val_every: int, classes: ClassTable | None) -> PairFolder:
@@ -110,7 +158,7 @@ class _Reporting(Dataset):
     would lose the typed error and its fix.
     """
 
-    def __init__(self, dataset: ChangeDataset):
+    def __init__(self, dataset: ChangeDataset | OwnDataset):
         self.dataset = dataset
 
     def __getitem__(self, index: int) -> PairSample | TerradeltaError:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from terradelta.classes import SENSEEARTH
-from terradelta.data.class_counts import count_labels
-from terradelta.data.layouts import PairFolder
+from terradelta.classes import SENSEEARTH, ClassTable
 from terradelta.errors import ArgumentError
 from terradelta.training.config import TrainConfig
 
 REFERENCE_CLASS_WEIGHTS = (2.0, 1.0, 2.0, 2.0, 1.0, 1.0)
 
 
-def choose_class_weights(config: TrainConfig, pairs: PairFolder) -> tuple[float, ...] | None:
-    """Return the weights that a recipe asks for on these pairs; None means all 1.
+def choose_class_weights(
+    config: TrainConfig, classes: ClassTable, count: Callable[[], np.ndarray]
+) -> tuple[float, ...] | None:
+    """Return the weights that a recipe asks for on these classes; None means all 1.
+
+    Args:
+        config: The recipe.
+        classes: The classes.
+        count: Returns how many pixels each of them has, (K,); called where the rule asks for it.
 
     Raises:
         ArgumentError: If the weights given are not one for each class.
     """
-    classes = pairs.classes
     if config.class_weights is not None:
         if len(config.class_weights) != classes.num_classes:
             raise ArgumentError(
@@ -32,7 +38,7 @@ def choose_class_weights(config: TrainConfig, pairs: PairFolder) -> tuple[float,
         return REFERENCE_CLASS_WEIGHTS if classes == SENSEEARTH else None
     if config.class_weight_rule == "equal":
         return None
-    return weigh_by_count(count_labels(pairs).pixels_TK.sum(axis=0)[1:], config.class_weight_rule)
+    return weigh_by_count(count(), config.class_weight_rule)
 
 
 def weigh_by_count(pixels_K: np.ndarray, rule: str) -> tuple[float, ...]:

@@ -47,7 +47,7 @@ class TrainConfig:
     data: str | None = None
     """Data set: a folder in a known layout, or a CSV of paths."""
     model: str = "fcn"
-    """Architecture: fcn, pspnet, deeplabv3plus, unet or fpn."""
+    """Architecture: fcn, pspnet, deeplabv3plus, unet, fpn, or a registered one."""
     encoder: str = "resnet18"
     """Encoder; `terradelta models` lists them."""
     start_from: Annotated[str | None, Parameter(name=["--from", "--start-from"])] = None

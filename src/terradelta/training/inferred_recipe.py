@@ -70,9 +70,10 @@ def infer_plan(config: TrainConfig) -> TrainPlan:
     pair_bytes = measure_pair_bytes(config, pairs, num_bands, side)
     free_bytes = _measure_free_memory(choose_device(config.device))
     batch_size = _choose_batch(config, pair_bytes, free_bytes)
-    weights = choose_class_weights(config, pairs)
+    pixels_K = counts.pixels_TK.sum(axis=0)[1:]
+    weights = choose_class_weights(config, pairs.classes, lambda: pixels_K)
     if weights is None and config.class_weight_rule == "reference" and pairs.classes != SENSEEARTH:
-        weights = weigh_by_count(counts.pixels_TK.sum(axis=0)[1:], "inverse-root")
+        weights = weigh_by_count(pixels_K, "inverse-root")
     chosen = replace(
         config,
         crop_size_px=crop_size_px,

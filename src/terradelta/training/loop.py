@@ -26,18 +26,19 @@ from terradelta.data.layouts import find_pairs, list_inputs, list_named_splits
 from terradelta.destination import claim_folder, follow_link
 from terradelta.errors import ArgumentError, TerradeltaError
 from terradelta.evaluation.model_scores import evaluate_dataset
-from terradelta.evaluation.protocols import PROTOCOLS
+from terradelta.evaluation.scoring_protocols import PROTOCOLS
 from terradelta.heap import keep_freed_memory
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.losses.objective import ChangeObjective
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import ModelCard
+from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.precision import choose_device, choose_precision
-from terradelta.models.siamese import SiameseNetwork
 from terradelta.outputs import clear_output
 from terradelta.ownership import is_made
-from terradelta.training.batches import TrainingData, load_data
+from terradelta.protocols import PairDataset
+from terradelta.training.batches import OwnPairs, TrainingData, load_data
 from terradelta.training.checkpoint import Progress, State, read_state, restore, save_checkpoint
 from terradelta.training.class_weights import choose_class_weights
 from terradelta.training.config import TrainConfig
@@ -77,7 +78,13 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, output: str | Path, *, resume: bool = False, overwrite: bool = False
+    config: TrainConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    dataset: PairDataset | None = None,
+    validation: PairDataset | None = None,
 ) -> TrainResult:
     """Train a network and keep its best and its last state as model folders.
 
@@ -94,21 +101,37 @@ def train(
         resume: Go on after the last finished epoch; on a CPU the result is bit for bit that of an
             unbroken run.
         overwrite: Start again in a folder that holds a run.
+        dataset: An own data set in place of `config.data`, not augmented; see
+            `terradelta.protocols.PairDataset`. The recipe that is kept names no data then: whoever
+            resumes or repeats the run gives the data set again.
+        validation: The pairs that judge it, with the same classes and bands.
 
     Raises:
         TerradeltaError: If the data or an option cannot be used.
     """
     # Fabric says how it runs on every start; the recipe and the log say it already.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    run = Path(output)
+    run, own = Path(output), _pair_up(dataset, validation)
     device = choose_device(config.device)
     fabric = launch_fabric(device, choose_precision(device, config.precision))
     if fabric.is_global_zero:
         run = _claim_run(config, run, resume, overwrite)
     with _determinism(config.deterministic), keep_freed_memory():
-        result = _train(config, run, fabric, resume)
+        result = _train(config, run, fabric, resume, own)
     leave_processes()
     return result
+
+
+def _pair_up(dataset: PairDataset | None, validation: PairDataset | None) -> OwnPairs | None:
+    if dataset is None and validation is None:
+        return None
+    if dataset is None or validation is None:
+        missing = "dataset" if dataset is None else "validation"
+        raise ArgumentError(
+            f"an own data set was given without {missing}",
+            fix="give both: dataset=, which is trained on, and validation=, which judges it",
+        )
+    return OwnPairs(dataset, validation)
 
 
 def _claim_run(config: TrainConfig, run: Path, resume: bool, overwrite: bool) -> Path:
@@ -131,7 +154,7 @@ class _Learner:
     data: TrainingData
     batches: DataLoader
     """Those of the data, on the device of the fabric."""
-    network: SiameseNetwork
+    network: ChangeNetwork
     wrapped: Any
     """The network as the fabric runs it, a `torch.nn.Module` whose class lightning keeps private:
     autocast, and gradients shared between processes."""
@@ -144,15 +167,16 @@ class _Learner:
     def kept(self) -> Model:
         """The network that is judged and kept."""
         average = self.average
-        network = self.network if average is None else cast(SiameseNetwork, average.module)
+        network = self.network if average is None else cast(ChangeNetwork, average.module)
         return Model(network, self.card)
 
 
-def _set_up(config: TrainConfig, fabric: Fabric, start: Model | None) -> _Learner:
+def _set_up(
+    config: TrainConfig, fabric: Fabric, start: Model | None, own: OwnPairs | None
+) -> _Learner:
     """Load the data and make what learns from them."""
-    data = load_data(
-        config, fabric.global_rank, fabric.world_size, None if start is None else start.card.classes
-    )
+    classes = None if start is None else start.card.classes
+    data = load_data(config, fabric.global_rank, fabric.world_size, classes, own)
     network, card = build_network(config, data, start)
     average = average_weights(network.to(fabric.device), config.ema_decay)
     wrapped, optimizer = fabric.setup(network, build_optimizer(config, network))
@@ -164,16 +188,20 @@ def _set_up(config: TrainConfig, fabric: Fabric, start: Model | None) -> _Learne
         change=config.change_loss,
         consistency_weight=config.consistency_weight,
         changed_pixel_weight=config.changed_pixel_weight,
-        class_weights=choose_class_weights(config, data.training.pairs),
+        class_weights=choose_class_weights(
+            config, data.training.classes, data.training.count_classes
+        ),
     ).to(fabric.device)
     return _Learner(fabric, data, batches, network, wrapped, card, optimizer, average, objective)
 
 
-def _train(config: TrainConfig, run: Path, fabric: Fabric, resume: bool) -> TrainResult:
+def _train(
+    config: TrainConfig, run: Path, fabric: Fabric, resume: bool, own: OwnPairs | None
+) -> TrainResult:
     torch.manual_seed(config.seed)
     start = load_start(config)
     config = adopt_architecture(config, start)
-    learner = _set_up(config, fabric, start)
+    learner = _set_up(config, fabric, start, own)
     network, batches = learner.network, learner.batches
     if fabric.is_global_zero and not resume:
         clear_output(run)
@@ -286,8 +314,7 @@ def _test(
     config: TrainConfig, record: RunRecord, device: torch.device
 ) -> dict[str, dict[str, float]] | None:
     """Score the best model on the test split, if there is one."""
-    assert config.data is not None
-    if "test" not in list_named_splits(config.data):
+    if config.data is None or "test" not in list_named_splits(config.data):
         return None
     predictor = _make_predictor(load_model(record.run / "best"), device, config)
     dataset = ChangeDataset(find_pairs(config.data, split="test"))

@@ -9,9 +9,9 @@ import torch
 from terradelta.errors import ArgumentError
 from terradelta.models.bundle import Model, load_model
 from terradelta.models.card import ModelCard, Scaling
+from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.models.registry import create_model
-from terradelta.models.siamese import SiameseNetwork
 from terradelta.training.batches import TrainingData
 from terradelta.training.config import TrainConfig
 
@@ -61,7 +61,7 @@ def adopt_architecture(config: TrainConfig, start: Model | None) -> TrainConfig:
 
 def build_network(
     config: TrainConfig, data: TrainingData, start: Model | None
-) -> tuple[SiameseNetwork, ModelCard]:
+) -> tuple[ChangeNetwork, ModelCard]:
     """Return the network that is trained and the card it is kept with.
 
     Raises:
@@ -70,7 +70,7 @@ def build_network(
     """
     sample = data.training[0]
     num_bands = len(sample.before_CHW)
-    classes = data.training.pairs.classes
+    classes = data.training.classes
     network = create_model(
         config.model,
         encoder=config.encoder,
@@ -85,14 +85,9 @@ def build_network(
     # A pooled answer depends on how much is pooled, so predict as it was trained.
     trained_size_px = max(sample.before_CHW.shape[-2:])
     tile_size_px = config.tile_size_px or trained_size_px if network.has_global_pooling else None
-    names = (
-        ("red", "green", "blue")
-        if num_bands == 3
-        else tuple(f"band {number}" for number in range(1, num_bands + 1))
-    )
     card = ModelCard(
         architecture=network.config,
-        bands=names if start is None else start.card.bands,
+        bands=tuple(data.training.bands) if start is None else start.card.bands,
         scaling=Scaling.for_encoder(config.encoder, num_bands)
         if start is None
         else start.card.scaling,
@@ -102,8 +97,11 @@ def build_network(
     return network, card
 
 
-def _take_weights(network: SiameseNetwork, start: Model, num_bands: int, *, keep_classes: bool):
-    """Fill a network with a trained one's weights; for other classes the classifier stays new."""
+def _take_weights(network: ChangeNetwork, start: Model, num_bands: int, *, keep_classes: bool):
+    """Fill a network with a trained one's weights; for other classes the classifier stays new.
+
+    In a registered architecture the classifier is what has another shape.
+    """
     if num_bands != len(start.card.bands):
         raise ArgumentError(
             f"the images have {num_bands} bands, and the model to go on from reads "
@@ -114,7 +112,10 @@ def _take_weights(network: SiameseNetwork, start: Model, num_bands: int, *, keep
     trained = start.network.state_dict()
     network.load_state_dict(
         {
-            key: own[key] if key.startswith(_CLASSIFIER) and not keep_classes else trained[key]
+            key: own[key]
+            if not keep_classes
+            and (key.startswith(_CLASSIFIER) or own[key].shape != trained[key].shape)
+            else trained[key]
             for key in own
         }
     )

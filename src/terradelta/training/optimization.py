@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from terradelta.models.siamese import SiameseNetwork
+from terradelta.protocols import Network
 from terradelta.training.config import TrainConfig
 
 
-def build_optimizer(config: TrainConfig, network: SiameseNetwork) -> torch.optim.Optimizer:
+def build_optimizer(config: TrainConfig, network: Network) -> torch.optim.Optimizer:
     """Return the optimizer: the encoder's weights learn at one rate, those of the heads faster."""
     head_rate = config.learning_rate * config.head_rate_factor
     groups = [

@@ -11,17 +11,17 @@ import numpy as np
 from PIL import Image
 
 from terradelta.classes import ClassTable
-from terradelta.data.dataset import ChangeDataset
 from terradelta.evaluation.model_scores import answer_pair
 from terradelta.geo.stretch import draw_rgb, find_range
 from terradelta.inference.predictor import Predictor
 from terradelta.outputs import stage_file
+from terradelta.protocols import PairDataset
 
 SIDE_PX = 256
 GAP_PX = 4
 
 
-def draw_pairs(predictor: Predictor, dataset: ChangeDataset, number: int, path: Path):
+def draw_pairs(predictor: Predictor, dataset: PairDataset, number: int, path: Path):
     """Draw some pairs of a data set, one a row, spread evenly over it.
 
     The columns are before, after, true land cover before and after, predicted land cover before and
@@ -46,14 +46,14 @@ def draw_pairs(predictor: Predictor, dataset: ChangeDataset, number: int, path: 
         sheet.save(staged)
 
 
-def _draw_row(predictor: Predictor, dataset: ChangeDataset, index: int) -> np.ndarray:
+def _draw_row(predictor: Predictor, dataset: PairDataset, index: int) -> np.ndarray:
     sample = dataset[index]
     images = sample.before_CHW.numpy(), sample.after_CHW.numpy()
     predicted = answer_pair(predictor, dataset, sample)
     true = sample.before_labels_HW.numpy(), sample.after_labels_HW.numpy()
     panels = [
         *map(_stretch, images),
-        *(_colour(classes_HW, dataset.pairs.classes) for classes_HW in (*true, *predicted)),
+        *(_colour(classes_HW, dataset.classes) for classes_HW in (*true, *predicted)),
     ]
     height, width = panels[0].shape[:2]
     scale = min(1.0, SIDE_PX / max(height, width))

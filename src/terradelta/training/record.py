@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from terradelta.data.dataset import ChangeDataset
 from terradelta.errors import ArgumentError, DataError
 from terradelta.fields import COUNT
 from terradelta.inference.predictor import Predictor
 from terradelta.inputs import read_record
 from terradelta.models.bundle import Model, save_model
 from terradelta.outputs import null_undefined, stage_file, write_json
+from terradelta.protocols import PairDataset
 from terradelta.training.checkpoint import Progress
 from terradelta.training.config import TrainConfig
 from terradelta.training.pictures import draw_pairs
@@ -64,7 +64,7 @@ class RunRecord:
         config.write_yaml(run / "config.yaml")
 
     def keep_epoch(
-        self, progress: Progress, model: Model, predictor: Predictor, held_out: ChangeDataset
+        self, progress: Progress, model: Model, predictor: Predictor, held_out: PairDataset
     ):
         """Write the log, the pictures and the models of the epoch that has just ended."""
         row = progress.log[-1]

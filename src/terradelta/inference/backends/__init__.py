@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from terradelta.inference.backends.choice import BACKENDS, PRECISIONS, Choice, choose_backend
-from terradelta.inference.backends.interface import Backend, Request
+from terradelta.inference.backends.interface import Request
 from terradelta.models.bundle import Model
+from terradelta.protocols import Backend
 
 __all__ = [
     "BACKENDS",
     "PRECISIONS",
-    "Backend",
     "Choice",
     "Request",
     "choose_backend",

@@ -1,15 +1,13 @@
-"""The protocol of a backend.
+"""The request that a backend is given.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
-
-from terradelta.models.siamese import ChangeOutput
 
 
 class Request(NamedTuple):
@@ -21,11 +19,3 @@ class Request(NamedTuple):
     """The second date, of the same shape and dtype."""
     valid_BHW: Tensor
     """bool: where both dates hold data."""
-
-
-class Backend(Protocol):
-    """A model made ready for one runtime, device and number format."""
-
-    def __call__(self, request: Request) -> ChangeOutput:
-        """Return float32 logits at the heads' own resolutions."""
-        ...

@@ -9,8 +9,8 @@ import torch
 
 from terradelta.inference.backends.interface import Request
 from terradelta.models.bundle import Model
+from terradelta.models.change_network import ChangeOutput
 from terradelta.models.deployment import Deployment
-from terradelta.models.siamese import ChangeOutput
 
 INPUTS = ("before", "after", "valid")
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from terradelta.errors import ModelError
 from terradelta.inference.backends.interface import Request
 from terradelta.models.bundle import Model, hash_model
+from terradelta.models.change_network import ChangeOutput
 from terradelta.models.deployment import Deployment
-from terradelta.models.siamese import ChangeOutput
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 """int8 says what its convolutions compute in, this is for the rest."""

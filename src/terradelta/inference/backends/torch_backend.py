@@ -10,8 +10,8 @@ import torch
 
 from terradelta.inference.backends.interface import Request
 from terradelta.models.bundle import Model
+from terradelta.models.change_network import ChangeOutput
 from terradelta.models.deployment import Deployment, fold_norms
-from terradelta.models.siamese import ChangeOutput
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_SHAPES = 64

@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa, multi
 
 from terradelta.errors import ArgumentError, DataError
 from terradelta.evaluation.confusion import count_confusion
-from terradelta.evaluation.protocols import (
+from terradelta.evaluation.scoring_protocols import (
     PROTOCOLS,
     create_protocol,
     measure_change,
@@ -346,7 +346,7 @@ def test_refuses_what_it_cannot_score(name):
 
 def test_metrics_need_no_torch():
     code = (
-        "import sys, terradelta.evaluation.protocols;"
+        "import sys, terradelta.evaluation.scoring_protocols;"
         "sys.exit('torch' in sys.modules or 'rasterio' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,133 @@
+"""What every network has, whatever its architecture: scores of a pair, and how it may be tiled.
+
+Legend of the tensor names: B pairs, C bands, K classes, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from terradelta.errors import ArgumentError
+from terradelta.models.layers import resize
+
+
+class ChangeOutput(NamedTuple):
+    """What a network answers for a batch of pairs."""
+
+    before_logits: Tensor
+    """(B, K, H, W): land cover before; channel k is class id k + 1."""
+    after_logits: Tensor
+    """(B, K, H, W): land cover after."""
+    change_logits: Tensor
+    """(B, H, W): logits of changed."""
+
+
+class ChangeNetwork(nn.Module, ABC):
+    """A network that scores pairs: the base of `SiameseNetwork` and of registered architectures.
+
+    An architecture gives `output_stride`, `score` and `find_margin_px`; the rest has defaults.
+    `terradelta.protocols.Network` says what the package asks of it.
+    """
+
+    config: dict[str, Any]
+    """The arguments of `create_model` that build this network; `create_model` sets it."""
+    output_stride: int
+    """Tile origins and sides are multiples of this many pixels, or tiles differ from the whole."""
+    has_global_pooling: bool = False
+    """Whether the answer depends on the size of a tile, however far from its border. A network
+    whose answer does obeys `pool_window_px` in `score`."""
+
+    _pool_window_px: int | None = None
+
+    @property
+    def pool_window_px(self) -> int | None:
+        """Side of the window around each pixel over which heads that pool take their means.
+
+        With it set, tiles of any larger size give one map, and an image no larger is answered as
+        without it. None, the default, takes the whole image, as training always does.
+
+        Raises:
+            ArgumentError: If it is set to less than a pixel.
+        """
+        return self._pool_window_px
+
+    @pool_window_px.setter
+    def pool_window_px(self, side_px: int | None):
+        if side_px is not None and side_px < 1:
+            raise ArgumentError(
+                f"pool_window_px is {side_px}, and it must be 1 or more",
+                fix="use the size that the network was trained on, or None for the whole image",
+            )
+        self._pool_window_px = side_px
+
+    @property
+    def margin_px(self) -> int:
+        """The margin of tiles with `pool_window_px` as it is; see `find_margin_px`."""
+        return self.find_margin_px(self.pool_window_px)
+
+    @abstractmethod
+    def find_margin_px(self, pool_window_px: int | None) -> int:
+        """Return how wide the border of a tile is whose answer is thrown away.
+
+        Beyond it the rest of the image hardly matters: a multiple of `output_stride`, for a network
+        of convolutions half of its receptive field.
+
+        Args:
+            pool_window_px: What `pool_window_px` will be when tiles are answered.
+        """
+
+    @abstractmethod
+    def score(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
+        """Return logits at any resolution; resized bilinearly they are the answer.
+
+        Args:
+            before_BCHW: Float images whose sides are multiples of `output_stride`.
+            after_BCHW: Float images of the second date, of the same shape.
+        """
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over what training changes at `learning_rate`; by default nothing."""
+        return iter(())
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over what it changes `head_rate_factor` times as fast; by default the rest."""
+        slow = {id(parameter) for parameter in self.encoder_parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in slow)
+
+    def forward(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
+        """Return logits of a batch of scaled image pairs at the images' size.
+
+        Args:
+            before_BCHW: Float images of the first date, of any height and width.
+            after_BCHW: Float images of the second date, of the same shape.
+        """
+        height, width = before_BCHW.shape[-2:]
+        before_BCHW, after_BCHW = (
+            pad_to_multiple(image_BCHW, self.output_stride)
+            for image_BCHW in (before_BCHW, after_BCHW)
+        )
+        size = (before_BCHW.shape[-2], before_BCHW.shape[-1])
+        before_logits, after_logits, change_logits = self.score(before_BCHW, after_BCHW)
+        return ChangeOutput(
+            resize(before_logits, size)[..., :height, :width],
+            resize(after_logits, size)[..., :height, :width],
+            resize(change_logits[:, None], size)[:, 0, :height, :width],
+        )
+
+
+def pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column until the stride divides both sides.
+
+    The reference stretches the answer of any other size over the image, by up to `stride - 1`
+    pixels at its end; a tile of such a size would then differ from its neighbours.
+    """
+    height, width = image_BCHW.shape[-2:]
+    below, right = -height % stride, -width % stride
+    if not (below or right):
+        return image_BCHW
+    return F.pad(image_BCHW, (0, right, 0, below), mode="replicate")
