@@ -47,7 +47,7 @@ def run_blocks(blocks=REGISTERS):
 def test_the_page_runs_as_printed(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert all(len(block.strip().splitlines()) <= 25 for block in BLOCKS)
-    titles = re.findall(r"^## An own (.*)$", PAGE.read_text(encoding="utf-8"), re.M)
+    titles = re.findall(r"^## Your own (.*)$", PAGE.read_text(encoding="utf-8"), re.M)
     assert titles == ["architecture", "encoder", "loss", "data set", "reader", "output"]
     run_blocks(BLOCKS)
     printed = capsys.readouterr().out.splitlines()
