@@ -1,1 +1,1 @@
-"""Georeferenced rasters: a pair on one grid, ground areas, and the writers of maps and polygons."""
+"""Georeferenced rasters: reads a pair on one grid, computes ground areas, and writes maps and polygons."""
