@@ -130,7 +130,7 @@ def write_geotiff_pair(
         gsd_m: Ground size of a pixel in metres.
         crs: A projected coordinate reference system in metres.
         origin: Its coordinates of the upper left corner.
-        change_rate: Probability that an object or plot changes; drawn when None.
+        change_rate: Probability that an object or plot changes; drawn if None.
         overwrite: Replace an existing folder.
 
     Raises:
