@@ -1,8 +1,9 @@
 """The labels changed by eight bits, part by part: which rounding makes int8 disagree.
 
-Rounds the same values as int8 in a float32 network: weights (per output channel, symmetric) and the inputs
-of convolutions (per tensor, over their range), of all convolutions, of one group of them, and of
-all but one group. An int8 runtime rounds more than that. Run: `python benchmarks/rounding.py`.
+Rounds the same values as int8 in a float32 network: weights (per output channel, symmetric) and the
+inputs of convolutions (per tensor, over their range), of all convolutions, of one group of them,
+and of all but one group. An int8 runtime rounds more than that. Run: `python
+benchmarks/rounding.py`.
 """
 
 from __future__ import annotations

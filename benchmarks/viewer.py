@@ -2,9 +2,9 @@
 
 The prediction is a real one of a drawn scene of 1,500 px, repeated to the requested size:
 its images and its blocks are repeated and go through terradelta's own assembly, so that the maps,
-polygons and sums are those that `predict` would have written. Then a server is started and timed as the
-page uses it; with Chromium and playwright the page itself as well.
-Run: `python benchmarks/viewer.py 20000`.
+polygons and sums are those that `predict` would have written. Then a server is started and timed as
+the page uses it; with Chromium and playwright the page itself as well. Run: `python
+benchmarks/viewer.py 20000`.
 """
 
 from __future__ import annotations

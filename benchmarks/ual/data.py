@@ -69,7 +69,8 @@ NAIP_MARGIN_PX = 8
 NAIP_SMALLEST_PX = 24
 INDEX_THRESHOLD = 0.1
 NAIP_LEFT_OUT = ("2014",)
-"""Its infrared is weaker: the index maps 46 % of the site as water, including fields (else 13-26 %)."""
+"""Its infrared is weaker: the index maps 46 % of the site as water, including fields (else 13-26
+%)."""
 
 DRAWN_GSD_M = 1.0
 NAMES = ("composed", "naip", "drawn")

@@ -7,9 +7,10 @@ known to us). One line trains and scores everything; after an interruption it re
         --weights resnet18=resnet18.pth resnet34=resnet34.pth
 
 `--weights` are ImageNet weights in torchvision's layout, as the paper's runs started from; without
-them networks start from random weights. The recipe is the reference's. OUTPUT/table.md holds the means over
-seeds and the differences from training without UAL, by every protocol: of the test split, or, where
-the data names none, of the validation split, which has chosen the epochs and is therefore optimistic.
+them networks start from random weights. The recipe is the reference's. OUTPUT/table.md holds the
+means over seeds and the differences from training without UAL, by every protocol: of the test
+split, or, where the data names none, of the validation split, which has chosen the epochs and is
+therefore optimistic.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The infrared shows plants; the rest is not labelled. A network trained on buildi
 three years of a site at two scales. The probability of building minus that of bare ground is
 averaged, brought to the image's own edges (guided filter), and where it is high or low, and no year
 is green or dark, a pixel gets its answer. Roofs that stood for four years are seen three times in
-other light, so the vote is better than a single date. Where an inspection of the masks found large halls unlabelled
-or taken for ground, and courts, cars and bare soil for buildings, corrections.csv holds the right
-classes: polygons in pixels, drawn by eye.
+other light, so the vote is better than a single date. Where an inspection of the masks found large
+halls unlabelled or taken for ground, and courts, cars and bare soil for buildings, corrections.csv
+holds the right classes: polygons in pixels, drawn by eye.
 
 The masks are kept in git, as a new network would label differently. They were made
 by the default model of commit 092feda. A network trained only on roofs of Dubai and Kampala

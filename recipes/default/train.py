@@ -33,8 +33,8 @@ from terradelta.training.config import TrainConfig
 
 HERE = Path(__file__).parent
 MOST_FALSE_SHARE = 0.01
-"""Share of unchanged ground that may count as changed: a false alarm costs an analyst more trust than
-a missed shed."""
+"""Share of unchanged ground that may count as changed: a false alarm costs an analyst more trust
+than a missed shed."""
 LEAST_THRESHOLD = 0.5
 RESOLUTION_M = (0.3, 0.8)
 """Pixel sizes of the drawn pairs; NAIP has 0.6 m, and half a metre if enlarged."""

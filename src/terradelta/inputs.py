@@ -1,4 +1,5 @@
-"""Files that are read whole: limited in size; JSON and YAML checked against the expected content."""
+"""Files that are read whole: limited in size; JSON and YAML checked against the expected
+content."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Recognizes the files that terradelta made in a folder: nothing else is ever deleted.
 
-Predictions, models and runs are recognized by one of their files; the names of the others are known.
-In other outputs the user chooses the names, so a list of the files lies beside them. A file that is
-neither known nor listed is foreign.
+Predictions, models and runs are recognized by one of their files; the names of the others are
+known. In other outputs the user chooses the names, so a list of the files lies beside them. A file
+that is neither known nor listed is foreign.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def find_foreign(folder: Path, files: re.Pattern[str] | None = None) -> Path | N
 
     Args:
         folder: The folder; empty folders in it do not count.
-        files: Paths of the files that it may hold; by default those of the kind that its own files identify.
+        files: Paths of the files that it may hold; by default those of the kind that its own files
+            identify.
     """
     is_made = _recognise(folder, files)
     first = min((path for path in _list_files(folder) if not is_made(path)), default=None)
@@ -192,7 +193,8 @@ def _read_json(path: Path) -> Any:
 
 
 def _list_files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of everything except folders, links included, relative to the outermost folder."""
+    """Yield the paths of everything except folders, links included, relative to the outermost
+    folder."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:

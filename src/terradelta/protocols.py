@@ -132,7 +132,8 @@ class Network(Protocol):
 class Backend(Protocol):
     """A model prepared for one runtime, device and number format.
 
-    Not thread-safe: one call at a time. `Predictor(create_backend=...)` takes a function that makes one.
+    Not thread-safe: one call at a time. `Predictor(create_backend=...)` takes a function that makes
+    one.
     """
 
     def __call__(self, request: Request) -> ChangeOutput:
@@ -148,8 +149,8 @@ class Backend(Protocol):
 class Sink(Protocol):
     """Output maps: receives the finished blocks.
 
-    `put` is called from one separate thread, once per block, row by row. Meanwhile the network works
-    at most two blocks ahead. The sink may keep the arrays. An error of `put` ends the
+    `put` is called from one separate thread, once per block, row by row. Meanwhile the network
+    works at most two blocks ahead. The sink may keep the arrays. An error of `put` ends the
     prediction and reaches the caller as it is.
     """
 

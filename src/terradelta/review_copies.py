@@ -55,7 +55,8 @@ def keep_reviews(folder: Path) -> Path | None:
         return None
     staged = name_unfinished(folder.parent, ".gpkg")
     try:
-        # Through SQLite, which also reads what another program has not yet written to the file itself.
+        # Through SQLite, which also reads what another program has not yet written to the file
+        # itself.
         with closing(_open(source)) as old, closing(sqlite3.connect(staged)) as new:
             old.backup(new)
         number = 1

@@ -12,7 +12,8 @@ _is_command_line = ContextVar("is_command_line", default=False)
 
 @contextmanager
 def count_process() -> Iterator[None]:
-    """Make the stopwatches inside count from the start of this process, which serves only one run."""
+    """Make the stopwatches inside count from the start of this process, which serves only one
+    run."""
     token = _is_command_line.set(True)
     try:
         yield

@@ -100,10 +100,10 @@ def assess(
             default.
         other_map: Another prediction of the same ground, assessed with the same points. Their
             strata are then not the classes of the map, for which the estimators are valid.
-        unresolved: What to do with points without an answer: "refuse" them, or "exclude" them, which
-            treats them as a random part of their strata.
-        interval: Method of the 95 % intervals: "logit", which also holds for classes with few points,
-            or "wald", 1.96 standard errors on either side, as in the papers.
+        unresolved: What to do with points without an answer: "refuse" them, or "exclude" them,
+            which treats them as a random part of their strata.
+        interval: Method of the 95 % intervals: "logit", which also holds for classes with few
+            points, or "wald", 1.96 standard errors on either side, as in the papers.
         overwrite: Replace the results of an earlier assessment there.
 
     Raises:

@@ -4,10 +4,10 @@ All are functions of stratum means, for any strata: if they are the map's classe
 are the formulas of Olofsson et al. (2014), otherwise those of Stehman (2014).
 
 Pixels are drawn with equal probability within a stratum, and need not be equally large (those of a
-geographic grid shrink towards the poles). Therefore a stratum's mean is weighted by the ground area of the
-points' pixels and multiplied by the stratum's area, which is known from the map: the separate ratio
-estimator (Cochran 1977, section 6.10), whose areas add up to the map's. With equal pixels it is the
-usual one.
+geographic grid shrink towards the poles). Therefore a stratum's mean is weighted by the ground area
+of the points' pixels and multiplied by the stratum's area, which is known from the map: the
+separate ratio estimator (Cochran 1977, section 6.10), whose areas add up to the map's. With equal
+pixels it is the usual one.
 
 Legend of the array names: N points, H strata, Q quantities, K classes.
 

@@ -1,8 +1,8 @@
 """The file of points: the layer for labellers, and separately the map's answers.
 
-Layer `points` is for labellers. The tables `design`, `strata` and `mapped` hold values that they must not
-see: each point's stratum and answer on the map, the strata's sizes and the map's areas. `survey`
-records how the points were drawn.
+Layer `points` is for labellers. The tables `design`, `strata` and `mapped` hold values that they
+must not see: each point's stratum and answer on the map, the strata's sizes and the map's areas.
+`survey` records how the points were drawn.
 
 Legend of the array names: N points, H strata, T transitions.
 """

@@ -76,8 +76,8 @@ def assess(
         output: Folder for the results; by default the prediction that the points were drawn from.
         other_map: Another prediction of the same ground, to assess with these points.
         unresolved: What to do about points that are unlabelled, unsure or tied.
-        interval: Method for the 95 % intervals: logit also holds for classes with few points; wald is
-            1.96 standard errors on either side, as in the papers.
+        interval: Method for the 95 % intervals: logit also holds for classes with few points; wald
+            is 1.96 standard errors on either side, as in the papers.
         overwrite: Replace the results of an earlier assessment.
         as_json: Print area_estimates.json.
     """

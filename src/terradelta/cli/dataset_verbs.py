@@ -28,7 +28,8 @@ def doctor(
 
     Args:
         data: Data set: a folder in a known layout, or a CSV.
-        fix: Folder to make: a copy with safe corrections, and without pairs that cannot be corrected.
+        fix: Folder to make: a copy with safe corrections, and without pairs that cannot be
+            corrected.
         classes: Class table (a classes.json), if the data set has none.
         as_json: Print one JSON object.
         overwrite: Replace an existing copy.

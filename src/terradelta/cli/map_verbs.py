@@ -82,8 +82,8 @@ def check(
             band: "red.tif + green.tif + blue.tif"; or a mosaic: a .txt file with one raster a line,
             or STAC items and the asset or assets, items.json#visual, items.json#red,green,blue.
         after: The later raster or mosaic.
-        model: Model folder whose bands and values the pair is checked against, or several: M1,M2; the
-            embedded model by default.
+        model: Model folder whose bands and values the pair is checked against, or several: M1,M2;
+            the embedded model by default.
         rasters: How the pair is read.
         as_json: Print one JSON object.
     """
@@ -130,10 +130,10 @@ def predict(
         maps: Outputs and limits.
         runtime: How the networks are run.
         cluster: Where the blocks are computed.
-        options: YAML file of options, one `option: value` a line, with the names and values of the flags, without
-            the dashes; options given here override it.
-        plan: Make no map, but estimate what it will take: blocks, tiles, bytes, hours and cost, its pace
-            measured on a few tiles.
+        options: YAML file of options, one `option: value` a line, with the names and values of the
+            flags, without the dashes; options given here override it.
+        plan: Make no map, but estimate what it will take: blocks, tiles, bytes, hours and cost, its
+            pace measured on a few tiles.
         price_per_hour: With --plan, the price of an hour of this machine, 0.40, or of several kinds
             and how many times as fast they are: cpu:0.40,gpu@25:1.20.
         as_json: With --plan, print one JSON object.
@@ -268,7 +268,8 @@ def report(
 ):
     """Write report.html, one offline page, into the folder of a prediction or a training run.
 
-    Every prediction of two rasters has one already; write it again to include the results of `assess` and `stats`.
+    Every prediction of two rasters has one already; write it again to include the results of
+    `assess` and `stats`.
     
 
     Args:

@@ -73,10 +73,10 @@ def undo_view(tensor: Tensor, view: View) -> Tensor:
 class Augmentation:
     """Random changes of a training pair, in this order: crop, view, colours, swap of the dates.
 
-    Both dates and both labels get one crop and one view; each date gets its own colours; labels keep
-    theirs. The defaults are the reference implementation's: one of six views, uniformly. A sample
-    that is not square after the crop would change its shape by a quarter turn and not fit into a
-    batch, so then a quarter turn becomes a half turn.
+    Both dates and both labels get one crop and one view; each date gets its own colours; labels
+    keep theirs. The defaults are the reference implementation's: one of six views, uniformly. A
+    sample that is not square after the crop would change its shape by a quarter turn and not fit
+    into a batch, so then a quarter turn becomes a half turn.
 
     Raises:
         ArgumentError: If a field is out of its range.
@@ -115,8 +115,8 @@ class Augmentation:
         """Return a changed copy of an unbatched sample; all randomness comes from `generator`.
 
         Raises:
-            DataError: If the sample is smaller than the crop: nothing is padded, as padded labels would count as
-                unchanged.
+            DataError: If the sample is smaller than the crop: nothing is padded, as padded labels
+                would count as unchanged.
         """
         *layers, index = sample
         if self.crop_size_px is not None:

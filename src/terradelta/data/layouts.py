@@ -49,10 +49,10 @@ def find_pairs(
 ) -> PairFolder:
     """List the image pairs of a folder or CSV file, in the order of their file names.
 
-    A split is a sub-folder (train, val, test), or else named by a list (train.txt or train_list.txt, in
-    the root or in list/) or by the CSV's split column. Without a val split, every
-    `val_every`-th training pair, the first included, is val and the others are train: the rule of
-    the reference implementation.
+    A split is a sub-folder (train, val, test), or else named by a list (train.txt or
+    train_list.txt, in the root or in list/) or by the CSV's split column. Without a val split,
+    every `val_every`-th training pair, the first included, is val and the others are train: the
+    rule of the reference implementation.
 
     Args:
         root: Folder, or CSV file whose paths are relative to it.
@@ -123,7 +123,8 @@ def list_parts(root: str | Path, problems: Problems | None = None) -> dict[str, 
 
 
 def list_inputs(root: str | Path) -> list[Path]:
-    """Return the files that a data set is read from: its folder, or the CSV and the files that it names."""
+    """Return the files that a data set is read from: its folder, or the CSV and the files that it
+    names."""
     root = Path(root)
     files: dict[Path, None] = {root: None}
     # Files that cannot be read are refused later, when they are read.

@@ -16,10 +16,10 @@ from terradelta.errors import ArgumentError
 class PairBatchSampler(Sampler[list[int]]):
     """Yields lists of pair indices, each pair once per epoch; for `DataLoader(batch_sampler=...)`.
 
-    The order depends only on (seed, epoch), so a resumed run draws the same batches as an uninterrupted
-    one. Batch normalisation cannot train on a single sample behind global pooling, so a last batch
-    of one is joined to the previous one: a batch has `batch_size` pairs, the last one 2 to
-    `batch_size + 1`. Only a data set of one pair, or `batch_size=1`, yields batches of one.
+    The order depends only on (seed, epoch), so a resumed run draws the same batches as an
+    uninterrupted one. Batch normalisation cannot train on a single sample behind global pooling, so
+    a last batch of one is joined to the previous one: a batch has `batch_size` pairs, the last one
+    2 to `batch_size + 1`. Only a data set of one pair, or `batch_size=1`, yields batches of one.
 
     With several processes, each gets every `processes`-th batch, so they see different pairs. All
     get the same number: the rest at the end of the order is left out of the epoch, other pairs in

@@ -1,1 +1,2 @@
-"""Georeferenced rasters: reads a pair on one grid, computes ground areas, and writes maps and polygons."""
+"""Georeferenced rasters: reads a pair on one grid, computes ground areas, and writes maps and
+polygons."""

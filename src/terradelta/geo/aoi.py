@@ -25,8 +25,8 @@ class AreaOfInterest:
     """Polygons on a grid; a pixel is inside where its centre is.
 
     Args:
-        path: Any vector file that GDAL opens, in any CRS, or FILE#LAYER; all polygons count of the only
-            layer that holds some.
+        path: Any vector file that GDAL opens, in any CRS, or FILE#LAYER; all polygons count of the
+            only layer that holds some.
         grid: The grid of the pixels.
 
     Raises:
@@ -57,13 +57,15 @@ class AreaOfInterest:
         self.area = self._cut_area(path, frame.total_bounds.tolist(), frame.crs)
 
     sha256: str
-    """Hash of the polygons as WKB, in the grid's CRS, or in their own if that CRS cannot represent them."""
+    """Hash of the polygons as WKB, in the grid's CRS, or in their own if that CRS cannot represent
+    them."""
     area: Window
     """The part of the grid that the polygons' bounds cover, in whole pixels."""
 
     @property
     def polygons(self) -> np.ndarray:
-        """The parts of the area in the grid's CRS, (N,) of polygons; more if its extent is unknown."""
+        """The parts of the area in the grid's CRS, (N,) of polygons; more if its extent is
+        unknown."""
         return self._parts
 
     def touches(self, window: Window) -> bool:

@@ -176,7 +176,8 @@ def _measure_tangents(
         centres = columns + 0.5 + column_shift_px, rows + 0.5 + row_shift_px
         return _to_space(*locate(grid, *centres))
 
-    # Central differences give the tangents; in space poles and the antimeridian are ordinary points.
+    # Central differences give the tangents; in space poles and the antimeridian are ordinary
+    # points.
     across_m = (place(0, shift_px) - place(0, -shift_px)) / (2 * shift_px)
     down_m = (place(shift_px, 0) - place(-shift_px, 0)) / (2 * shift_px)
     return across_m, down_m

@@ -109,7 +109,8 @@ def _write(value: float) -> str:
 def _find_suspects(
     images: Images, bands: Sequence[int], nodata: float | None
 ) -> tuple[_Suspect, ...]:
-    """Return the values of an image that are suspicious, each once, with its share over all rasters."""
+    """Return the values of an image that are suspicious, each once, with its share over all
+    rasters."""
     rasters = images.open_some(MAX_RASTERS) if isinstance(images, Mosaic) else [images]
     shares: dict[tuple[str, float], list[float]] = {}
     count = 0

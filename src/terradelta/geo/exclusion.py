@@ -28,10 +28,11 @@ from terradelta.geo.virtual import copy_values, open_virtual
 PRESETS = {"scl": "0,1,3,8-10", "qa_pixel": "bits:0-4", "omnicloudmask": "1-3"}
 """Mask values of clouds and shadows in common products.
 
-`scl`: the scene classification of Sentinel-2 L2A (ESA, Sen2Cor), in which 0 means no data, 1 saturated
-or defective, 3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin cirrus.
-`qa_pixel`: Landsat Collection 2 (USGS); its bits 0 to 4 are fill, dilated cloud, cirrus, cloud,
-cloud shadow. `omnicloudmask`: the classes of that package, 1 thick cloud, 2 thin cloud, 3 shadow.
+`scl`: the scene classification of Sentinel-2 L2A (ESA, Sen2Cor), in which 0 means no data, 1
+saturated or defective, 3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin
+cirrus. `qa_pixel`: Landsat Collection 2 (USGS); its bits 0 to 4 are fill, dilated cloud, cirrus,
+cloud, cloud shadow. `omnicloudmask`: the classes of that package, 1 thick cloud, 2 thin cloud, 3
+shadow.
 """
 MAX_BIT = 63
 
@@ -99,7 +100,8 @@ class Exclusion:
         grid: Grid of the image of its date.
 
     Raises:
-        RasterError: If it cannot be opened, does not have one band of real numbers, or lies elsewhere.
+        RasterError: If it cannot be opened, does not have one band of real numbers, or lies
+            elsewhere.
     """
 
     def __init__(self, path: str | Path, values: MaskValues, grid: Grid):

@@ -34,7 +34,8 @@ MAX_REMEMBERED = 100_000
 
 
 class Header(NamedTuple):
-    """The header of one raster of a mosaic, as read: for example with colours in place of a palette."""
+    """The header of one raster of a mosaic, as read: for example with colours in place of a
+    palette."""
 
     name: str
     """Its grid."""
@@ -96,7 +97,8 @@ def _fetch(path: str):
     """Let GDAL fetch a header and cache it until the raster is opened.
 
     rasterio holds Python's lock while it opens a raster, so that it would wait for servers one
-    after the other, but not while it reads; and GDAL opens other files while it reads a virtual raster.
+    after the other, but not while it reads; and GDAL opens other files while it reads a virtual
+    raster.
     """
     size = 'RasterXSize="1" RasterYSize="1"'
     rectangle = 'xOff="0" yOff="0" xSize="1" ySize="1"'

@@ -62,7 +62,8 @@ class Layer(Protocol):
     def read(
         self, bands: Sequence[int], window: Window, step: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window, with every `step`-th pixel, (C, H, W), and where it holds data, (H, W)."""
+        """Return a window, with every `step`-th pixel, (C, H, W), and where it holds data, (H,
+        W)."""
         ...
 
 

@@ -276,7 +276,8 @@ def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
 
 
 def _turn_upright(grid: Grid) -> Grid:
-    """Return the same pixels with north up, and east on the right; rotated ones may stay rotated."""
+    """Return the same pixels with north up, and east on the right; rotated ones may stay
+    rotated."""
     if grid.transform in WITHOUT_PLACE:
         return grid
     t = grid.transform
@@ -289,7 +290,8 @@ def _turn_upright(grid: Grid) -> Grid:
 
 
 def _find_axes(grid: Grid) -> np.ndarray:
-    """Return the directions of the axes of a grid's CRS, as columns to the east and to the north."""
+    """Return the directions of the axes of a grid's CRS, as columns to the east and to the
+    north."""
     sides_m = measure_sides(grid)
     known = None if grid.crs is None else describe_crs(grid.crs)
     if sides_m is None or known is None:

@@ -1,9 +1,9 @@
 """Many rasters as one: thousands of files, in several coordinate reference systems and resolutions.
 
 Rasters that share CRS and pixels form a sheet, which reads like the raster they would be merged
-into: where they overlap, the first listed raster with data is visible. Sheets lie over each other in the
-order of their first rasters. `geo.aligned` lays them on the grid of a map; only then are pixels
-resampled, for a sheet as a whole, so that no seams between its rasters appear.
+into: where they overlap, the first listed raster with data is visible. Sheets lie over each other
+in the order of their first rasters. `geo.aligned` lays them on the grid of a map; only then are
+pixels resampled, for a sheet as a whole, so that no seams between its rasters appear.
 
 GDAL's own tile index (GTI) was tried: if one band of a pixel equals the nodata value, it takes
 that band from the raster below, and it resamples raster by raster, which is visible at seams.
@@ -232,7 +232,8 @@ class Mosaic:
             yield self._files.open(names[index])
 
     def describe(self, source: RasterPaths) -> dict[str, Any]:
-        """Return a description that identifies the mosaic; the hash is of all headers, in their order."""
+        """Return a description that identifies the mosaic; the hash is of all headers, in their
+        order."""
         digest = hashlib.sha256("".join(header.sha256 for header in self._headers).encode())
         scalings = [header.scaling for header in self._headers]
         if not all(scaling.is_identity for scaling in scalings):

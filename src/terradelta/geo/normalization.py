@@ -46,7 +46,8 @@ class BandMatch:
     """The mapping of the after image's values in one band."""
 
     after: tuple[float, ...]
-    """Values of the after image, increasing; the mapping is linear between them, and outside has the slope `gain`."""
+    """Values of the after image, increasing; the mapping is linear between them, and outside has
+    the slope `gain`."""
     before: tuple[float, ...]
     """The values they are mapped to."""
     gain: float
@@ -86,8 +87,8 @@ class LightMatch:
 
         Args:
             after_CHW: Values of the after image.
-            before_dtype: Data type of the before image. If both images have 8 bits, so has the result,
-                rounded; otherwise it is float32.
+            before_dtype: Data type of the before image. If both images have 8 bits, so has the
+                result, rounded; otherwise it is float32.
         """
         if self.is_identity:
             return after_CHW
@@ -124,8 +125,8 @@ def fit_light(before_CN: np.ndarray, after_CN: np.ndarray, kind: str) -> LightMa
     Args:
         before_CN: Values of pixels spread over the pair.
         after_CN: Values of the same pixels.
-        kind: "linear", a gain and an offset per band; or "histogram", a table per band that makes the
-            distribution of the unchanged pixels equal to that of the before image.
+        kind: "linear", a gain and an offset per band; or "histogram", a table per band that makes
+            the distribution of the unchanged pixels equal to that of the before image.
 
     Raises:
         RasterError: If there are too few pixels to fit anything.

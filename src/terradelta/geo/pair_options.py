@@ -56,7 +56,7 @@ class PairOptions:
     """Pixels of the map: "before", "after", the side of a pixel in units of the before
     raster's CRS, or a CRS and the side of a pixel in its units, "EPSG:3035@10". A mosaic's pixels
     are its first raster's. An exclamation mark at the end allows far finer pixels than the
-    rasters have."""
+    rasters' own."""
     aoi: str | Path | None = None
     """A vector file, or FILE#LAYER; pixels outside of its polygons are not valid."""
     shift_px: tuple[float, float] = (0.0, 0.0)

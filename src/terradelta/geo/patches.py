@@ -1,7 +1,7 @@
 """Patches of change, traced block by block and joined across the blocks' borders.
 
-Memory does not grow with the map: only patches that can still grow are in memory, and the values along
-the border of the traced part.
+Memory does not grow with the map: only patches that can still grow are in memory, and the values
+along the border of the traced part.
 
 Legend of the array names: H rows, W columns.
 """

@@ -38,7 +38,8 @@ LEAST_PIXEL_M = 1e-4
 LARGEST_NUMBER = 1e15
 """Largest number of a transform: excludes NaN, infinity and overflow in products."""
 FLATTEST = 1e-6
-"""Smallest ratio of a pixel's area to the product of its sides: below it, rows are parallel to columns."""
+"""Smallest ratio of a pixel's area to the product of its sides: below it, rows are parallel to
+columns."""
 EARTH_M2 = 5.1007e14
 ROUNDING = 1.02
 """Factor by which the estimated area of a map of the whole Earth may exceed the Earth's."""
@@ -258,7 +259,8 @@ def _draw_lattice(grid: Grid) -> np.ndarray:
 def _measure_return(
     grid: Grid, columns: np.ndarray, rows: np.ndarray, degrees: np.ndarray
 ) -> float:
-    """Return the largest distance of points of a grid from those of their degrees in its CRS, in m."""
+    """Return the largest distance of points of a grid from those of their degrees in its CRS, in
+    m."""
     assert grid.crs is not None
     if grid.crs.is_geographic:
         return 0.0

@@ -35,7 +35,8 @@ def read_polygons(
 ) -> geopandas.GeoDataFrame:
     """Return the polygons of a file's layer, with their attributes, in a grid's CRS.
 
-    Polygons that the grid's CRS cannot represent as a whole are cut to the surroundings of the grid.
+    Polygons that the grid's CRS cannot represent as a whole are cut to the surroundings of the
+    grid.
 
     Args:
         path: Any vector file that GDAL opens, or FILE#LAYER; without a named layer, the

@@ -20,14 +20,15 @@ FEW_SHARE = 0.01
 TOO_BRIGHT = 2.0
 """Multiple of a model's range, above which values have another depth."""
 TOO_DARK = 0.01
-"""Share of a model's range that values of another depth, such as fractions, fill: from 0 to 1 that is
-1/255 = 0.4 % of the range of an 8-bit model."""
+"""Share of a model's range that values of another depth, such as fractions, fill: from 0 to 1 that
+is 1/255 = 0.4 % of the range of an 8-bit model."""
 TOO_FLAT = 0.001
 """Share of a range; values within less of it are one colour."""
 OTHER_FACTOR = 4.0
 """Ratio of the dates' spreads from which their units differ."""
 OTHER_OFFSET = 0.25
-"""Distance of the dates, in spreads, of dark and of bright values, from which one date has an offset."""
+"""Distance of the dates, in spreads, of dark and of bright values, from which one date has an
+offset."""
 SUGGESTED_DIGITS = 4
 """Significant digits of the span of a suggested range."""
 

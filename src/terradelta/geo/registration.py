@@ -2,8 +2,8 @@
 
 Phase correlation (Kuglin & Hines 1975) over patches of the pair, in two steps. The whole pixels
 come from the correlation of edge orientations (Fitch et al. 2002, "Orientation correlation", here
-of doubled angles), which is robust to other light or season, even to bright objects turned dark. The
-fraction comes from the phase of plain gradients of patches cut again at those whole pixels, its
+of doubled angles), which is robust to other light or season, even to bright objects turned dark.
+The fraction comes from the phase of plain gradients of patches cut again at those whole pixels, its
 peak found on a finely sampled Fourier transform (Guizar-Sicairos, Thurman & Fienup 2008).
 
 Change on the ground differs from patch to patch, while the shift is the same in all: spectra

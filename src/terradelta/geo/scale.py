@@ -1,4 +1,5 @@
-"""Measures a grid's pixels on the ground and compares them with those of a model's training images."""
+"""Measures a grid's pixels on the ground and compares them with those of a model's training
+images."""
 
 from __future__ import annotations
 
@@ -55,8 +56,8 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
 
     Args:
         grid: The grid a map will have.
-        resolution_m: Least and largest pixel of the model's training images, in metres; None if its card
-            does not give it.
+        resolution_m: Least and largest pixel of the model's training images, in metres; None if its
+            card does not give it.
     """
     if resolution_m is None:
         return None

@@ -97,7 +97,8 @@ class BandScaling:
             for value_HW, stored_HW, scale, offset in zip(
                 values_CHW, image_CHW, self.scales, self.offsets, strict=True
             ):
-                # In double precision, so that different stored numbers of one value give the same value.
+                # In double precision, so that different stored numbers of one value give the same
+                # value.
                 value_HW[:] = stored_HW.astype(np.float64) * scale + offset
         valid_HW = valid_HW & np.isfinite(values_CHW).all(axis=0)
         values_CHW[:, ~valid_HW] = 0

@@ -48,8 +48,8 @@ from terradelta.geo.virtual import (
 )
 
 WARP_TOLERANCE_PX = 0.01
-"""Error of the approximated transformation; with GDAL's 0.125 a window differs from the same window of a
-full read."""
+"""Error of the approximated transformation; with GDAL's 0.125 a window differs from the same window
+of a full read."""
 ARCHIVES = {
     ".zip": "/vsizip/",
     ".tar": "/vsitar/",
@@ -292,7 +292,8 @@ def read_stored(
             image_CHW = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
             return image_CHW, find_valid(dataset, bands, image_CHW, window)
         except RasterioError as error:
-            # GDAL itself asks a busy server again, but not one that stops in the middle of an answer.
+            # GDAL itself asks a busy server again, but not one that stops in the middle of an
+            # answer.
             if pauses_seconds:
                 time.sleep(pauses_seconds.pop(0))
                 _forget(name)

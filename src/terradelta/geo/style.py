@@ -30,7 +30,8 @@ RAMP: tuple[Colour, ...] = (
     (94, 201, 98),
     (253, 231, 37),
 )
-"""Low to high in five steps of viridis, whose order is visible to colour-blind readers and in grey."""
+"""Low to high in five steps of viridis, whose order is visible to colour-blind readers and in
+grey."""
 QGIS_VERSION = "3.22.0"
 """The oldest long-term release that the styles are tested with; newer ones read them too."""
 

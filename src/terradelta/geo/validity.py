@@ -24,7 +24,8 @@ from terradelta.geo.virtual import NAMESPACE, is_masked, name_raster
 IMPOSSIBLE = 1e30
 """No sensor measures a float of this size, but -3.4e38 and the like are common fill values."""
 ROUNDING = 2
-"""Tolerance of float nodata values, in units of the data type's precision: they are stored as text."""
+"""Tolerance of float nodata values, in units of the data type's precision: they are stored as
+text."""
 
 
 def find_valid(
@@ -113,7 +114,8 @@ def _find_nodata(
 
 
 def _bound(kind: np.dtype, value: float) -> tuple[float, float] | None:
-    """Return the least and the largest number that counts as the nodata value; None if no number can."""
+    """Return the least and the largest number that counts as the nodata value; None if no number
+    can."""
     if not np.isfinite(value):
         return None
     if kind.kind == "f":

@@ -32,9 +32,8 @@ from terradelta.prediction.records import JobRecord
 
 DROP_IT = "run the same `terradelta predict` with --overwrite, which drops the unfinished run"
 NOT_COMPARED = ("path", "folder", "size_bytes", "origins", "dates", "findings")
-"""Keys that may differ between runs of one job: files mounted elsewhere or fetched again, and values
-that no block depends on. `find_differences` compares the
-content of the origins."""
+"""Keys that may differ between runs of one job: files mounted elsewhere or fetched again, and
+values that no block depends on. `find_differences` compares the content of the origins."""
 BLOCK_BYTES_PER_PIXEL = 0.3
 """Size of a block's file, of drawn ground, which compresses better than most."""
 MAP_BYTES_PER_PIXEL = 0.2
@@ -69,7 +68,8 @@ class Job:
         )
         self.store = BlockStore(self.folder / "blocks", self.grid, self.classes)
         self.answered_now: frozenset[int] = frozenset()
-        """The blocks that this run answered; the others were answered earlier or by other shards."""
+        """The blocks that this run answered; the others were answered earlier or by other
+        shards."""
 
     @property
     def dates(self) -> Dates:

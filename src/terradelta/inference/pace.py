@@ -22,7 +22,8 @@ class Pace:
 
     Args:
         num_views: Requested number of views.
-        deadline: Time when all blocks must be done, in seconds of `time.monotonic`; None for no limit.
+        deadline: Time when all blocks must be done, in seconds of `time.monotonic`; None for no
+            limit.
     """
 
     num_views: int

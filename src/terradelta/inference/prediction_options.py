@@ -50,8 +50,8 @@ class RasterOptions:
     """How two rasters are read onto one grid.
 
     Raises:
-        ArgumentError: If an option is of another type or out of its range, or two options contradict each
-            other.
+        ArgumentError: If an option is of another type or out of its range, or two options
+            contradict each other.
     """
 
     bands: Annotated[Bands | None, as_flag(read_list, metavar="BANDS")] = None
@@ -139,8 +139,8 @@ class MapOptions:
     vector: Literal["gpkg", "parquet"] = "gpkg"
     """Format of the polygons."""
     cog_size: int | None = None
-    """For maps too large for one file: cut them into COGs with this many pixels per side, a power of two
-    such as 16384, with a VRT per map and STAC items."""
+    """For maps too large for one file: cut them into COGs with this many pixels per side, a power
+    of two such as 16384, with a VRT per map and STAC items."""
     layout: Literal["terradelta", "senseearth"] = "terradelta"
     """For folders: before/ after/ change/, or im1/ im2/ as the contest asks."""
     time_budget: Annotated[float, ABOVE_ZERO] | None = None
@@ -219,8 +219,8 @@ class Cluster:
     engine: Literal["local", "ray"] = "local"
     """ray distributes the blocks to the workers of a Ray cluster."""
     address: str | None = None
-    """Address of a running cluster, such as host:6379; by default RAY_ADDRESS, or one is started on this
-    machine."""
+    """Address of a running cluster, such as host:6379; by default RAY_ADDRESS, or one is started on
+    this machine."""
     workers: Annotated[int, POSITIVE_COUNT] | None = None
     """Number of workers; by default as many as fit on the cluster. Each may use --memory."""
     worker_cpus: Annotated[float, ABOVE_ZERO] | None = None

@@ -55,14 +55,15 @@ class Predictor:
         runtime: Views, tiles, device, backend and number format.
         value_ranges: Values of the before and of the after image that become the darkest and
             brightest the models know; None for images in the models' own scale.
-        batch_size: Tiles of one size that are answered together; by default a number that suits the device.
+        batch_size: Tiles of one size that are answered together; by default a number that suits the
+            device.
         device: What the networks compute on, without a check that this machine has it; by default
             that of the runtime.
         choose: Chooses the backend: `choose_backend` on this machine, or on the one that will
             answer.
         create_backend: Prepares a model to run, from the choice, the model, the device and
-            the side of the window of global pooling in pixels: `make_backend`, or a function that makes your own
-            `terradelta.protocols.Backend`.
+            the side of the window of global pooling in pixels: `make_backend`, or a function that
+            makes your own `terradelta.protocols.Backend`.
 
     Raises:
         ArgumentError: If this machine does not have what the runtime needs.
@@ -251,7 +252,8 @@ class Predictor:
         return votes, (height, width)
 
     def _require_finite(self, votes: Sequence[Vote]):
-        """Raise if a model answers NaN or infinity: NaN compared with a threshold would be unchanged."""
+        """Raise if a model answers NaN or infinity: NaN compared with a threshold would be
+        unchanged."""
         views = len(votes) // len(self._models)
         for number, vote in enumerate(votes):
             if vote.is_finite:

@@ -51,8 +51,8 @@ BLOCK_BYTES = 64 * 1024**2
 """Memory for the pixels of a block; blocks are as large as this allows."""
 MAX_BLOCK_SIZE_PX = 3072
 RESERVED_SHARE = 0.15
-"""Share of a time budget for making maps and polygons from the answered blocks. They took 18 % of a job
-whose map was noise, with 1.8 million patches (benchmarks/README.md, "A large pair")."""
+"""Share of a time budget for making maps and polygons from the answered blocks. They took 18 % of a
+job whose map was noise, with 1.8 million patches (benchmarks/README.md, "A large pair")."""
 UINT8_MAX = 255.0
 
 logger = logging.getLogger(__name__)

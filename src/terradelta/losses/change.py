@@ -81,7 +81,8 @@ class FocalChangeLoss(ChangeLoss):
 
     Args:
         changed_pixel_weight: Weight of changed pixels; unchanged ones have 1.
-        gamma: Exponent that reduces the weight of pixels that are already right; 0 gives `ChangeLoss`.
+        gamma: Exponent that reduces the weight of pixels that are already right; 0 gives
+            `ChangeLoss`.
 
     Raises:
         ArgumentError: If a number is negative.

@@ -16,7 +16,8 @@ class DiceLoss(nn.Module):
     """1 - Dice coefficient of the change probabilities, over all pixels of a batch together.
 
     `1 - (2 * sum(p * m) + 1) / (sum(p) + sum(m) + 1)`, after Sudre et al., "Generalised Dice
-    overlap as a deep learning loss function" (2017); the added ones define the loss of a batch without change.
+    overlap as a deep learning loss function" (2017); the added ones define the loss of a batch
+    without change.
     """
 
     def forward(

@@ -149,10 +149,10 @@ class AgreementLoss(nn.Module):
     """Both dates of an unchanged pixel learn from their mean prediction.
 
     With q the mean of the two class distributions, sharpened (`q_k ~ mean_k ** (1 / temperature)`)
-    and treated as constant, an unchanged pixel costs `1/2 (KL(q || p_before) + KL(q || p_after))` and a
-    changed one nothing: its labels already give both classes. The gradient by a
-    date's logits is p - q, so it vanishes as the dates agree, while that of UAL's logit form keeps its
-    full size until they are equal. Below a temperature of 1 agreeing dates are still pulled towards a
+    and treated as constant, an unchanged pixel costs `1/2 (KL(q || p_before) + KL(q || p_after))`
+    and a changed one nothing: its labels already give both classes. The gradient by a date's logits
+    is p - q, so it vanishes as the dates agree, while that of UAL's logit form keeps its full size
+    until they are equal. Below a temperature of 1 agreeing dates are still pulled towards a
     decision, which gives a class to unlabelled ground.
 
     Source: terradelta's; the sharpened mean as a target is that of Berthelot et al., "MixMatch",

@@ -25,8 +25,8 @@ class Prediction:
     summary: Summary
     """The content of summary.json: areas, shares and transitions."""
     kept_reviews: Path | None = None
-    """File with the reviews of the prediction that this one replaced, and their patches; None without
-    reviews."""
+    """File with the reviews of the prediction that this one replaced, and their patches; None
+    without reviews."""
 
     @property
     def cautions(self) -> tuple[Caution, ...]:

@@ -67,8 +67,8 @@ def save_model(
 
     Raises:
         OutputExistsError: If the folder holds something and `overwrite` is False.
-        ModelError: If the card does not describe the network or cannot be written as JSON, or a weight is
-            NaN or infinite as it would be stored.
+        ModelError: If the card does not describe the network or cannot be written as JSON, or a
+            weight is NaN or infinite as it would be stored.
     """
     network, card = (model.network, model.card) if isinstance(model, Model) else model
     _require_finite(network, dtype)
@@ -86,7 +86,8 @@ def save_model(
     }
     with stage_folder(folder, overwrite=overwrite, listed=False) as staged:
         save_file(tensors, staged / WEIGHTS_FILE)
-        # safetensors makes files readable by the owner only; a model has the permissions of its folder.
+        # safetensors makes files readable by the owner only; a model has the permissions of its
+        # folder.
         (staged / WEIGHTS_FILE).chmod(0o644)
         (staged / CARD_FILE).write_text(text, encoding="utf-8")
         (staged / README_FILE).write_text(card.to_markdown(Path(folder).name), encoding="utf-8")
@@ -131,7 +132,8 @@ def load_card(folder: str | Path) -> ModelCard:
     """Read the card of a model folder, without its weights.
 
     Raises:
-        ModelError: If a file is missing or damaged or the format is newer than this version of terradelta reads.
+        ModelError: If a file is missing or damaged or the format is newer than this version of
+            terradelta reads.
     """
     card_path, _ = _find_files(Path(folder))
     fields = read_object(card_path, ModelError, "fetch the model again")

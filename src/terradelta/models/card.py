@@ -56,7 +56,8 @@ class Scaling:
 
     @classmethod
     def imagenet(cls, bands: int = 3) -> Scaling:
-        """Return the scaling of ImageNet for 8-bit RGB; for other bands mean 0.5 and standard deviation 0.25."""
+        """Return the scaling of ImageNet for 8-bit RGB; for other bands mean 0.5 and standard
+        deviation 0.25."""
         if bands == 3:
             return cls(255.0, _IMAGENET_MEAN, _IMAGENET_STD)
         return cls(255.0, (0.5,) * bands, (0.25,) * bands)
@@ -144,7 +145,8 @@ class ModelCard:
     change_threshold: float = 0.5
     """Probability of change from which a pixel counts as changed."""
     same_class_changes: bool = True
-    """Whether a change may be from a class to itself, such as a new building in place of an old one."""
+    """Whether a change may be from a class to itself, such as a new building in place of an old
+    one."""
     temperatures: Temperatures = field(default_factory=Temperatures)
     """Temperatures found by `calibrate`."""
     resolution_m: tuple[float, float] | None = None

@@ -37,7 +37,8 @@ class ChangeNetwork(nn.Module, ABC):
     config: dict[str, Any]
     """The arguments of `create_model` that build this network; `create_model` sets it."""
     output_stride: int
-    """Tile origins and sides are multiples of this many pixels, or tiles differ from the whole image."""
+    """Tile origins and sides are multiples of this many pixels, or tiles differ from the whole
+    image."""
     has_global_pooling: bool = False
     """Whether the answer depends on the size of a tile, even far from its border. A network
     for which it does must use `pool_window_px` in `score`."""
@@ -48,8 +49,9 @@ class ChangeNetwork(nn.Module, ABC):
     def pool_window_px(self) -> int | None:
         """Side of the window around each pixel over which heads that pool take their means.
 
-        With it set, tiles of any larger size give one map, and an image that is no larger gets the same answer as
-        without a window. None, the default, takes the whole image, as training always does.
+        With it set, tiles of any larger size give one map, and an image that is no larger gets the
+        same answer as without a window. None, the default, takes the whole image, as training
+        always does.
 
         Raises:
             ArgumentError: If it is set to less than a pixel.
@@ -74,8 +76,8 @@ class ChangeNetwork(nn.Module, ABC):
     def find_margin_px(self, pool_window_px: int | None) -> int:
         """Return the width of a tile's border whose answer is discarded.
 
-        Inside of it the rest of the image hardly matters. A multiple of `output_stride`: for a network
-        of convolutions half of its receptive field.
+        Inside of it the rest of the image hardly matters. A multiple of `output_stride`: for a
+        network of convolutions half of its receptive field.
 
         Args:
             pool_window_px: The value of `pool_window_px` when tiles are answered.

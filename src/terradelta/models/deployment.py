@@ -49,8 +49,8 @@ class Deployment(nn.Module):
             before_BCHW: Images in their stored scale, of any dtype; their sides are multiples of
                 the network's output stride.
             after_BCHW: Images of the second date.
-            valid_BHW: Nonzero where both dates hold data; elsewhere the network sees its mean colour,
-                like beyond an image's border.
+            valid_BHW: Nonzero where both dates hold data; elsewhere the network sees its mean
+                colour, like beyond an image's border.
         """
         valid_B1HW = valid_BHW[:, None] != 0
         images = [

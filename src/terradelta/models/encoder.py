@@ -12,8 +12,8 @@ from torch import Tensor, nn
 TILING_TOLERANCE = 0.0005
 """Share of a map's labels (classes of either date, change) that may differ from those of the whole
 image, in tiles of 1,024 px cut at their margin. `context_px` was chosen
-to keep this for untrained networks (EfficientNets from ImageNet weights) with the batch statistics of
-drawn scenes, whose labels are less certain than a trained network's: benchmarks/tiling.py."""
+to keep this for untrained networks (EfficientNets from ImageNet weights) with the batch statistics
+of drawn scenes, whose labels are less certain than a trained network's: benchmarks/tiling.py."""
 
 
 class Encoder(nn.Module, ABC):

@@ -74,9 +74,9 @@ class ConvNormReLU(nn.Module):
 def convolve_phases(x_BCHW: Tensor, weight_C1kk: Tensor, dilation: int) -> Tensor:
     """Convolve each channel with its own dilated filter, by convolutions without dilation.
 
-    A filter whose taps are `dilation` apart sees only every `dilation`-th row and column, so it is an
-    ordinary one on each of the dilation x dilation images that take those (à trous, Holschneider et
-    al. 1990). On the CPU this is many times faster: oneDNN has fast kernels for depthwise
+    A filter whose taps are `dilation` apart sees only every `dilation`-th row and column, so it is
+    an ordinary one on each of the dilation x dilation images that take those (à trous, Holschneider
+    et al. 1990). On the CPU this is many times faster: oneDNN has fast kernels for depthwise
     convolutions, but for few of the dilated ones, and for none of their gradients.
 
     Args:
@@ -117,7 +117,8 @@ def convolve_phases(x_BCHW: Tensor, weight_C1kk: Tensor, dilation: int) -> Tenso
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly to (height, width), pixel corners not aligned; no copy if the size is the same."""
+    """Resize bilinearly to (height, width), pixel corners not aligned; no copy if the size is the
+    same."""
     if x_BCHW.shape[-2:] == size:
         return x_BCHW
     return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)

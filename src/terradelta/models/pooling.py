@@ -6,8 +6,8 @@ information aggregation" (2112.04491), average over a sliding window of the trai
 time instead. Here each position gets the context that the square window centred on it, moved
 inside the image if it would cross the border, would have as a separate image: the mean, or
 for a pyramid of bins their bilinear upsampling at that position. So an image no larger
-than the window gets the same answer as without one, and beyond half a window from a tile's border the
-context does not depend on the tile.
+than the window gets the same answer as without one, and beyond half a window from a tile's border
+the context does not depend on the tile.
 
 Means are taken over the cells of a lattice that every tile shares, and their results
 are interpolated bilinearly to the pixels; this is cheap, and exact to within half a cell.

@@ -19,7 +19,8 @@ from terradelta.models.encoder import Encoder
 
 _STRIDE_DILATED = 8
 _CONTEXT_PX = 256
-"""Not measured: enough for all of terradelta's encoders except the dilated EfficientNets and ResNet-152."""
+"""Not measured: enough for all of terradelta's encoders except the dilated EfficientNets and
+ResNet-152."""
 
 
 class TimmEncoder(Encoder):

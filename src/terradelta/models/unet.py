@@ -36,7 +36,8 @@ class UNetHead(Head):
         super().__init__()
         fine = channels[1]
         skips = [*channels[-2::-1], 0]
-        # Below the reference's smallest widths, 32 and 16 with ResNet-18, some classes are never predicted.
+        # Below the reference's smallest widths, 32 and 16 with ResNet-18, some classes are never
+        # predicted.
         outs = [*channels[-2:0:-1], max(32, fine // 2), max(16, fine // 4)]
         ins = [channels[-1], *outs[:-1]]
         self.steps = nn.ModuleList(
@@ -63,7 +64,8 @@ class UNetHead(Head):
 
 
 class DecoderStep(nn.Module):
-    """Upsample, concatenate the encoder's features of that scale, attend, two convolutions, attend."""
+    """Upsample, concatenate the encoder's features of that scale, attend, two convolutions,
+    attend."""
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, *, lightweight: bool = False

@@ -28,7 +28,8 @@ MAX_KEYS_LISTED = 10
 _GROWING = ("builtins bytearray", "__builtin__ bytearray")
 """Functions that a pickle may call under torch's rules and that allocate memory of a given size."""
 LEGACY_PICKLES = 5
-"""Pickles before the numbers of a file that is not an archive: magic, version, system, state, storages."""
+"""Pickles before the numbers of a file that is not an archive: magic, version, system, state,
+storages."""
 _DAMAGED = "fetch the file again"
 
 
@@ -125,7 +126,7 @@ def _read_pickle(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} is not a file of tensors only; a pickle that holds more can run any code, "
+            f"{path} is not a file of tensors only; a pickle with other objects can run any code, "
             f"so it is not opened ({str(error).splitlines()[0]})",
             fix="if you trust it, save only its weights: "
             "torch.save(network.state_dict(), path)",

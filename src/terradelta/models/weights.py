@@ -82,8 +82,8 @@ def load_strictly(
         names: Key in the weights of each key of the module, if they differ.
 
     Raises:
-        ModelError: If a key is missing or left over, a shape differs or a value is not a number that
-            the network can use; the first ten of each are listed.
+        ModelError: If a key is missing or left over, a shape differs or a value is not a number
+            that the network can use; the first ten of each are listed.
     """
     own = module.state_dict()
     names = names or {key: key for key in own}

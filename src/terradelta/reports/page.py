@@ -19,15 +19,16 @@ def report(
 ) -> Path:
     """Write report.html into the folder of a raster prediction or of a training run.
 
-    A prediction has one already; write it again to show the present images and the results of `assess`
-    and `stats`. The page of a run also evaluates its best model on the validation
-    pairs, if the data set still exists.
+    A prediction has one already; write it again to show the present images and the results of
+    `assess` and `stats`. The page of a run also evaluates its best model on the validation pairs,
+    if the data set still exists.
 
     Args:
         folder: Output of `predict`, `merge` or `demo`, or of `train`.
-        areas: The area_estimates.json of `assess`; for a prediction, by default the one in the folder,
-            if there is one.
-        zones: The zones.gpkg of `stats`; by default the one in the folder's `zones`, if there is one.
+        areas: The area_estimates.json of `assess`; for a prediction, by default the one in the
+            folder, if there is one.
+        zones: The zones.gpkg of `stats`; by default the one in the folder's `zones`, if there is
+            one.
         overwrite: Replace a report that exists.
 
     Returns:

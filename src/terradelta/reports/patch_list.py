@@ -1,4 +1,5 @@
-"""The changed patches of a prediction folder: which to look at, their sizes and their confidence."""
+"""The changed patches of a prediction folder: which to look at, their sizes and their
+confidence."""
 
 from __future__ import annotations
 

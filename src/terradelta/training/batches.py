@@ -67,7 +67,8 @@ def load_data(
         own: Own data sets in place of those of the recipe.
 
     Raises:
-        ArgumentError: If no data set is named or two are, or there are fewer batches than processes.
+        ArgumentError: If no data set is named or two are, or there are fewer batches than
+            processes.
         DataError: If the data set cannot be used.
     """
     augmentation = Augmentation(
@@ -138,8 +139,8 @@ def find_training_pairs(data: str, val_every: int, classes: ClassTable | None) -
     Args:
         data: The data set.
         val_every: Same as in the recipe.
-        classes: Classes of a network that is trained further; pairs of change masks become pairs of these
-            classes without labelled land cover. None for a new network.
+        classes: Classes of a network that is trained further; pairs of change masks become pairs of
+            these classes without labelled land cover. None for a new network.
     """
     pairs = find_pairs(data, split="train", val_every=val_every)
     if classes is None or pairs.classes != BINARY:

@@ -59,8 +59,8 @@ class TrainConfig:
     lightweight: bool = False
     """Replace the heads' 3 x 3 convolutions by depthwise separable ones."""
     loss: Loss = "ual"
-    """Loss that makes the classes of both dates agree where nothing changed: ual, ual-probability, cosine,
-    mse, agreement, none, or a registered loss."""
+    """Loss that makes the classes of both dates agree where nothing changed: ual, ual-probability,
+    cosine, mse, agreement, none, or a registered loss."""
     consistency_weight: Annotated[float, NOT_NEGATIVE] = 0.5
     """Weight of that loss inside the change term."""
     changed_pixel_weight: Annotated[float, NOT_NEGATIVE] = 2.0
@@ -71,14 +71,15 @@ class TrainConfig:
     class_weights: tuple[Annotated[float, NOT_NEGATIVE], ...] | None = None
     """Weight of each land-cover class; given by the rule when left out."""
     class_weight_rule: ClassWeightRule = "reference"
-    """Weights of the classes: the reference's for its six classes and otherwise 1, all 1, or by the number of
-    labelled pixels n of a class: 1 / n, 1 / sqrt(n), median(n) / n."""
+    """Weights of the classes: the reference's for its six classes and otherwise 1, all 1, or by the
+    number of labelled pixels n of a class: 1 / n, 1 / sqrt(n), median(n) / n."""
     epochs: Annotated[int, POSITIVE_COUNT] = 30
     """Passes over the training pairs."""
     batch_size: Annotated[int, POSITIVE_COUNT] = 8
     """Pairs per batch."""
     accumulate_batches: Annotated[int, POSITIVE_COUNT] = 1
-    """Batches per step, with averaged gradients: allows more pairs per step than fit into memory."""
+    """Batches per step, with averaged gradients: allows more pairs per step than fit into
+    memory."""
     optimizer: Optimizer = "adam"
     """adam, whose weight decay is an L2 penalty; adamw, which shrinks the weights themselves; or
     sgd with momentum 0.9, which needs learning rates about a hundred times higher."""
@@ -89,7 +90,8 @@ class TrainConfig:
     weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-4
     """Weight decay of the optimizer."""
     schedule: Schedule = "poly"
-    """How the learning rate falls to 0: (1 - step / steps) ** poly_power, half a cosine, or not at all."""
+    """How the learning rate falls to 0: (1 - step / steps) ** poly_power, half a cosine, or not at
+    all."""
     poly_power: Annotated[float, NOT_NEGATIVE] = 0.9
     """Power of the poly schedule."""
     warmup_steps: Annotated[int, COUNT] = 0

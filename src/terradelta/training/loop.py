@@ -70,7 +70,8 @@ class TrainResult:
     best_epoch: int
     """The epoch whose model is in `best/`."""
     scores: dict[str, float]
-    """Validation numbers of that epoch, protocol `second`. They chose the epoch, so they are optimistic."""
+    """Validation numbers of that epoch, protocol `second`. They chose the epoch, so they are
+    optimistic."""
     test_scores: dict[str, dict[str, float]] | None
     """Numbers of that model on the test split by protocol; None without a test split."""
     rank: int = 0
@@ -102,8 +103,8 @@ def train(
             uninterrupted run.
         overwrite: Start again in a folder that holds a run.
         dataset: A data set object in place of `config.data`, not augmented; see
-            `terradelta.protocols.PairDataset`. The stored recipe then names no data: give the data set
-            again to resume or repeat the run.
+            `terradelta.protocols.PairDataset`. The stored recipe then names no data: give the data
+            set again to resume or repeat the run.
         validation: The validation pairs, with the same classes and bands.
 
     Raises:

@@ -15,7 +15,8 @@ from terradelta.training.config import TrainConfig
 
 
 def build_optimizer(config: TrainConfig, network: Network) -> torch.optim.Optimizer:
-    """Return the optimizer: the encoder's weights have one learning rate, those of the heads a higher one."""
+    """Return the optimizer: the encoder's weights have one learning rate, those of the heads a
+    higher one."""
     head_rate = config.learning_rate * config.head_rate_factor
     groups = [
         {"params": list(network.encoder_parameters()), "lr": config.learning_rate},

@@ -1,8 +1,8 @@
 """Land cover for unchanged ground that nobody labelled, by a vote of trained models.
 
 Data sets like SECOND label land cover only where something changed. The rest of an image
-teaches nothing but "unchanged". Models trained on the labelled part can label the rest. Only labels on
-which both dates agree are kept, as both show the same ground.
+teaches nothing but "unchanged". Models trained on the labelled part can label the rest. Only labels
+on which both dates agree are kept, as both show the same ground.
 
 Legend of the array names: K classes, H rows, W columns.
 """
@@ -95,7 +95,8 @@ class LabelReport:
     """Added pixels whose true land cover lies in full1/ beside the images."""
     known_right_px: int = 0
     held_out_px: int = 0
-    """Labelled (changed) pixels of the validation pairs, either date, answered with enough confidence."""
+    """Labelled (changed) pixels of the validation pairs, either date, answered with enough
+    confidence."""
     held_out_right_px: int = 0
 
     def __post_init__(self):
@@ -115,8 +116,8 @@ class LabelReport:
     def held_out_accuracy(self) -> float:
         """The same for confident answers where validation pairs are labelled: where they changed.
 
-        An estimate for sets without truth: it covers other ground than the new labels, and no second
-        date has to agree.
+        An estimate for sets without truth: it covers other ground than the new labels, and no
+        second date has to agree.
         """
         return _divide(self.held_out_right_px, self.held_out_px)
 
@@ -152,8 +153,8 @@ def label_unchanged(
     """Write a data set whose training pairs have land cover on unchanged ground, too.
 
     OUTPUT/data.csv lists all pairs: images, and the labels of `val` and `test`, stay where they
-    are; label1/, label2/ and change_mask/ hold the new labels of the training pairs. Existing labels
-    are kept. pseudo_labels.json counts the added labels.
+    are; label1/, label2/ and change_mask/ hold the new labels of the training pairs. Existing
+    labels are kept. pseudo_labels.json counts the added labels.
 
     Args:
         models: Model folders that vote. Models trained on these pairs are more confident on them.

@@ -81,8 +81,8 @@ def pseudo_label(
         overwrite: Start again in an OUTPUT that holds rounds.
 
     Raises:
-        ArgumentError: If a number is out of range, an unfinished OUTPUT was made with other options, or
-            several processes run this.
+        ArgumentError: If a number is out of range, an unfinished OUTPUT was made with other
+            options, or several processes run this.
         TerradeltaError: Same as in `label_unchanged` and `train`.
     """
     rule = rule or VotingRule()

@@ -1,8 +1,9 @@
 """Keeps other pages and other host names out of a server on this machine.
 
 Any page that a browser shows can send requests to 127.0.0.1. Its name in the Host header (DNS
-rebinding) or in the Origin header identifies it, and it does not have the token. Other users of this machine
-do not have it either: only the address that `terradelta view` prints contains it, no answer does.
+rebinding) or in the Origin header identifies it, and it does not have the token. Other users of
+this machine do not have it either: only the address that `terradelta view` prints contains it, no
+answer does.
 """
 
 from __future__ import annotations

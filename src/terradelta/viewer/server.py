@@ -51,8 +51,8 @@ def view(
         basemap: Address of background tiles with {z}, {x} and {y}.
 
     Raises:
-        ArgumentError: If the extra `view` is not installed, the port is taken or the basemap is not an
-            address of tiles.
+        ArgumentError: If the extra `view` is not installed, the port is taken or the basemap is not
+            an address of tiles.
         TerradeltaError: If the prediction or its rasters cannot be opened.
     """
     for package in ("fastapi", "uvicorn", "morecantile"):
@@ -94,8 +94,8 @@ def view(
 def _hide_address(address: str) -> Iterator[str]:
     """Yield the address of a file that leads to another address.
 
-    All users of a machine may read the command lines of all programs, including the browser's; only the
-    user can read the file.
+    All users of a machine may read the command lines of all programs, including the browser's; only
+    the user can read the file.
     """
     with tempfile.TemporaryDirectory(prefix="terradelta-view-") as folder:
         path = Path(folder) / "open.html"

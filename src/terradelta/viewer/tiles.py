@@ -96,8 +96,8 @@ def _divide(bounds: Bounds) -> Grid:
 class MosaicTiles:
     """A mosaic, cut into tiles; thread-safe.
 
-    Its rasters stay open, and GDAL datasets serve one thread at a time, so tiles are read one after the
-    other, each raster from its overviews.
+    Its rasters stay open, and GDAL datasets serve one thread at a time, so tiles are read one after
+    the other, each raster from its overviews.
 
     Args:
         mosaic: The rasters, open.

@@ -33,8 +33,8 @@ def sign(image_CHW: np.ndarray) -> np.ndarray:
     """Return the image's detail on 32 x 32 cells as a unit vector, (1024,) float32.
 
     Brightness, contrast and structure coarser than 8 x 8 cells are removed, so that the product of
-    two such vectors measures whether they show the same objects in the same places. It was 0.99 for the
-    same image with noise or other light, 0.2 to 0.9 for other years of a place.
+    two such vectors measures whether they show the same objects in the same places. It was 0.99 for
+    the same image with noise or other light, 0.2 to 0.9 for other years of a place.
     """
     grey = Image.fromarray(_standardise(image_CHW).mean(axis=0))
     cells = grey.resize((SIGNATURE_SIDE, SIGNATURE_SIDE), Image.Resampling.BOX)

@@ -38,8 +38,8 @@ def doctor(
 
     Args:
         data: Data set: a folder in a known layout, or a CSV.
-        fix: Folder to make, a copy with safe corrections and without pairs that cannot be corrected;
-            None makes no copy.
+        fix: Folder to make, a copy with safe corrections and without pairs that cannot be
+            corrected; None makes no copy.
         classes: Classes of the ids; see `examine`.
         overwrite: Replace an existing copy.
 
@@ -65,8 +65,8 @@ def repair(
     """Write a copy of a data set without its problems, and CHANGES.txt, which lists all changes.
 
     The copy has im1 im2 label1 label2, or A B label for change masks, in train, val and test if
-    the data set names them (pairs without a split go to `unlisted`). Images are copied byte for byte,
-    and so are masks that are not corrected. The data set itself is not touched.
+    the data set names them (pairs without a split go to `unlisted`). Images are copied byte for
+    byte, and so are masks that are not corrected. The data set itself is not touched.
 
     Args:
         data: The data set.

@@ -23,8 +23,8 @@ SUPPORTED = {
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 """The package that a backend needs, from the extra of the same name."""
 COMPILE_FROM_PIXELS = 2_000_000
-"""Pixels of all views and models together. Compiling for OpenVINO takes a second or two; below this,
-torch finishes sooner."""
+"""Pixels of all views and models together. Compiling for OpenVINO takes a second or two; below
+this, torch finishes sooner."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def choose_backend(
         pixels: Number of pixels to answer, of all views and models; None if unknown.
 
     Raises:
-        ArgumentError: If a name is unknown, a runtime is not installed, or the two do not fit each other.
+        ArgumentError: If a name is unknown, a runtime is not installed, or the two do not fit each
+            other.
     """
     device = device or torch.device("cpu")
     for kind, value, known in (

@@ -53,7 +53,8 @@ class OpenVINOBackend:
         pool_window_px: See `Deployment`.
 
     Raises:
-        ModelError: If int8 is requested and the model has no int8 graph, or one made from other weights.
+        ModelError: If int8 is requested and the model has no int8 graph, or one made from other
+            weights.
     """
 
     def __init__(self, model: Model, precision: str, pool_window_px: int | None):

@@ -1,7 +1,8 @@
 """Gives blocks to workers and handles the failures of both.
 
 A block is requested again until it is answered: from other workers if one is lost; if reading it
-fails, `MAX_ATTEMPTS` times. Requesting a block twice is harmless, as an answer only replaces a file.
+fails, `MAX_ATTEMPTS` times. Requesting a block twice is harmless, as an answer only replaces a
+file.
 """
 
 from __future__ import annotations

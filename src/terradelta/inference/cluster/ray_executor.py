@@ -60,9 +60,9 @@ class RayEngine:
 
     Args:
         cluster: The cluster and its options. Without an address, it is that of the
-            variable RAY_ADDRESS, otherwise one is started on this machine and stopped at the end. It runs as
-            many workers as fit, also when the cluster grows; each has all cores of a machine, or
-            of a GPU's share, up to 4.
+            variable RAY_ADDRESS, otherwise one is started on this machine and stopped at the end.
+            It runs as many workers as fit, also when the cluster grows; each has all cores of a
+            machine, or of a GPU's share, up to 4.
         memory_bytes: Memory limit of a worker.
 
     Raises:
