@@ -1,4 +1,4 @@
-"""The cost of sharing blocks among workers, besides the network: time per block, memory of the driver.
+"""The cost of sharing blocks among workers: time per block, memory of the driver.
 
 Workers answer at once with the file of a block; the rest is the engine: handing out,
 carrying back through Ray, writing. Run: `python benchmarks/cluster.py [--planned 100000]`.

@@ -1,5 +1,4 @@
-"""Files that are read whole: limited in size; JSON and YAML checked against the expected
-content."""
+"""Reads whole files of limited size; checks JSON and YAML against the expected content."""
 
 from __future__ import annotations
 

@@ -193,8 +193,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _list_files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of everything except folders, links included, relative to the outermost
-    folder."""
+    """Yield the paths of files and links, relative to the outermost folder."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:

@@ -12,8 +12,7 @@ _is_command_line = ContextVar("is_command_line", default=False)
 
 @contextmanager
 def count_process() -> Iterator[None]:
-    """Make the stopwatches inside count from the start of this process, which serves only one
-    run."""
+    """Make the stopwatches inside count from the start of this process, for a single run."""
     token = _is_command_line.set(True)
     try:
         yield

@@ -105,7 +105,7 @@ def require_answers(labels: Labels, unresolved: Unresolved):
 
 
 def find_kappa(first_N: np.ndarray, second_N: np.ndarray) -> float:
-    """Return Cohen's kappa of two interpreters' answers; nan if chance alone would give full agreement.
+    """Return Cohen's kappa of two interpreters' answers; nan if chance alone gives full agreement.
 
     Source: Cohen, "A Coefficient of Agreement for Nominal Scales", Educational and Psychological
     Measurement 20, 1960.
@@ -193,7 +193,7 @@ def _answer(path: Path, classes: ClassTable, number: int, row: _Row) -> tuple[in
         return NO_ANSWER, "unlabelled"
     if row.changed not in STATES:
         raise DataError(
-            f"{path} says {row.changed!r} of point {number}, which is not one of {', '.join(STATES)}",
+            f"{path} says {row.changed!r} of point {number}, not one of {', '.join(STATES)}",
             fix="use the value list of the field `changed`",
         )
     if row.changed == "unsure":

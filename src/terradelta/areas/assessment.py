@@ -148,7 +148,7 @@ def _find_folder(path: Path, survey: Survey, asked: str | Path | None) -> Path:
         change_path = find_map(folder, "change")
         if not change_path.exists() or identify(change_path) != survey.facts.map_sha256:
             raise DataError(
-                f"{path} was drawn from {change_path}, which no longer exists or is another map now",
+                f"{path} was drawn from {change_path}, which is gone or has changed",
                 fix="choose a folder for the results: -o FOLDER",
             )
     return folder

@@ -228,7 +228,7 @@ def draw_pixels(
     points_S: np.ndarray,
     seed: int,
 ) -> DrawnPixels:
-    """Draw pixels at random within strata: each pixel of a stratum is equally likely, none is drawn twice.
+    """Draw pixels at random within strata, with equal probability and without replacement.
 
     Only the blocks in which a pixel was drawn are read again.
 

@@ -270,7 +270,7 @@ def report(
 
     Every prediction of two rasters has one already; write it again to include the results of
     `assess` and `stats`.
-    
+
 
     Args:
         folder: Output of `predict` or of `train`.

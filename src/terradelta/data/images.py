@@ -257,7 +257,7 @@ def read_pixels(path: Path) -> Pixels:
     except _UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as an image ({_size(path)} bytes): {error}",
-            fix="the file is truncated, corrupt or of another format than its name: fetch or make it again",
+            fix="the file is truncated, corrupt or has a wrong ending: fetch or make it again",
         ) from error
 
 

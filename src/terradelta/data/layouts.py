@@ -123,8 +123,7 @@ def list_parts(root: str | Path, problems: Problems | None = None) -> dict[str, 
 
 
 def list_inputs(root: str | Path) -> list[Path]:
-    """Return the files that a data set is read from: its folder, or the CSV and the files that it
-    names."""
+    """Return the files that a data set is read from: its folder, or the CSV and its files."""
     root = Path(root)
     files: dict[Path, None] = {root: None}
     # Files that cannot be read are refused later, when they are read.

@@ -36,8 +36,7 @@ class PairFiles:
 
     @property
     def is_change_mask(self) -> bool:
-        """Whether the label is one change mask for both dates instead of a land-cover mask for
-        each."""
+        """Whether the label is one change mask for both dates, not a land-cover mask for each."""
         return self.before_label is not None and self.before_label == self.after_label
 
     @property

@@ -190,8 +190,7 @@ def _score_sets(
     other: ImageCounts | None = None,
     other_weights_RN: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return each number of each weighted sum of images, and of a second set of images added to
-    it."""
+    """Return each number of weighted sums of images, and of those of a second set."""
     parts = [(counts.stack(), weights_RN)]
     if other is not None and other_weights_RN is not None:
         parts.append((other.stack(), other_weights_RN))

@@ -78,8 +78,7 @@ class BoundaryCounts:
 
 
 def find_outline(mask_HW: np.ndarray) -> np.ndarray:
-    """Return the pixels of a bool mask with a 4-neighbour outside it; image borders do not
-    count."""
+    """Return the pixels of a bool mask with a 4-neighbour outside it; borders do not count."""
     outline_HW = np.zeros_like(mask_HW)
     for axis in (0, 1):
         differs = np.diff(mask_HW, axis=axis)

@@ -1,2 +1,1 @@
-"""Georeferenced rasters: reads a pair on one grid, computes ground areas, and writes maps and
-polygons."""
+"""Georeferenced rasters: pairs on one grid, ground areas, and files of maps and polygons."""

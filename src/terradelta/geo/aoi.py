@@ -64,8 +64,7 @@ class AreaOfInterest:
 
     @property
     def polygons(self) -> np.ndarray:
-        """The parts of the area in the grid's CRS, (N,) of polygons; more if its extent is
-        unknown."""
+        """The parts of the area in the grid's CRS, (N,) of polygons; more if it is unknown."""
         return self._parts
 
     def touches(self, window: Window) -> bool:

@@ -129,8 +129,7 @@ def name_joined_files(raster: str, numbers: Sequence[int]) -> list[str]:
 
 
 def _find_names(known: Mapping[int, str], band_names: Sequence[str]) -> list[int] | None:
-    """Return the bands of these names, by these names or by their synonyms; None if one is
-    missing."""
+    """Return the bands with these names or their synonyms; None if one is missing."""
     for names in (known, name_colours(known)):
         found = [[number for number in names if names[number] == name] for name in band_names]
         if all(found) and (names is known or all(len(numbers) == 1 for numbers in found)):

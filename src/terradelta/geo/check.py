@@ -330,7 +330,7 @@ def _check_shift(pair: RasterPair) -> Finding:
             "shift",
             "WARN",
             f"cannot be measured: {shift.patches} of {shift.of_patches} patches with detail agree",
-            "look at both images in a GIS; too much may have changed, or there may be too little detail",
+            "look at both images in a GIS; there may be too much change or too little detail",
             {"patches": shift.patches, "of_patches": shift.of_patches},
             is_doubt=shift.of_patches >= MIN_PATCHES,
         )

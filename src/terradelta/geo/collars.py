@@ -93,12 +93,14 @@ def find_collars(pair: RasterPair) -> Iterator[Finding]:
 def _describe(suspect: _Suspect) -> str:
     value, share = _write(suspect.value), f"{suspect.share:.1%}"
     if suspect.name == "collar":
-        return f"{value} in all bands fills {share} of it from its edge inwards; it is not declared nodata"
+        return (
+            f"{value} in all bands fills {share} of it from its edge inwards; not declared nodata"
+        )
     if suspect.name == "sparse":
         return f"{share} of its blocks were never written and read as {value}"
     if suspect.name == "impossible":
         return f"{share} of it holds {value}, which no sensor measures: treated as nodata"
-    return f"{share} of it holds {value}, far from all other values; it is not declared nodata"
+    return f"{share} of it holds {value}, far from all other values; not declared nodata"
 
 
 def _write(value: float) -> str:
@@ -109,8 +111,7 @@ def _write(value: float) -> str:
 def _find_suspects(
     images: Images, bands: Sequence[int], nodata: float | None
 ) -> tuple[_Suspect, ...]:
-    """Return the values of an image that are suspicious, each once, with its share over all
-    rasters."""
+    """Return the suspicious values of an image, each once, with its share over all rasters."""
     rasters = images.open_some(MAX_RASTERS) if isinstance(images, Mosaic) else [images]
     shares: dict[tuple[str, float], list[float]] = {}
     count = 0

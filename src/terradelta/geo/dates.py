@@ -158,8 +158,7 @@ def read_flag(flag: str, text: str | None) -> ImageDate | None:
     except ValueError as error:
         raise ArgumentError(
             f"{flag} {text} is not a date: {error}",
-            fix=f"write it in ISO 8601: {flag} 2019-06-01, 2019-06, 2019 or "
-            "2019-06-01T10:20:30Z",
+            fix=f"write it in ISO 8601: {flag} 2019-06-01, 2019-06, 2019 or 2019-06-01T10:20:30Z",
         ) from error
 
 

@@ -153,8 +153,7 @@ class Grid:
         )
 
     def walk_around(self, points_per_side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return CRS coordinates of points along the edge, starting to the right along the first
-        row."""
+        """Return CRS coordinates of points along the edge, starting along the first row."""
         steps = np.linspace(0, 1, points_per_side, endpoint=False)
         ahead, back, none = steps, 1 - steps, np.zeros(points_per_side)
         columns = np.concatenate([ahead, none + 1, back, none]) * self.width
@@ -272,8 +271,7 @@ class Grid:
         return min(xs), min(ys), max(xs), max(ys)
 
     def bounds_in(self, crs: CRS | None) -> tuple[float, float, float, float]:
-        """Return the bounds in another CRS, edges densified; infinite if it cannot represent
-        them."""
+        """Return the bounds in another CRS, edges densified; infinite if that fails."""
         if crs == self.crs or crs is None or self.crs is None:
             return self.bounds
         try:

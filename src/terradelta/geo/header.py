@@ -34,8 +34,7 @@ MAX_REMEMBERED = 100_000
 
 
 class Header(NamedTuple):
-    """The header of one raster of a mosaic, as read: for example with colours in place of a
-    palette."""
+    """The header of one raster of a mosaic, as read: colours in place of a palette."""
 
     name: str
     """Its grid."""

@@ -62,8 +62,7 @@ class Layer(Protocol):
     def read(
         self, bands: Sequence[int], window: Window, step: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window, with every `step`-th pixel, (C, H, W), and where it holds data, (H,
-        W)."""
+        """Return every `step`-th pixel of a window, (C, H, W), and where it is valid, (H, W)."""
         ...
 
 

@@ -217,7 +217,7 @@ def _share_plane(
         reason = (
             "has no coordinate reference system"
             if plane is None
-            else f"is in {say_crs(plane)}, which has no transformation to longitude and latitude on the Earth"
+            else f"is in {say_crs(plane)}, which has no transformation to places on the Earth"
         )
         raise RasterError(
             f"{names[number]} {reason}, {names[1 - number]} has {say_crs(other)}",
@@ -276,8 +276,7 @@ def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
 
 
 def _turn_upright(grid: Grid) -> Grid:
-    """Return the same pixels with north up, and east on the right; rotated ones may stay
-    rotated."""
+    """Return the same pixels with north up and east on the right; rotation may remain."""
     if grid.transform in WITHOUT_PLACE:
         return grid
     t = grid.transform
@@ -290,8 +289,7 @@ def _turn_upright(grid: Grid) -> Grid:
 
 
 def _find_axes(grid: Grid) -> np.ndarray:
-    """Return the directions of the axes of a grid's CRS, as columns to the east and to the
-    north."""
+    """Return the directions of a grid CRS's axes, as columns to the east and to the north."""
     sides_m = measure_sides(grid)
     known = None if grid.crs is None else describe_crs(grid.crs)
     if sides_m is None or known is None:

@@ -232,8 +232,7 @@ class Mosaic:
             yield self._files.open(names[index])
 
     def describe(self, source: RasterPaths) -> dict[str, Any]:
-        """Return a description that identifies the mosaic; the hash is of all headers, in their
-        order."""
+        """Return a description that identifies the mosaic, with a hash of all headers."""
         digest = hashlib.sha256("".join(header.sha256 for header in self._headers).encode())
         scalings = [header.scaling for header in self._headers]
         if not all(scaling.is_identity for scaling in scalings):

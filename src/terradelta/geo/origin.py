@@ -179,8 +179,7 @@ def _count_samples(budget_bytes: int) -> int:
 
 
 def _hash_samples(path: Path, size_bytes: int, budget_bytes: int) -> str:
-    """Return the SHA-256 of parts of the first bytes of a file, or of all of them if they are
-    few."""
+    """Return the SHA-256 of parts of the first bytes of a file, or of all if they are few."""
     digest = hashlib.sha256()
     number = 1 if size_bytes <= budget_bytes else _count_samples(budget_bytes)
     length = min(size_bytes, budget_bytes) // number

@@ -259,8 +259,7 @@ def _draw_lattice(grid: Grid) -> np.ndarray:
 def _measure_return(
     grid: Grid, columns: np.ndarray, rows: np.ndarray, degrees: np.ndarray
 ) -> float:
-    """Return the largest distance of points of a grid from those of their degrees in its CRS, in
-    m."""
+    """Return the largest distance in m of points of a grid from those of their degrees."""
     assert grid.crs is not None
     if grid.crs.is_geographic:
         return 0.0
@@ -294,7 +293,7 @@ def _find_hindrance(crs: CRS) -> str | None:
     try:
         make_transformer(crs.to_wkt(), "EPSG:4326")
     except ProjError:
-        return "which has no transformation to longitude and latitude on the Earth"
+        return "which has no transformation to places on the Earth"
     return None
 
 

@@ -24,7 +24,7 @@ _NAME = re.compile(r"\.[a-z0-9._-]+|[a-z][a-z0-9+-]*")
 
 
 def register_reader(name: str, create: Callable[[str], Source]):
-    """Add a reader of rasters, whose paths BEFORE and AFTER may then name wherever rasters are read.
+    """Add a reader of rasters, whose paths may then be used wherever rasters are read.
 
     `check`, `predict`, `plan` and `view` accept these paths: alone, in mosaics with files, and as
     masks. A package offers one as an entry point of the group "terradelta.readers"; this needs no

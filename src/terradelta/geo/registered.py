@@ -105,7 +105,7 @@ class RegisteredSource:
         except Exception as error:
             raise RasterError(
                 f"{self._path}: its reader cannot read {place}: {type(error).__name__}: {error}",
-                fix="correct the reader, or run the same command again if the failure may be temporary",
+                fix="correct the reader, or run the same command again if the error is temporary",
             ) from error
         wanted = (len(bands), int(window.height), int(window.width)), self._source.dtype
         if seen != wanted or not isinstance(image_CHW, np.ndarray):

@@ -224,8 +224,7 @@ class PixelSamples:
         return compare_dates(before_CN, after_CN)
 
     def _lay_out(self, ranges: Ranges, model_range: Range) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values as shares of the range from dark to bright; unchanged without a
-        range."""
+        """Return the values as shares of the range; unchanged without a range."""
         if ranges == (None, None):
             return self.dates
         before_CN, after_CN = (

@@ -1,5 +1,4 @@
-"""Measures a grid's pixels on the ground and compares them with those of a model's training
-images."""
+"""Compares a grid's pixels on the ground with those of a model's training images."""
 
 from __future__ import annotations
 

@@ -65,8 +65,7 @@ def require_nodata(dataset: DatasetReader, value: float):
         return
     raise RasterError(
         f"{name_raster(dataset)} holds {'/'.join(dict.fromkeys(dataset.dtypes))}, which is never "
-        f"the nodata value {value:g}"
-        + ("; NaN is never data" if not np.isfinite(value) else ""),
+        f"the nodata value {value:g}" + ("; NaN is never data" if not np.isfinite(value) else ""),
         fix="give a value that it holds, for the date that holds it: --nodata before=VALUE or "
         "--nodata after=VALUE",
     )
@@ -114,8 +113,7 @@ def _find_nodata(
 
 
 def _bound(kind: np.dtype, value: float) -> tuple[float, float] | None:
-    """Return the least and the largest number that counts as the nodata value; None if no number
-    can."""
+    """Return the least and the largest number that count as the nodata value, or None."""
     if not np.isfinite(value):
         return None
     if kind.kind == "f":

@@ -288,7 +288,7 @@ def _require_same_ground(base: DatasetReader, base_name: str, other: DatasetRead
         raise RasterError(
             f"{base_name} and {name} cannot be bands of one raster: they cover {_say_place(base)} "
             f"and {_say_place(other)}",
-            fix=f"bring {name} to the other's ground first, for example with gdalwarp -t_srs and -te",
+            fix=f"warp {name} to the other's ground first: gdalwarp with -t_srs and -te",
         )
 
 

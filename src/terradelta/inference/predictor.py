@@ -252,8 +252,7 @@ class Predictor:
         return votes, (height, width)
 
     def _require_finite(self, votes: Sequence[Vote]):
-        """Raise if a model answers NaN or infinity: NaN compared with a threshold would be
-        unchanged."""
+        """Raise if a model answers NaN or infinity: NaN would count as unchanged."""
         views = len(votes) // len(self._models)
         for number, vote in enumerate(votes):
             if vote.is_finite:

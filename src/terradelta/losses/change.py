@@ -1,4 +1,4 @@
-"""Losses of the change head: binary cross entropy with more weight on changed pixels, and focal loss.
+"""Losses of the change head: weighted binary cross entropy, and focal loss.
 
 Shape suffixes: B batch, H height, W width.
 """

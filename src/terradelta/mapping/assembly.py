@@ -296,8 +296,7 @@ class _Assembly:
                 write_raster_style(path, legend)
 
     def _legend(self, name: str, map_format: MapFormat) -> dict[int, tuple[str, Colour]] | None:
-        """Return name and colour of the values that occur in a map, None unless it shows
-        classes."""
+        """Return name and colour of the values in a map of classes, None for other maps."""
         if map_format.palette is None:
             return None
         occurring = self._occurring()

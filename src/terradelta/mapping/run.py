@@ -218,8 +218,7 @@ def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
 
 
 def _refuse_folders_of_bands(*folders: RasterPaths):
-    """Raise if each folder holds the bands of one raster: images of the same name are not pairs
-    there."""
+    """Raise if each folder holds the bands of one raster, whose files are not pairs."""
     joined = [join_bands(Path(str(folder)), ("red", "green", "blue")) for folder in folders]
     if all(joined):
         raise ArgumentError(

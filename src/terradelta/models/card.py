@@ -56,8 +56,7 @@ class Scaling:
 
     @classmethod
     def imagenet(cls, bands: int = 3) -> Scaling:
-        """Return the scaling of ImageNet for 8-bit RGB; for other bands mean 0.5 and standard
-        deviation 0.25."""
+        """Return ImageNet's scaling for 8-bit RGB; for other bands mean 0.5 and deviation 0.25."""
         if bands == 3:
             return cls(255.0, _IMAGENET_MEAN, _IMAGENET_STD)
         return cls(255.0, (0.5,) * bands, (0.25,) * bands)

@@ -1,4 +1,4 @@
-"""A network for inference: from stored values to scores, with normalisations folded into convolutions.
+"""A network for inference: takes stored values, with normalisations folded into convolutions.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """

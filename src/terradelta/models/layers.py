@@ -117,8 +117,7 @@ def convolve_phases(x_BCHW: Tensor, weight_C1kk: Tensor, dilation: int) -> Tenso
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly to (height, width), pixel corners not aligned; no copy if the size is the
-    same."""
+    """Resize bilinearly to (height, width), pixel corners not aligned; no copy of the same size."""
     if x_BCHW.shape[-2:] == size:
         return x_BCHW
     return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)

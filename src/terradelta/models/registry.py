@@ -165,7 +165,7 @@ for _name in _OWN_ARCHITECTURES:
 
 
 def _require_network(network: object, architecture: Architecture):
-    """Raise if a registered architecture does not make a network that `terradelta` can train and tile.
+    """Raise if a registered architecture makes a network that cannot be trained and tiled.
 
     It is run once on two pairs of zeros, in eval mode.
 
@@ -299,6 +299,4 @@ def _find_stride(encoder: Encoder, stride: int) -> int:
 def _unknown(kind: str, name: str, known: Sequence[str]) -> ModelError:
     close = get_close_matches(name, known)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return ModelError(
-        f"no {kind} is named {name!r}", fix=f"{hint}known are: {', '.join(known)}"
-    )
+    return ModelError(f"no {kind} is named {name!r}", fix=f"{hint}known are: {', '.join(known)}")

@@ -104,7 +104,6 @@ class SiameseNetwork(ChangeNetwork):
 
 
 def _difference(feature_BCHW: Tensor) -> Tensor:
-    """Return |before - after| of features whose batch holds all before images, then all after
-    images."""
+    """Return |before - after| of features; the batch holds all before, then all after."""
     before_BCHW, after_BCHW = feature_BCHW.unflatten(0, (2, -1))
     return (before_BCHW - after_BCHW).abs()

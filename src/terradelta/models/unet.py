@@ -64,8 +64,7 @@ class UNetHead(Head):
 
 
 class DecoderStep(nn.Module):
-    """Upsample, concatenate the encoder's features of that scale, attend, two convolutions,
-    attend."""
+    """Upsample, concatenate the encoder's features, attend, two convolutions, attend."""
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, *, lightweight: bool = False

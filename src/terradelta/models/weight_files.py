@@ -128,8 +128,7 @@ def _read_pickle(path: Path) -> Any:
         raise ModelError(
             f"{path} is not a file of tensors only; a pickle with other objects can run any code, "
             f"so it is not opened ({str(error).splitlines()[0]})",
-            fix="if you trust it, save only its weights: "
-            "torch.save(network.state_dict(), path)",
+            fix="if you trust it, save only its weights: torch.save(network.state_dict(), path)",
         ) from error
     except Exception as error:  # a damaged file can trip the reader anywhere
         raise ModelError(f"{path} is damaged or not a torch file: {error}", fix=_DAMAGED) from error
@@ -167,7 +166,7 @@ def _require_size(path: Path, unpacked: int):
     packed = path.stat().st_size
     if unpacked > MAX_RATIO * packed + SPARED_BYTES:
         raise ModelError(
-            f"{path} has {packed:,} bytes and would unpack to {unpacked:,}, which no file of weights does",
+            f"{path} has {packed:,} bytes and would unpack to {unpacked:,}, as no weights do",
             fix="save it uncompressed: torch.save(state, path) or numpy.savez(path, **state)",
         )
 

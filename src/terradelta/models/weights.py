@@ -1,4 +1,4 @@
-"""Weights for a network or an encoder: loaded if all fit, otherwise refused with the names of those that do not.
+"""Weights for a network or an encoder: loaded if all fit, otherwise refused.
 
 Legend of the tensor names: O output channels, C bands, HW kernel rows and columns.
 """

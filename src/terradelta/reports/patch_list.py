@@ -1,5 +1,4 @@
-"""The changed patches of a prediction folder: which to look at, their sizes and their
-confidence."""
+"""The changed patches of a prediction folder: a selection, their sizes and confidence."""
 
 from __future__ import annotations
 

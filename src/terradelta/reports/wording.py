@@ -51,8 +51,7 @@ class Unit:
         return f"{say_number(amount)}{NO_BREAK}hectares"
 
     def say_column(self, amounts: Iterable[float]) -> list[str]:
-        """Return amounts without their unit, with the same number of decimals, so that they
-        align."""
+        """Return amounts without their unit, with the same decimals, so that they align."""
         amounts = list(amounts)
         largest = max(amounts, default=0)
         decimals = _choose_decimals(largest / 10) if self.has_area else 0

@@ -83,7 +83,7 @@ def infer_plan(config: TrainConfig) -> TrainPlan:
     )
     findings = [
         *_describe_data(config, pairs, counts),
-        f"memory: {pair_bytes / 2**20:,.0f} MB per pair of {side} x {side} px for the backward pass, "
+        f"memory: {pair_bytes / 2**20:,.0f} MB per pair of {side} x {side} px for backpropagation, "
         f"{free_bytes / 2**30:.1f} GB free",
     ]
     return TrainPlan(chosen, tuple(findings))

@@ -15,8 +15,7 @@ from terradelta.training.config import TrainConfig
 
 
 def build_optimizer(config: TrainConfig, network: Network) -> torch.optim.Optimizer:
-    """Return the optimizer: the encoder's weights have one learning rate, those of the heads a
-    higher one."""
+    """Return the optimizer, with a higher learning rate for the heads than for the encoder."""
     head_rate = config.learning_rate * config.head_rate_factor
     groups = [
         {"params": list(network.encoder_parameters()), "lr": config.learning_rate},

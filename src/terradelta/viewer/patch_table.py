@@ -155,8 +155,7 @@ class PatchTable:
         return int(self._fids[self._order[ranks[position]]])
 
     def describe(self, fid: int) -> dict[str, Any]:
-        """Return the facts of a patch, which must exist, with its outline as GeoJSON and its
-        review."""
+        """Return the facts of an existing patch, its outline as GeoJSON, and its review."""
         row = self._row_of[fid]
         review = self._reviews.get(fid)
         (outline,) = self._read_outlines(np.array([row]))
@@ -289,8 +288,7 @@ class PatchTable:
         return chosen_N
 
     def _read_outlines(self, rows: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
-        """Return the outlines of some patches in degrees, simplified by a tolerance in CRS
-        units."""
+        """Return some outlines in degrees, simplified by a tolerance in CRS units."""
         if not len(rows):
             return np.array([], dtype=object)
         try:

@@ -28,7 +28,7 @@ READ_ONLY = (
 
 
 class Protection:
-    """Middleware that refuses foreign requests, and forbids browsers to load anything from elsewhere.
+    """Middleware that refuses foreign requests and forbids browsers to load foreign content.
 
     Args:
         app: Application that answers the others.

@@ -325,8 +325,7 @@ def _match_colours(
 def _list_objects(
     owner_HW: np.ndarray, values_P: np.ndarray, smallest_px: int
 ) -> dict[int, list[int]]:
-    """Return by class the areas that the crop does not cut and that are neither too small nor too
-    large."""
+    """Return by class the areas that are not cut by the crop, too small or too large."""
     sizes = np.bincount(owner_HW.ravel(), minlength=len(values_P) + 1)
     fits = (sizes >= smallest_px) & (sizes <= _LARGEST_OBJECT * owner_HW.size)
     fits[0] = False

@@ -65,8 +65,7 @@ def draw_gain(bands: int, spread: float, rng: np.random.Generator) -> np.ndarray
 def _draw_season(
     classes_HW: np.ndarray, bands: int, rng: np.random.Generator, spread: float
 ) -> np.ndarray:
-    """Return each pixel's factors, (C, H, W), blurred so that they do not show the classes'
-    outlines."""
+    """Return each pixel's factors, (C, H, W), blurred to hide the classes' outlines."""
     factors = np.stack([draw_gain(bands, spread, rng).ravel() for _ in range(256)])
     steps = np.rint(factors * _FACTOR_STEPS).astype(np.uint8)
     picture = Image.fromarray(steps[classes_HW]).filter(ImageFilter.GaussianBlur(_SEASON_EDGE_PX))

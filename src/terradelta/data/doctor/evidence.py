@@ -45,7 +45,7 @@ def sign(image_CHW: np.ndarray) -> np.ndarray:
 
 
 def rate_change(before_CHW: np.ndarray, after_CHW: np.ndarray, changed_HW: np.ndarray) -> float:
-    """Return the probability that a changed pixel differs more between the dates than an unchanged one.
+    """Return the probability that a changed pixel differs more than an unchanged one.
 
     The area under the ROC curve of 1 - the dates' correlation in a window of 17 x 17 pixels: 1/2
     is chance, less means that "changed" is where the images agree. Differences of brightness

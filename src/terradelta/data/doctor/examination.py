@@ -193,8 +193,8 @@ def _judge_layout(
         yield DatasetFinding(
             "WARN",
             "partly-labelled",
-            f"{count(len(partly), 'pair')} with a change mask or the mask of only one date: use them to"
-            " train, not to score",
+            f"{count(len(partly), 'pair')} with a change mask or the mask of one date only:"
+            " use them to train, not to score",
             partly,
             "keep them in the train split; a copy in folders leaves them out",
             "left out",

@@ -196,8 +196,8 @@ def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Itera
             f"{count(len(same), 'pair')} of {len(labelled)} have pixels of the same class at both"
             f" dates, {share:.2%} of the labelled pixels of the set",
             tuple(record.reference for record, _ in same),
-            "nothing, if they are unchanged ground with a known class; set them to 0 if only change is"
-            " to be labelled",
+            "nothing, if they are unchanged ground with a known class; set them to 0 if only change"
+            " is to be labelled",
             values={"share": share},
         )
 
@@ -239,7 +239,7 @@ def judge_classes(
             "WARN",
             "class-split",
             f"classes that other splits have are not in {told}",
-            fix="distribute the pairs again: classes not in train are not learned, and classes not in"
+            fix="distribute the pairs again: classes not in train are not learned, those not in"
             " val or test are not scored",
             values={"lacking": lacking},
         )

@@ -36,7 +36,7 @@ IGNORE_VALUE = 255
 Form = Literal[
     "ids",  # class ids, or 0/1 of a change mask; with a fitting or a meaningless palette
     "colours",  # RGB of the class table
-    "ambiguous",  # colours that are the table's in either order of the channels, with equal or different ids
+    "ambiguous",  # colours that are in the table in either order of the channels
     "mask-bgr",
     "palette-bgr",  # right indices, colours in reverse order
     "palette-order",  # the colours of the table, but not in its order

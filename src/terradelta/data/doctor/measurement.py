@@ -160,7 +160,7 @@ def _read_change(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     change_HW = read_change_mask(path) > 0
     if change_HW.shape != shape:
         sizes = [" x ".join(map(str, size)) for size in (change_HW.shape, shape)]
-        raise DataError(f"{path.name} is {sizes[0]} px, its image {sizes[1]}", fix="cut both to the same pixels")
+        raise DataError(f"{path.name} is {sizes[0]} px, its image {sizes[1]}", fix="cut them alike")
     return change_HW
 
 

@@ -1,4 +1,4 @@
-"""Writes a clean copy of a data set with safe corrections; other faulty pairs are left out and listed.
+"""Writes a clean copy of a data set: safe corrections, without the other faulty pairs.
 
 Legend of the array names: H rows, W columns.
 """

@@ -119,8 +119,8 @@ class OpenVINOBackend:
         height, width = request.valid_BHW.shape[-2:]
         if min(height, width) < self._least_px:
             raise ModelError(
-                f"the int8 graph of this model needs images of at least {self._least_px} px, and this "
-                f"one is {width} x {height} px",
+                f"the int8 graph of this model needs images of {self._least_px} px or more, and "
+                f"this one is {width} x {height} px",
                 fix="use --precision bf16",
             )
         shaped = graph.clone()
