@@ -88,7 +88,7 @@ def read_object(path: str | Path, error: type[TerradeltaError], fix: str) -> dic
     except ContentError as problem:
         raise error(f"{path} cannot be read: {problem}", fix) from problem
     if not isinstance(content, dict):
-        raise error(f"{path} holds a {type(content).__name__} , not an object", fix)
+        raise error(f"{path} holds a {type(content).__name__}, not an object", fix)
     return content
 
 

@@ -271,7 +271,6 @@ def report(
     Every prediction of two rasters has one already; write it again to include the results of
     `assess` and `stats`.
 
-
     Args:
         folder: Output of `predict` or of `train`.
         areas: area_estimates.json of `assess`; by default the one in the folder, if there is one.

@@ -25,8 +25,8 @@ class AreaOfInterest:
     """Polygons on a grid; a pixel is inside where its centre is.
 
     Args:
-        path: Any vector file that GDAL opens, in any CRS, or FILE#LAYER; all polygons count of the
-            only layer that holds some.
+        path: Any vector file that GDAL opens, in any CRS, or FILE#LAYER; without a
+            layer, all polygons of the only layer that holds some.
         grid: The grid of the pixels.
 
     Raises:

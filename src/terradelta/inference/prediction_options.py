@@ -143,7 +143,7 @@ class MapOptions:
     layout: Literal["terradelta", "senseearth"] = "terradelta"
     """For folders: before/ after/ change/, or im1/ im2/ as the contest asks."""
     time_budget: Annotated[float, ABOVE_ZERO] | None = None
-    """Seconds after which the map must be done; flips and turns are dropped when late."""
+    """Seconds after which the map must be done; flips and rotations are dropped when late."""
     memory: str | int = "4GB"
     """Memory that the process may use."""
     shard: str = "1/1"

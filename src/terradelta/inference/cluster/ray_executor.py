@@ -55,7 +55,7 @@ class RayEngine:
     """Answers blocks by workers of a Ray cluster; a context manager.
 
     Each worker has a network of its own and reads the images itself. Its answers come back to
-    this process, which writes it, so outputs need no shared file system. The driver holds a few
+    this process, which writes them, so outputs need no shared file system. The driver holds a few
     answers per worker, however many blocks there are.
 
     Args:
