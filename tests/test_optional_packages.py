@@ -66,7 +66,7 @@ def test_without_openvino_what_needs_it_is_refused(pair, model_folder, tmp_path,
     line = ("predict", *pair, "-o", output, "--model", model_folder, *options)
     assert_refused(
         run_without("openvino", *line),
-        "backend openvino takes openvino, which is not installed",
+        "backend openvino needs openvino, which is not installed",
         'fix: pip install "terradelta[openvino]", or use --backend torch',
     )
     assert not output.exists()
