@@ -1,6 +1,6 @@
-"""Everything that `make bench` measures, one after the other, into benchmarks/results.md.
+"""Runs all measurements of `make bench` in turn and writes benchmarks/results.md.
 
-Each part runs in a process of its own, and its tables are written as soon as it ends.
+Each part runs in its own process, and its tables are written as soon as it ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RESULTS = HERE / "results.md"
 PARTS = ("overheads", "training", "inference", "rasters")
 INTRODUCTION = """# Results
 
-What `make bench` measured last; README.md says what the numbers mean.
+The last results of `make bench`; README.md explains the numbers.
 """
 
 

@@ -1,6 +1,6 @@
-"""What sharing blocks among workers costs beside the network: time a block, memory of the driver.
+"""The cost of sharing blocks among workers: time per block, memory of the driver.
 
-Workers that answer at once with the file of a block; all else is the engine's own: handing out,
+Workers answer at once with the file of a block; the rest is the engine: handing out,
 carrying back through Ray, writing. Run: `python benchmarks/cluster.py [--planned 100000]`.
 """
 
@@ -24,7 +24,7 @@ from terradelta.inference.store import BlockFacts
 from terradelta.outputs import write_bytes
 
 CONTENT_BYTES = 400_000
-"""Of a block's file: three megapixels of five layers, deflated."""
+"""Size of a block's file: three megapixels of five layers, deflated."""
 WORKERS = (1, 2, 4)
 BLOCKS = (10, 1000)
 
@@ -40,12 +40,12 @@ class Idler:
         return Post("here", MAX_BLOCKS_AT_ONCE)
 
     def answer(self, index: int, num_views: int) -> Answer:
-        """Return what every block gets."""
+        """Return the answer for every block."""
         return self._answer
 
 
 def measure(workers: int, blocks: int) -> dict:
-    """Return time and memory of so many blocks by so many workers, both started before."""
+    """Return time and memory of a number of blocks and workers, both started before."""
     actor = ray.remote(Idler).options(num_cpus=0, max_concurrency=MAX_BLOCKS_AT_ONCE)
     process = psutil.Process()
     crew = Crew(actor.remote, lambda: workers, [])
@@ -55,7 +55,7 @@ def measure(workers: int, blocks: int) -> dict:
 
         def keep(index: int, answer: Answer):
             nonlocal begun, peak, first
-            # A few files over and over: a disk's size is not what is measured.
+            # A few files again and again, as the size of the disk is not measured.
             write_bytes(Path(folder) / f"{index % 100}.tif", answer.content)
             peak = max(peak, process.memory_info().rss)
             if not begun:
@@ -73,7 +73,7 @@ def measure(workers: int, blocks: int) -> dict:
 
 
 def main():
-    """Print a row a case."""
+    """Print a row per case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--planned", type=int, default=100_000, help="blocks of the last case")
     planned = parser.parse_args().planned

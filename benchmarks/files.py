@@ -1,7 +1,7 @@
-"""What GDAL alone takes for the files of a whole job: its floor beside the network.
+"""The time of GDAL alone for the files of a whole job: a lower bound besides the network.
 
 Reads both images of a pair, copies the four maps of a finished prediction into new COGs and traces
-the polygons of its change map in one piece, with nothing of terradelta's around. Processor seconds,
+the polygons of its change map in one piece, without terradelta. Processor seconds,
 so that other work on the machine does not count. Run: `python benchmarks/files.py PAIR OUT`, a
 folder with before.tif and after.tif, and its prediction.
 """
@@ -81,7 +81,7 @@ def trace_polygons(change: Path):
 
 
 def main():
-    """Measure a prediction that is there."""
+    """Measure an existing prediction."""
     from tables import print_tables
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -1,8 +1,8 @@
-"""Pairs a second by network, runtime and number format, and how far the labels agree.
+"""Pairs per second by network, runtime and number format, and how far the labels agree.
 
 The reference way is eager float32 with contiguous tensors, then a softmax and an arg-max of every
 pixel. All ways of a network run in turn in one process, so that the ratios hold when the machine's
-speed drifts. Labels are compared on trained weights where there are some: the default model, and
+speed drifts. Labels are compared on trained weights if available: the default model, and
 an FCN-ResNet-18 that `trained.py` trains once. Run: `python benchmarks/inference.py`.
 """
 
@@ -44,7 +44,7 @@ MATRIX_SIZE = 4096
 
 
 class Labels(NamedTuple):
-    """What one way answers to one pair; (H, W) each."""
+    """The answer of one way to one pair; (H, W) each."""
 
     before_HW: np.ndarray
     after_HW: np.ndarray
@@ -84,7 +84,7 @@ def list_models() -> dict[str, tuple[Model, bool]]:
         "fpn, efficientnet_lite0 (default)": (load_model(DEFAULT_MODEL), True),
     }
     for model, _ in models.values():
-        # Heads with global pooling answer as in `predict`, or the labels would not compare.
+        # Heads with global pooling answer as in `predict`, so that labels are comparable.
         model.network.pool_window_px = choose_pool_window(model)
     for name, encoder in UNTRAINED:
         torch.manual_seed(0)
@@ -147,7 +147,7 @@ def compare(answers: list[Labels], truth: list[Labels]) -> dict[str, str]:
 
 
 def measure_floor(model: Model) -> dict:
-    """Return what the multiplications alone would take at this machine's matrix rates."""
+    """Return the time of the multiplications alone at this machine's matrix rates."""
     image = torch.zeros(1, 3, SIZE_PX, SIZE_PX)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.network(image, image)

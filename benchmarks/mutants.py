@@ -1,7 +1,7 @@
-"""Change the code in small ways and count the changes that its tests notice.
+"""Change the code in small ways and count the changes that its tests detect.
 
 `make mutants` draws some of Cosmic Ray's mutants of each module, runs the module's own tests on a
-copy of the working tree for each, and prints a table and the mutants that the tests let pass:
+copy of the working tree for each, and prints a table and the mutants that survive:
 
     python benchmarks/mutants.py --mutants 15 --seed 0 --only votes tiling
 
@@ -46,9 +46,9 @@ TARGETS = {
     ),
     "protection": ("viewer/protection.py", "tests/viewer/test_protection.py"),
 }
-"""Files under src/terradelta to change, and the tests that are to notice."""
+"""Files under src/terradelta to change, and the tests that should detect them."""
 ALIKE = ("Is_Eq", "IsNot_NotEq", "Eq_Is", "NotEq_IsNot")
-"""Operators whose mutants mean the same where they stand: `x == None`, `name is "fcn"`."""
+"""Operators whose mutants are equivalent here: `x == None`, `name is "fcn"`."""
 
 
 def list_mutants(pattern: str) -> list[list[MutationSpec]]:
@@ -120,7 +120,7 @@ def _describe(mutant: MutationSpec, result: WorkResult) -> str:
 
 
 def copy_tree(folder: Path):
-    """Copy what the tests read, so that a run that is stopped leaves no mutant behind."""
+    """Copy the files that the tests read, so that an interrupted run leaves no mutant behind."""
     skipped = shutil.ignore_patterns("__pycache__", "work")
     for name in ("src", "tests", "docs", "recipes", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)

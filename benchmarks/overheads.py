@@ -1,4 +1,4 @@
-"""What surrounds the network: start-up and import times, and the speed of counting.
+"""Overheads besides the network: start-up and import times, and the speed of counting.
 
 Run: `python benchmarks/overheads.py`.
 """
@@ -29,7 +29,7 @@ IDS = 7
 
 
 def measure_starts() -> list[dict]:
-    """Return how long processes take, in turn."""
+    """Return the times of processes, run in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in LINES}
     for _ in range(ROUNDS):
         for name, line in LINES.items():
@@ -47,7 +47,7 @@ def measure_starts() -> list[dict]:
 
 
 def run_python(line: Sequence[str]):
-    """Run a line in a process of its own."""
+    """Run a line in its own process."""
     subprocess.run([sys.executable, *line], check=True, stdout=subprocess.DEVNULL)
 
 

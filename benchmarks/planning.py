@@ -1,4 +1,4 @@
-"""Time and memory of plans of about 10, 1,000 and 100,000 blocks, each in a process of its own.
+"""Time and memory of plans of about 10, 1,000 and 100,000 blocks, each in its own process.
 
 The pace of the network is left out: it is the same four tiles for every plan.
 """
@@ -16,7 +16,7 @@ SIDES = (3, 32, 317)
 
 
 def measure(side: int) -> dict[str, float]:
-    """Return what planning so many blocks took in this process."""
+    """Return time and memory of planning a number of blocks in this process."""
     import numpy as np
     import shapely
     from affine import Affine

@@ -1,7 +1,7 @@
 """Seconds, peak memory and the network's share of whole raster jobs, by the raster's size.
 
 Draws one pair of the largest size (kept), cuts the smaller ones out of it, and predicts each in a
-process of its own. Beside the wall time stands what the network alone takes for the same tiles in
+separate process. Beside the wall time stands the time of the network alone for the same tiles in
 the same process, without reading and writing. Run: `python benchmarks/rasters.py 1000 2000 5000`.
 """
 
@@ -47,7 +47,7 @@ def measure(sizes=SIZES, memory: str = "2GB", model: Path | None = None) -> dict
 
 
 def draw(size: int) -> Path:
-    """Return the folder of a drawn pair, made unless it is there."""
+    """Return the folder of a drawn pair, made if necessary."""
     folder = WORK / f"pair_{size}"
     if not folder.exists():
         print(f"drawing a pair of {size} x {size} px", file=sys.stderr)
@@ -74,7 +74,7 @@ def crop(whole: Path, size: int) -> Path:
 
 
 def run_job(pair: Path, size: int, memory: str, model: Path) -> dict:
-    """Predict a pair in a process of its own and return its row."""
+    """Predict a pair in its own process and return its row."""
     output = WORK / "out"
     shutil.rmtree(output.with_name("out.partial"), ignore_errors=True)
     line = [sys.executable, "-m", "terradelta.cli", "predict"]

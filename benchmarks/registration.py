@@ -1,8 +1,8 @@
-"""How well known shifts are found, on imagery with real change in it.
+"""The accuracy of measured shifts on imagery with real change.
 
 Shifts from -5 to 5 px in steps of 0.25 on both axes (the columns in another order than the rows),
-put on the after image through its spectrum, on top of what the pair has by itself: its own shift is
-measured first and taken off. Patches are 256 px, all that fit. Run:
+applied to the after image through its spectrum. The pair's own shift is
+measured first and subtracted. Patches are 256 px, as many as fit. Run:
 `python benchmarks/registration.py [FOLDER_OF_NAIP_ND10]`.
 """
 
@@ -80,7 +80,7 @@ def move(image_HW: np.ndarray, rows_px: float, columns_px: float) -> np.ndarray:
 
 
 def cut_patches(image_HW: np.ndarray) -> np.ndarray:
-    """Return what fits of a picture's inside, each patch of mean 0."""
+    """Return the patches that fit inside of a picture, each with mean 0."""
     inner_HW = image_HW[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
     starts = [range(0, length - SIDE_PX + 1, SIDE_PX) for length in inner_HW.shape]
     patches = [

@@ -1,8 +1,9 @@
-"""How many labels eight bits cost, part by part: which rounding makes int8 disagree.
+"""The labels changed by eight bits, part by part: which rounding makes int8 disagree.
 
-Rounds in a float32 network what int8 rounds, weights (per output channel, symmetric) and the inputs
-of convolutions (per tensor, over their range), of all convolutions, of one group of them, and of
-all but one group. An int8 runtime rounds more than that. Run: `python benchmarks/rounding.py`.
+Rounds the same values as int8 in a float32 network: weights (per output channel, symmetric) and the
+inputs of convolutions (per tensor, over their range), of all convolutions, of one group of them,
+and of all but one group. An int8 runtime rounds more than that. Run: `python
+benchmarks/rounding.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from trained import WORK, train_fcn
 
 LEVELS = 255
 CALIBRATION_SCENES = 2
-"""Of the same scenes that are then compared: the kindest calibration there is."""
+"""Calibration scenes, the same as those compared: the most favourable calibration."""
 
 
 class Rounded(nn.Module):
@@ -41,7 +42,7 @@ class Rounded(nn.Module):
             self.convolution.weight = nn.Parameter((weight_OIHW / step_O111).round() * step_O111)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Convolve, after rounding where asked for; the first passes only look at the range."""
+        """Convolve, after rounding if requested; the first passes only measure the range."""
         if self.is_calibrating:
             self.low = min(self.low, float(features.min()))
             self.high = max(self.high, float(features.max()))
@@ -99,7 +100,7 @@ def round_network(network: nn.Module, names: Iterable[str], **options: bool) -> 
 
 @torch.inference_mode()
 def label(model, network: nn.Module, scenes) -> list[Labels]:
-    """Return what a predictor with this network answers."""
+    """Return the answer of a predictor with this network."""
     deployment = Deployment(model)
     deployment.network = network
     predictor = Predictor(

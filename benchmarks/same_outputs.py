@@ -1,8 +1,8 @@
-"""Whether two commits write the same files: a fixed set of command lines is run at both.
+"""Checks whether two commits write the same files: runs a fixed set of command lines at both.
 
 Every line runs at one commit after the other in folders of the same paths, and every file that it
-makes is compared, as is what it prints. Left out of the comparison are times only: moments, and the
-seconds that something took. Exit code 1 if a file differs or is missing.
+makes is compared, as is its output. Only times are left out of the comparison: dates, and the
+seconds of a step. Exit code 1 if a file differs or is missing.
 
     python benchmarks/same_outputs.py BEFORE AFTER          # or: make same BEFORE=... AFTER=...
 
@@ -39,9 +39,9 @@ TERMINAL = "(terminal)"
 TEXTS = (".csv", ".geojson", ".html", ".log", ".md", ".qml", ".txt", ".vrt", ".xml", ".yaml")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?")
 SECONDS = re.compile(r"(?m)^\d+\.\d s, .* a minute: .*$|, \d+ s$|[\d.]+ GB free")
-"""How long a run took, or an epoch; what memory `train` found."""
+"""Times of a run or an epoch, and the free memory found by `train`."""
 TIMES = ("created", "updated", "modified_ns", "seconds", "km2_per_minute")
-"""Keys of JSON files, and columns of tables, that say when or how long."""
+"""Keys of JSON files, and columns of tables, that are times."""
 
 
 def read_commands() -> list[str]:
@@ -78,7 +78,7 @@ def run_commands(commit: str, scratch: Path, kept: Path) -> list[Path]:
 
 
 def run_line(line: str, work: Path, source: Path) -> str:
-    """Run a command line in a folder with the package of a source tree; return what it prints."""
+    """Run a command line in a folder with the package of a source tree; return its output."""
     verb, *arguments = shlex.split(line)
     if verb == "LABEL":
         label(work / arguments[0])
@@ -106,7 +106,7 @@ def label(path: Path):
 
 
 def stamp(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return when each file below a folder was written, and its inode."""
+    """Return the modification time and the inode of each file below a folder."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     stats = {str(path.relative_to(folder)): path.stat() for path in paths}
     return {name: (stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
@@ -182,12 +182,12 @@ READERS: dict[str, Callable[[Path], str]] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two commits made of a line."""
+    """The result of a line at two commits."""
 
     exit_codes: tuple[str, ...]
     identical: int
     differing: dict[str, str]
-    """By file, the first lines that differ."""
+    """The first lines that differ, by file."""
 
 
 def compare(before: Path, after: Path) -> Comparison:
@@ -203,7 +203,7 @@ def compare(before: Path, after: Path) -> Comparison:
 
 
 def compare_files(before: Path, after: Path) -> str | None:
-    """Return what differs, or None where nothing does."""
+    """Return the difference, or None."""
     for path, commit in ((before, "BEFORE"), (after, "AFTER")):
         if not path.is_file():
             return f"not written at {commit}"

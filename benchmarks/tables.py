@@ -1,4 +1,4 @@
-"""Rows of numbers as Markdown, under a header that says where they were taken."""
+"""Rows of numbers as Markdown, under a header that names machine and commit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def format_tables(tables: Tables) -> str:
 
 
 def print_tables(tables: Tables):
-    """Print where and what was measured."""
+    """Print the machine and the tables."""
     print(f"{describe_machine()}\n\n{format_tables(tables)}")
 
 
@@ -43,7 +43,7 @@ def describe_machine() -> str:
 
 
 def read_processor() -> str:
-    """Return the processor's name and what of its matrix units is known."""
+    """Return the processor's name and its known matrix units."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     flags = next((line for line in lines if line.startswith("flags")), "").split()

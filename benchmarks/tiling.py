@@ -40,9 +40,9 @@ class Maps(NamedTuple):
     """Probabilities of one pair."""
 
     before_KHW: Tensor
-    """Of each land-cover class before."""
+    """Probability of each land-cover class before."""
     after_KHW: Tensor
-    """Of each land-cover class after."""
+    """Probability of each land-cover class after."""
     change_HW: Tensor
     """Of change."""
 
@@ -114,14 +114,14 @@ def load_embedded() -> Model:
 
 @torch.inference_mode()
 def answer(model: Model, images: list[Tensor]) -> Maps:
-    """Return what the network believes of one pair of scaled images (1, C, H, W)."""
+    """Return the network's probabilities of one pair of scaled images (1, C, H, W)."""
     laid_out = [image.contiguous(memory_format=torch.channels_last) for image in images]
     before, after, change = model.network(*laid_out)
     return Maps(before[0].softmax(0), after[0].softmax(0), change[0].sigmoid())
 
 
 def scale(model: Model, *images_CHW: np.ndarray) -> list[Tensor]:
-    """Return images as the network wants them."""
+    """Return images as the network needs them."""
     return [model.card.scaling.apply(torch.from_numpy(image.copy())[None]) for image in images_CHW]
 
 
@@ -144,7 +144,7 @@ def answer_cropped(model: Model, images: list[Tensor], cut: Cut) -> Maps:
 
 
 def answer_blended(model: Model, images: list[Tensor], cut: Cut) -> Maps:
-    """Average tiles, each weighed by a ramp from 0 at its edges to 1 at the end of the overlap."""
+    """Average tiles, each weighted by a ramp from 0 at its edges to 1 at the end of the overlap."""
     height, width = images[0].shape[-2:]
     whole: list[Tensor] = []
     weights_HW = torch.zeros(height, width)
@@ -281,7 +281,7 @@ def sum_over_tile(share_by_band: np.ndarray, margin_px: int) -> float:
 
 
 def compare_margins():
-    """Print how fast networks forget the edge of a tile."""
+    """Print the effect of a tile's edge by distance."""
     cases = [
         ("fcn", "resnet18", None, None),
         ("fcn", "resnet34", None, None),
@@ -355,7 +355,7 @@ TABLES = {"pooling": compare_pooling, "margins": compare_margins, "seams": compa
 
 
 def main():
-    """Measure and print the tables that are asked for, or all."""
+    """Measure and print the requested tables, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; all by default")
     arguments = parser.parse_args()

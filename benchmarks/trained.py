@@ -1,4 +1,4 @@
-"""A trained FCN-ResNet-18 to compare labels on: those of an untrained network are a coin toss.
+"""A trained FCN-ResNet-18 to compare labels on: those of an untrained network are random.
 
 Trained once, in some minutes, on drawn scenes; kept, with its int8 graph, in benchmarks/work/.
 """
@@ -21,7 +21,7 @@ EPOCHS = 4
 
 
 def train_fcn(work: Path) -> Path:
-    """Return the model's folder, made unless it is there."""
+    """Return the model's folder, trained if necessary."""
     folder = work / "fcn_resnet18"
     if folder.exists():
         return folder

@@ -1,4 +1,4 @@
-"""Training steps a second: the reference way, and terradelta's in float32 and bfloat16.
+"""Training steps per second: the reference way, and terradelta's in float32 and bfloat16.
 
 A step is the network on a batch, the objective with UAL, the gradients and Adam. The ways take
 turns in one process. `--curves` trains small networks on the same drawn scenes from three seeds in

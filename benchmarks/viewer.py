@@ -1,10 +1,10 @@
-"""How fast the map viewer answers on a large prediction.
+"""The speed of the map viewer on a large prediction.
 
-The prediction is a real one of a drawn scene of 1,500 px, repeated to the size that is asked for:
+The prediction is a real one of a drawn scene of 1,500 px, repeated to the requested size:
 its images and its blocks are repeated and go through terradelta's own assembly, so that the maps,
-polygons and sums are what `predict` would have written. Then a server is started and timed as the
-page uses it; with Chromium and playwright the page itself as well.
-Run: `python benchmarks/viewer.py 20000`.
+polygons and sums are those that `predict` would have written. Then a server is started and timed as
+the page uses it; with Chromium and playwright the page itself as well. Run: `python
+benchmarks/viewer.py 20000`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CHROMIUM = "/usr/bin/chromium"
 
 
 def build(size_px: int) -> Path:
-    """Return the folder of a prediction of this many pixels a side, made unless it is there."""
+    """Return the folder of a prediction of this many pixels a side, made if necessary."""
     output = WORK / f"out_{size_px}"
     if output.exists():
         return output
@@ -177,7 +177,7 @@ def time_tiles(address: str, server: psutil.Process, layer: dict) -> list[dict]:
 
 
 def time_patches(address: str, bounds: list[float]) -> list[dict]:
-    """Time what concerns all patches, and the patches of views of three sizes."""
+    """Time requests about all patches, and the patches of views of three sizes."""
     west, south, east, north = bounds
     paths = {
         "sums over all patches, filtered": "/api/sums?from_ids=1&from_ids=3&min_confidence=0.5",
@@ -235,7 +235,7 @@ def time_page(address: str, server: psutil.Process) -> list[dict]:
 
 
 def processor_seconds(process: psutil.Process) -> float:
-    """Return what a process has taken of the processors: other work on them does not count."""
+    """Return the processor time of a process: other work on the machine does not count."""
     times = process.cpu_times()
     return times.user + times.system
 

@@ -1,4 +1,4 @@
-"""Train on drawn scenes alone, score on seeds never seen, store what tests use as a trained model.
+"""Train on drawn scenes only, score on unseen seeds, store the trained model of the tests.
 
 About 15 minutes on two cores, ten of them training.
 """

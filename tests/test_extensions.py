@@ -182,7 +182,7 @@ def test_an_own_data_set_trains_like_the_same_pairs_in_files(tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"dataset": Few()}, "an own data set was given without validation"),
+        ({"dataset": Few()}, "a data set object was given without validation"),
         ({"dataset": [1], "validation": Few()}, "the data set list has no classes, bands"),
         (
             {"dataset": Few(classes=["a"]), "validation": Few()},

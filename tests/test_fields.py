@@ -225,5 +225,5 @@ def test_a_record_says_which_file_and_key(tmp_path):
     with pytest.raises(DataError, match=r"part\.json: count is -1.*\n.*look at it"):
         read_record(path, Part, DataError, "look at it")
     path.write_text("[]")
-    with pytest.raises(DataError, match="holds a list and not an object"):
+    with pytest.raises(DataError, match="holds a list, not an object"):
         read_record(path, Part, DataError, "look at it")

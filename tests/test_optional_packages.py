@@ -66,7 +66,7 @@ def test_without_openvino_what_needs_it_is_refused(pair, model_folder, tmp_path,
     line = ("predict", *pair, "-o", output, "--model", model_folder, *options)
     assert_refused(
         run_without("openvino", *line),
-        "backend openvino takes openvino, which is not installed",
+        "backend openvino needs openvino, which is not installed",
         'fix: pip install "terradelta[openvino]", or use --backend torch',
     )
     assert not output.exists()
@@ -75,13 +75,13 @@ def test_without_openvino_what_needs_it_is_refused(pair, model_folder, tmp_path,
 def test_without_openvino_nothing_is_quantized_or_exported_for_it(model_folder, tmp_path):
     assert_refused(
         run_without("openvino", "quantize", model_folder, tmp_path),
-        "quantizing networks takes openvino, which is not installed",
+        "quantizing networks needs openvino, which is not installed",
         'pip install "terradelta[int8]"',
     )
     output = tmp_path / "model.xml"
     assert_refused(
         run_without("openvino", "export", model_folder, "--to", "openvino", "-o", output),
-        "writing openvino takes the package openvino, which is not installed",
+        "writing openvino needs the package openvino, which is not installed",
         'pip install "terradelta[openvino]"',
     )
     assert not output.exists()

@@ -120,7 +120,7 @@ def test_a_file_that_holds_something_else_is_refused(
 
 
 def test_options_of_a_cluster_need_one():
-    with pytest.raises(ArgumentError, match="--address, --workers was asked for and the engine"):
+    with pytest.raises(ArgumentError, match="--address, --workers was given, and the engine"):
         td.Cluster(address="host:1", workers=3)
 
 

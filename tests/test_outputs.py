@@ -179,7 +179,7 @@ def test_a_file_is_replaced_only_where_it_may_be(tmp_path):
         (read, "an input", {"overwrite": True}),
         (tmp_path / "same.gpkg", "an input", {"overwrite": True}),
         (folder, "is a folder", {"overwrite": True}),
-        (tmp_path / "pipe", "no regular file", {"overwrite": True}),
+        (tmp_path / "pipe", "not a regular file", {"overwrite": True}),
         (other / "below.gpkg", "below", {"overwrite": True}),
     ):
         with pytest.raises((OutputError, OutputExistsError), match=message):

@@ -1,7 +1,7 @@
 """The default model trained further on five LEVIR pairs, measured on the other five.
 
-What it learns is measured and thrown away: LEVIR-CD is for academic use only, so no weights that
-come from it ship.
+The result is measured and deleted: LEVIR-CD is for academic use only, so no weights
+trained on it are shipped.
 
 Run: `python benchmarks/real/finetune.py --shared ../shared/data --work runs/five`.
 """

@@ -1,4 +1,4 @@
-"""Real pairs that no model of terradelta has seen, and what is known of them.
+"""Real pairs that no model of terradelta was trained on, and their known changes.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -26,11 +26,11 @@ class RealPair(NamedTuple):
     """(3, H, W) uint8."""
     after_CHW: np.ndarray
     truth_HW: np.ndarray
-    """(H, W) bool, True where changed as the data set understands it."""
+    """(H, W) bool, True where changed by the data set's definition."""
 
 
 def read_levir(shared: Path) -> Iterator[RealPair]:
-    """Yield the ten LEVIR-CD pairs; their truth is changed buildings and nothing else."""
+    """Yield the ten LEVIR-CD pairs; their truth is changed buildings only."""
     folder = shared / "levir_eval10"
     for path in sorted((folder / "A").iterdir()):
         truth_HW = read_change_mask(folder / "label" / path.name) > 0
@@ -48,7 +48,7 @@ def read_oscd(shared: Path) -> Iterator[RealPair]:
 
 
 def read_unchanged(shared: Path) -> Iterator[RealPair]:
-    """Yield places at dates two years and more apart, on which hardly anything changed.
+    """Yield places at dates two years and more apart, where hardly anything changed.
 
     Sites of the city of naip_urbantree and patches of chesapeake16 that the default model was not
     trained on.

@@ -65,7 +65,7 @@ def measure_speed(predictors: dict[str, Predictor], pairs: list[RealPair]) -> di
 
 
 def compare(predictors: dict[str, Predictor], pairs: list[RealPair]) -> dict[str, dict[str, float]]:
-    """Return each way's agreement with the first, and how right it is about new buildings."""
+    """Return each way's agreement with the first, and its accuracy on new buildings."""
     agreement: dict[str, list[tuple[float, float]]] = {name: [] for name in predictors}
     tallies = {name: Tally() for name in predictors}
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""What change detection without learning answers: a change mask from two images alone.
+"""Change detection without learning: a change mask from only two images.
 
 Legend of the array names: C bands, H rows, W columns, N pixels, F features.
 """
@@ -68,7 +68,7 @@ def detect_multivariately(before_CHW: np.ndarray, after_CHW: np.ndarray) -> np.n
 def _fit_variates(
     before_NF: np.ndarray, after_NF: np.ndarray, weight_N: np.ndarray
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return what measures each pixel's chi-square by variates that fit weighted pixels."""
+    """Return a function of each pixel's chi-square, from variates fitted to weighted pixels."""
     bands = before_NF.shape[1]
     joint = np.cov(np.hstack([before_NF, after_NF]).T, aweights=weight_N)
     own, other, between = joint[:bands, :bands], joint[bands:, bands:], joint[:bands, bands:]
@@ -100,7 +100,7 @@ def _standardize(image_CHW: np.ndarray) -> np.ndarray:
 
 
 def _cut(strength_HW: np.ndarray) -> np.ndarray:
-    """Return what lies above the threshold that parts two classes best (Otsu, 1979)."""
+    """Return the pixels above the threshold that best separates two classes (Otsu, 1979)."""
     counts, edges = np.histogram(strength_HW, BINS)
     centres = (edges[1:] + edges[:-1]) / 2
     below, above = np.cumsum(counts), counts.sum() - np.cumsum(counts)

@@ -1,4 +1,4 @@
-"""How models and rivals do on real pairs that no model has seen, as results.md.
+"""Scores of models and rivals on real pairs that no model was trained on, as results.md.
 
 Run: `python benchmarks/real/table.py --shared ../shared/data [--model FOLDER ...]`.
 
@@ -84,7 +84,7 @@ class Tally:
 
 
 def measure_objects(objects_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
-    """Return which share of each object of one mask lies in the other, small ones left out."""
+    """Return the share of each object of one mask that lies in the other, without small objects."""
     owner_HW, _ = label(objects_HW)
     sizes = np.bincount(owner_HW.ravel())[1:]
     inside = np.bincount(owner_HW[other_HW], minlength=len(sizes) + 1)[1:]
@@ -93,7 +93,7 @@ def measure_objects(objects_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
 
 
 def changed(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
-    """Return what the map shows as changed."""
+    """Return the pixels that the map shows as changed."""
     flagged_HW = change_head(answer, predictor)
     if predictor.same_class_changes:
         return flagged_HW
@@ -101,29 +101,29 @@ def changed(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
 
 
 def to_building(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
-    """Return what is changed and a building afterwards."""
+    """Return the changed pixels that are building afterwards."""
     return changed(answer, predictor) & (answer.after_KHW.argmax(0) == BUILDING)
 
 
 def change_head(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
-    """Return what the change head flags, whatever the classes."""
+    """Return the pixels that the change head flags, with any classes."""
     return answer.change_HW >= predictor.threshold
 
 
 def to_building_if_sure(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
-    """Return what is changed with a probability of 90 % and a building afterwards."""
+    """Return the pixels changed with a probability of 90 % that are building afterwards."""
     return to_building(answer, predictor) & (answer.change_HW >= SURE)
 
 
 def two_maps_building(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
-    """Return what the maps of the two dates, each by itself, call no building and then one."""
+    """Return the pixels that separate maps of the two dates show as other and then as building."""
     del predictor
     before_HW, after_HW = answer.before_KHW.argmax(0), answer.after_KHW.argmax(0)
     return (before_HW != BUILDING) & (after_HW == BUILDING)
 
 
 def two_maps(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
-    """Return where the maps of the two dates, each by itself, differ."""
+    """Return where separate maps of the two dates differ."""
     del predictor
     return answer.before_KHW.argmax(0) != answer.after_KHW.argmax(0)
 

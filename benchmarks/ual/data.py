@@ -1,12 +1,12 @@
 """The three benchmark data sets, small enough for short runs on a processor.
 
 `composed`: pairs composed from the 72 labelled scenes of dubai72, split by area, scenes at half
-their resolution. Masks are coarse and of one city; that of area t8 is of another make.
+their resolution. Masks are coarse and of one city; that of area t8 was made differently.
 
 `naip`: two years of one site in North Dakota. **Labels are derived**: indices that use the near
 infrared, which the images (red, green, blue) do not hold. NDWI > 0.1 is water, else NDVI > 0.1
 vegetation, else ground; crop seasons count as change, strips under 3 px (15 m) do
-not; 2014 is left out. Split by area, with a gap; the pairs of a split lie over one another in part,
+not; 2014 is left out. Split by area, with a gap; the pairs of a split partly overlap,
 so they are not independent samples.
 
 `drawn`: scenes of terradelta.data.synthetic.
@@ -69,7 +69,8 @@ NAIP_MARGIN_PX = 8
 NAIP_SMALLEST_PX = 24
 INDEX_THRESHOLD = 0.1
 NAIP_LEFT_OUT = ("2014",)
-"""Its infrared is weaker: the index takes 46 % of the site for water, fields too (else 13-26 %)."""
+"""Its infrared is weaker: the index maps 46 % of the site as water, including fields (else 13-26
+%)."""
 
 DRAWN_GSD_M = 1.0
 NAMES = ("composed", "naip", "drawn")
@@ -121,7 +122,7 @@ def build_naip(shared: Path, output: Path, *, overwrite: bool = False):
 
 
 def build_drawn(output: Path, *, overwrite: bool = False):
-    """Draw scenes, every split from a seed of its own."""
+    """Draw scenes, every split from its own seed."""
     with stage_folder(output, overwrite=overwrite) as staged:
         for split, pairs in PAIRS.items():
             write_folders(staged / split, pairs, SEEDS[split], size_px=SIZE_PX, gsd_m=DRAWN_GSD_M)
@@ -195,14 +196,14 @@ def _derive_classes(bands_CHW: np.ndarray) -> np.ndarray:
 
 
 def _drop_slivers(change_HW: np.ndarray) -> np.ndarray:
-    """Return the change without what is narrower than 3 px: the dates fit to half a pixel."""
+    """Return the change without parts narrower than 3 px: the dates align to half a pixel."""
     mask = Image.fromarray(change_HW.astype(np.uint8))
     opened = mask.filter(ImageFilter.MinFilter(3)).filter(ImageFilter.MaxFilter(3))
     return np.asarray(opened) > 0
 
 
 def main():
-    """Build what was asked for and print its shares of change."""
+    """Build the requested data sets and print their shares of change."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True, help="folder of dubai72, naip_nd10")
     parser.add_argument("--output", type=Path, required=True)

@@ -1,15 +1,16 @@
 r"""The table of the UAL paper: {FCN, PSPNet} x {ResNet-18, ResNet-34}, with UAL and without.
 
-For those who hold SECOND or SenseEarth2020 (neither can be had here, and their numbers are not
-known to us). One line trains and scores everything; stopped, it goes on:
+For those who hold SECOND or SenseEarth2020 (neither is available here, and their numbers are not
+known to us). One line trains and scores everything; after an interruption it resumes:
 
     python benchmarks/ual/paper.py SECOND -o runs/paper --seeds 3 \
         --weights resnet18=resnet18.pth resnet34=resnet34.pth
 
 `--weights` are ImageNet weights in torchvision's layout, as the paper's runs started from; without
-them networks start from chance. The recipe is the reference's. OUTPUT/table.md holds the means over
-seeds and the differences from training without UAL, by every protocol: of the test split, or, where
-the data names none, of the validation split, which has chosen the epochs and so flatters them all.
+them networks start from random weights. The recipe is the reference's. OUTPUT/table.md holds the
+means over seeds and the differences from training without UAL, by every protocol: of the test
+split, or, where the data names none, of the validation split, which has chosen the epochs and is
+therefore optimistic.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main():
     weights = dict(pair.split("=", 1) for pair in options.weights)
     recipe = TrainConfig.read_yaml(options.recipe) if options.recipe else TrainConfig()
     lines = []
-    # Seed by seed: stopped early, every recipe has had as many runs as its rivals.
+    # Seed by seed, so that after an early stop all recipes have the same number of runs.
     for seed, model, encoder, loss in product(
         range(options.seeds), options.models, options.encoders, options.losses
     ):
@@ -79,7 +80,7 @@ def main():
 
 
 def run_one(config: TrainConfig, run: Path) -> tuple[dict[str, dict], str]:
-    """Train unless it is done, and return the numbers by protocol and the split they are of."""
+    """Train unless it is done, and return the numbers by protocol and their split."""
     train(config, run, resume=run.exists())
     if (run / TEST_FILE).exists():
         return json.loads((run / TEST_FILE).read_text(encoding="utf-8"))["protocols"], "test"

@@ -1,4 +1,4 @@
-"""Test pairs and what networks trained with different losses say of them: pictures.png.
+"""Draws test pairs and the maps of networks trained with different losses: pictures.png.
 
 Run after runs.py, with its folders: `python benchmarks/ual/pictures.py --data DIR --work DIR`. Of
 each benchmark it takes the pair whose share of change is the median, and the runs of seed 0.

@@ -1,10 +1,10 @@
-"""The runs of the leaderboard: what is trained, and one after the other until all are there.
+"""The runs of the leaderboard, trained in turn until all are done.
 
 A run is a benchmark, a consistency loss, a network, an encoder and a seed. Everything else is the
 same for all: steps, rates, augmentation, the epoch chosen on the validation split, the numbers
 taken on the test split. Runs that share benchmark, network, encoder and seed start from the same
 weights and see the same crops in the same order, so their differences are paired. Each finished run
-is a line of runs.jsonl, and a command that was stopped goes on. Run, after data.py:
+is a line of runs.jsonl, and an interrupted command resumes. Run, after data.py:
 
     python benchmarks/ual/runs.py --data DIR --jobs 2
 """
@@ -27,12 +27,12 @@ RUNS = HERE / "runs.jsonl"
 BENCHMARKS = ("composed", "naip", "drawn")
 RIVALS = ("none", "ual", "ual-probability", "cosine", "mse")
 LOSSES = (*RIVALS, "agreement")
-"""With our own attempt at a better one, which is judged on the main network only."""
+"""With our own attempt at a better one, which is compared on the main network only."""
 ENCODERS = {"resnet18": None, "efficientnet_lite0": "imagenet"}
-"""Encoders, and the weights they start from: ResNet's ImageNet weights cannot be had by pip."""
+"""Encoders, and the weights they start from: ResNet's ImageNet weights are not on PyPI."""
 MAIN_MODEL = ("fcn", "resnet18")
 WEIGHTED = (("ual-probability", 2.0),)
-"""Losses that the main network is trained with at another weight, too."""
+"""Losses that the main network is also trained with at another weight."""
 MAIN_SEEDS = 5
 OTHER_SEEDS = 1
 EPOCHS = 6
@@ -53,9 +53,9 @@ class Run:
     encoder: str
     """Its encoder."""
     seed: int
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation."""
     weight: float = 0.5
-    """Of the consistency loss, in the change term."""
+    """Weight of the consistency loss in the change term."""
 
     @property
     def name(self) -> str:
@@ -71,9 +71,9 @@ def plan(
     main_seeds: int = MAIN_SEEDS,
     other_seeds: int = OTHER_SEEDS,
 ) -> Iterator[Run]:
-    """Yield all runs, those first without which there is nothing to compare.
+    """Yield all runs, the ones needed for any comparison first.
 
-    Seed by seed, so that whenever time is up every loss has had as many runs as its rivals.
+    Seed by seed, so that after an early stop all losses have the same number of runs.
     """
     losses, rivals = ([(loss, Run.weight) for loss in names] for names in (LOSSES, RIVALS))
     yield from _cross((MAIN_MODEL,), losses, benchmarks, main_seeds)
@@ -150,11 +150,11 @@ def read_commit() -> str:
 
 
 def read_runs(path: Path = RUNS) -> dict[Run, dict]:
-    """Return the lines that are there, by run."""
+    """Return the existing lines, by run."""
     if not path.exists():
         return {}
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    # Lines from before there were weights have none.
+    # Old lines have no weights.
     known = Run.__dataclass_fields__
     return {Run(**{key: line[key] for key in known if key in line}): line for line in lines}
 
@@ -193,7 +193,7 @@ def main():
         for number in range(options.jobs)
     ]
     if any(process.wait() for process in processes):
-        sys.exit("a job failed; the same command goes on where it stopped")
+        sys.exit("a job failed; the same command resumes where it stopped")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The leaderboard: tables of runs.jsonl, with what is certain about each difference.
+"""The leaderboard: tables of runs.jsonl, with the uncertainty of each difference.
 
 Run: `python benchmarks/ual/table.py`. It writes results.md, differences.png and curves.png.
 
@@ -182,7 +182,7 @@ def draw_curves(lines: Lines, path: Path):
 
 
 def name_recipe(recipe: Recipe) -> str:
-    """Return the loss, and its weight where it is not the usual one."""
+    """Return the loss, and its weight if it is not the usual one."""
     loss, weight = recipe
     return loss if weight == Run.weight else f"{loss}, weight {weight:g}"
 

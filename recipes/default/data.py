@@ -3,7 +3,7 @@
 Everything becomes red, green and blue at roughly half a metre, with the classes of SenseEarth, and
 one CSV names it all (docs/data.md): land cover wherever it is known at either date, and a change
 mask that is exact (composed and drawn pairs) or zero (real pairs of the same ground; the little
-that did change there in two years counts as noise).
+changes there in two years count as noise).
 
 | part | scenes | land cover |
 | --- | --- | --- |
@@ -14,9 +14,9 @@ that did change there in two years counts as noise).
 Land cover of `naip_urbantree` is derived: NDVI above 0.15 is vegetation, which is tree at a tree's
 point, unknown around it, and low elsewhere. The rest is building, ground, water or shadow, of which
 the masks in `labels/` name what a trained network was sure of (labels.py). In `kampala_buildings`
-what is no building is ground or, by its greenness, vegetation.
+pixels outside of buildings are ground or, by its greenness, vegetation.
 
-Composed pairs of the last two sources have real dates below what is pasted, years apart.
+Composed pairs of the last two sources have two real dates, years apart, below the pastes.
 
 Run: `python recipes/default/data.py --shared ../shared/data --output runs/default/data`.
 
@@ -50,11 +50,11 @@ LABELS = Path(__file__).with_name("labels")
 SIZE_PX = 192
 SPLITS = ("train", "val", "test")
 SHARES = (0.25, 0.15, 0.45, 0.15)
-"""Chance of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16."""
+"""Probability of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16."""
 COMPOSED_PAIRS = {"train": 2800, "val": 120, "test": 200}
 DRAWN_PAIRS = {"train": 800, "val": 40, "test": 0}
 CROPS = {"train": 4, "val": 1, "test": 1}
-"""Of each couple of dates of each real site."""
+"""Pairs of each two dates of each real site."""
 SEEDS = {"train": 10, "val": 11, "test": 12}
 OPTIONS = Composition(
     light=0.45, season=0.2, blur_px=1.2, noise=6.0, largest_shift_px=2.0, objects=16
@@ -79,7 +79,7 @@ DUBAI = ClassTable(
 )
 FROM_DUBAI = np.array([0, BUILDING, GROUND, GROUND, LOW, WATER, 0], np.uint8)
 FROM_CHESAPEAKE = np.array([0, WATER, TREE, LOW, GROUND, 0, GROUND], np.uint8)
-"""Impervious ground that is no road may be a roof."""
+"""Impervious ground that is not a road may be a roof."""
 DUBAI_AREAS = {"train": (1, 4, 5, 6, 7), "val": (2,), "test": (3, 8)}
 DUBAI_SCALES = (1.0, 1.8)
 CITIES = {
@@ -89,19 +89,19 @@ CITIES = {
 }
 KAMPALA_REDUCTION = {"21": 2, "20": 1, "19": 1}
 CROWN_PX, UNSURE_CROWN_PX = 5, 14
-"""Around a tree's point what is green is its crown; further out it may be, or a lawn."""
+"""Around a tree's point, green pixels are its crown; further out they may be a lawn."""
 COLLAGES = {"train": 60, "val": 10, "test": 16}
 COLLAGE_TILES = 3
 
 
 class Scene(NamedTuple):
-    """An image of one date and the land cover that is known of it."""
+    """An image of one date and its known land cover."""
 
     name: str
     image_CHW: np.ndarray
     """(3, H, W) uint8."""
     ids_HW: np.ndarray
-    """(H, W) uint8, 0 where not known."""
+    """(H, W) uint8, 0 where unknown."""
 
 
 def main():
@@ -155,13 +155,13 @@ def compose(shared: Path, output: Path, split: str) -> list[list[str]]:
 
 
 def draw_scene(rng: np.random.Generator, sources: list[list[LabelledScene]]) -> LabelledScene:
-    """Return a scene of a source, each scene of which has the same chance."""
+    """Return a scene of a source, all scenes with the same probability."""
     scenes = sources[rng.choice(len(sources), p=SHARES)]
     return scenes[rng.integers(len(scenes))]
 
 
 def read_scenes(shared: Path, split: str) -> Iterator[Iterator[LabelledScene]]:
-    """Yield, source by source, the scenes that pairs of a split are composed of."""
+    """Yield, source by source, the scenes that pairs of a split are composed from."""
     yield (LabelledScene(*scene[1:]) for scene in read_dubai(shared / "dubai72", split))
     folder = shared / "kampala_buildings"
     yield (LabelledScene(*scene[1:]) for scene in make_collages(folder, split))
@@ -172,7 +172,7 @@ def read_scenes(shared: Path, split: str) -> Iterator[Iterator[LabelledScene]]:
 
 
 def join_dates(before: Scene, after: Scene) -> LabelledScene:
-    """Return two dates of the same ground as one scene that is known where both agree."""
+    """Return two dates of the same ground as one scene, with classes where both agree."""
     ids_HW = np.where(before.ids_HW == after.ids_HW, before.ids_HW, 0)
     return LabelledScene(before.image_CHW, ids_HW, after.image_CHW)
 
@@ -201,7 +201,7 @@ def make_collages(folder: Path, split: str) -> Iterator[Scene]:
         tiles[path.stem.rsplit("-", 1)[1]].append(read_kampala(folder, path))
     rng = np.random.default_rng(SEEDS[split])
     for number in range(COLLAGES[split]):
-        # Tiles of one size; of the finest zoom most, which most tiles have.
+        # Tiles of one size, mostly of the finest zoom, which most places have.
         pool = tiles["21"] if number % 3 or not tiles["20"] else tiles["20"] + tiles["19"]
         across = COLLAGE_TILES if pool is tiles["21"] else 2
         chosen = [pool[i] for i in rng.integers(len(pool), size=across * across)]
@@ -215,7 +215,7 @@ def make_collages(folder: Path, split: str) -> Iterator[Scene]:
 
 
 def read_kampala(folder: Path, path: Path) -> Scene:
-    """Return a tile at 0.15 m: buildings as labelled, else ground or green."""
+    """Return a tile at 0.15 m: buildings as labelled, otherwise ground or green."""
     reduction = KAMPALA_REDUCTION[path.stem.rsplit("-", 1)[1]]
     image = Image.fromarray(np.moveaxis(read_image(path), 0, -1)).reduce(reduction)
     every = slice(reduction // 2, None, reduction)
@@ -246,7 +246,7 @@ def list_urbantree(folder: Path, split: str) -> list[list[Path]]:
 
 
 def name_site(path: Path) -> str:
-    """Return the name of an image's site, whatever the year."""
+    """Return the name of an image's site, for any year."""
     city, _, number = path.stem.rsplit("_", 2)
     return f"{city}_{number}"
 
@@ -258,11 +258,11 @@ def read_couples(folder: Path, split: str) -> Iterator[tuple[Scene, Scene]]:
 
 
 def read_urbantree(path: Path, labels: Path | None = None) -> Scene:
-    """Return a site at one date, with the land cover that its infrared and its trees tell.
+    """Return a site at one date, with the land cover from its infrared and its trees.
 
     Args:
         path: Red, green, blue, infrared.
-        labels: Folder of masks under the site's name, which fill what else is not known.
+        labels: Folder of masks under the site's name, which fill the unknown rest.
     """
     with rasterio.open(path) as dataset:
         bands_CHW = dataset.read()

@@ -1,7 +1,7 @@
-"""Put what card.yaml says of the default model on its card.
+"""Copy the descriptions in card.yaml to the card of the default model.
 
-What a model is worth on real pairs is known after it is made, so `train.py` cannot say it. Weights
-that card.yaml does not speak of are left alone. Run: `python recipes/default/describe.py`.
+The scores on real pairs are measured after training, so `train.py` cannot write them. Weights
+not named in card.yaml are left alone. Run: `python recipes/default/describe.py`.
 """
 
 from __future__ import annotations

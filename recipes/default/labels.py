@@ -1,16 +1,16 @@
 """Name the buildings and the bare ground of naip_urbantree by a trained network: `labels/`.
 
-The infrared tells plants; nobody labelled the rest. A network that knows buildings looks at the
-three years of a site at two scales. How much more it believes in a building than in bare ground is
+The infrared shows plants; the rest is not labelled. A network trained on buildings maps the
+three years of a site at two scales. The probability of building minus that of bare ground is
 averaged, brought to the image's own edges (guided filter), and where it is high or low, and no year
 is green or dark, a pixel gets its answer. Roofs that stood for four years are seen three times in
-other light, so the vote is better than a look. Where a look at the masks found large halls unnamed
-or taken for ground, and courts, cars and bare soil for buildings, corrections.csv says what is
-there: polygons in pixels, drawn by eye.
+other light, so the vote is better than a single date. Where an inspection of the masks found large
+halls unlabelled or taken for ground, and courts, cars and bare soil for buildings, corrections.csv
+holds the right classes: polygons in pixels, drawn by eye.
 
-The masks are kept in git: what a network of another day names, the next one learns. Those there are
-by the default model of commit 092feda. A network that learned roofs of Dubai and Kampala only
-takes the grey ones of California for ground; a model that learned from its names found 71 % of
+The masks are kept in git, as a new network would label differently. They were made
+by the default model of commit 092feda. A network trained only on roofs of Dubai and Kampala
+maps the grey ones of California as ground; a model trained on its labels found 71 % of
 LEVIR's new buildings instead of 95 %.
 
 Run: `python recipes/default/labels.py --shared ../shared/data --output labels`.
@@ -45,7 +45,7 @@ LEAST_BUILDING = 0.6
 MOST_GROUND = 0.1
 """Large pale roofs lie between this and 0.3."""
 DARKEST_GREY = 70
-"""Below it lies shadow, of which nothing is said."""
+"""Below it lies shadow, which gets no label."""
 SMALLEST_BUILDING_PX = 60
 SMOOTH_PX = 5
 FILTER_REACH_PX = 5
@@ -67,7 +67,7 @@ def write_labels(shared: Path, model: Path, output: Path):
 
     Args:
         shared: The folder of `naip_urbantree`.
-        model: Folder of the network that is asked.
+        model: Folder of the network that labels.
         output: Folder to make; it appears whole or not at all.
     """
     predictor = Predictor([load_model(model)])
@@ -127,12 +127,12 @@ def ask(predictor: Predictor, image_CHW: np.ndarray) -> np.ndarray:
 def choose(
     probability_KHW: np.ndarray, image_CHW: np.ndarray, is_open_HW: np.ndarray
 ) -> np.ndarray:
-    """Return building or ground where it is clear, else 0, (H, W) uint8.
+    """Return building or ground where they are clear, otherwise 0, (H, W) uint8.
 
     Args:
-        probability_KHW: Of each class.
+        probability_KHW: Probability of each class.
         image_CHW: The image whose edges outlines follow, 0 to 255.
-        is_open_HW: Where an answer is wanted.
+        is_open_HW: Pixels to label.
     """
     building_HW, ground_HW = (probability_KHW[i - 1] for i in (BUILDING, GROUND))
     share_HW = building_HW / np.maximum(building_HW + ground_HW, 1e-6)

@@ -1,7 +1,7 @@
 """Make the default model: its pairs, the network, its threshold and temperatures.
 
-Each step leaves a folder in the work folder and is skipped where that is there; a training that was
-stopped goes on. Run: `make weights SHARED=../shared/data`, an hour on two cores.
+Each step leaves a folder in the work folder and is skipped if that exists; an interrupted
+training resumes. Run: `make weights SHARED=../shared/data`, an hour on two cores.
 
 Legend of the array names: H rows, W columns.
 """
@@ -33,11 +33,11 @@ from terradelta.training.config import TrainConfig
 
 HERE = Path(__file__).parent
 MOST_FALSE_SHARE = 0.01
-"""Of unchanged ground, that may count as changed: a false alarm costs an analyst more trust than
-a missed shed."""
+"""Share of unchanged ground that may count as changed: a false alarm costs an analyst more trust
+than a missed shed."""
 LEAST_THRESHOLD = 0.5
 RESOLUTION_M = (0.3, 0.8)
-"""Of the drawn pairs; NAIP has 0.6 m and half a metre where enlarged."""
+"""Pixel sizes of the drawn pairs; NAIP has 0.6 m, and half a metre if enlarged."""
 DATA = (
     "pairs composed of aerial scenes of California, Virginia, Dubai and Kampala, real pairs of "
     "unchanged ground, and drawn scenes"
@@ -68,7 +68,7 @@ def main():
 
 
 def train(pairs: Path, run: Path) -> Path:
-    """Train by the recipe, or go on, and return the model's folder."""
+    """Train with the recipe, or resume, and return the model's folder."""
     config = replace(TrainConfig.read_yaml(HERE / "default.yaml"), data=str(pairs))
     return td.train(config, run, resume=(run / "checkpoints").exists()).folder / "last"
 
@@ -79,9 +79,9 @@ def finish(folder: Path, pairs: Path, output: Path):
     Args:
         folder: The trained model.
         pairs: The CSV of the pairs it was trained on, with its validation and test splits.
-        output: Where the model goes.
+        output: Folder of the model.
     """
-    # Before the weights are written, which would make the tree another than the commit's.
+    # Before the weights are written, which would change the working tree.
     commit = describe_commit()
     model = load_model(folder)
     threshold, share = choose_threshold(Predictor([model]), pairs)
@@ -89,7 +89,7 @@ def finish(folder: Path, pairs: Path, output: Path):
         model.card,
         change_threshold=threshold,
         resolution_m=RESOLUTION_M,
-        # Of what is flagged and has one class at both dates, 3 % was changed (benchmarks/real).
+        # Of flagged ground with the same class at both dates, 3 % was changed (benchmarks/real).
         same_class_changes=False,
     )
     save_model(Model(model.network, card), output, dtype=torch.float16, overwrite=True)
@@ -101,7 +101,7 @@ def finish(folder: Path, pairs: Path, output: Path):
         ).numbers
         for protocol in ("second", "from-to", "ual")
     }
-    # The recipe and its commit say what the work folder's names did.
+    # The recipe and its commit identify what the work folder's names did.
     unsaid = ("data", "device")
     recipe = {key: value for key, value in card.training.items() if key not in unsaid}
     training = {
@@ -117,7 +117,7 @@ def finish(folder: Path, pairs: Path, output: Path):
 
 
 def count_seconds(run: Path) -> float:
-    """Return how long a run's epochs took."""
+    """Return the time of a run's epochs."""
     with (run / "log.csv").open(newline="", encoding="utf-8") as file:
         return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
@@ -126,7 +126,7 @@ def choose_threshold(predictor: Predictor, pairs: Path) -> tuple[float, float]:
     """Return the least threshold that keeps false alarms on real validation ground rare.
 
     Returns:
-        The threshold, one half or more, and the share of the ground that it calls changed.
+        The threshold, one half or more, and the share of the ground that it maps as changed.
     """
     found = find_pairs(pairs, split="val")
     real = tuple(pair for pair in found.pairs if pair.name.startswith("real-"))
@@ -143,7 +143,7 @@ def choose_threshold(predictor: Predictor, pairs: Path) -> tuple[float, float]:
 
 
 def describe_commit() -> str:
-    """Return the commit that the recipe is of."""
+    """Return the commit of the recipe."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -1,6 +1,6 @@
 """terradelta: what changed between two images of a place, from what to what, where and how much.
 
-The public API stands in `__init__.pyi`, on one screen. Names load on first use (PEP 562), so that
+The public API is in `__init__.pyi`, on one screen. Names load on first use (PEP 562), so that
 importing the package imports no torch.
 """
 

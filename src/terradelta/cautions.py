@@ -13,9 +13,9 @@ class Caution:
     """One reason to doubt a map, and what the reader can do about it."""
 
     name: str
-    """What it is about, in one word: "scale", "dates", "confidence"."""
+    """Its subject, in one word: "scale", "dates", "confidence"."""
     message: str
-    """What was found, with its numbers."""
+    """The finding, with its numbers."""
     fix: str
     """An imperative that removes the cause or limits its effect."""
 
@@ -32,8 +32,8 @@ def refuse_cautions(cautions: Iterable[Caution], fix: str):
     """Raise if there is a caution: what `strict` does.
 
     Args:
-        cautions: Of a map.
-        fix: What helps against all of them; the fixes of each stand before it.
+        cautions: The cautions of a map.
+        fix: A fix for all of them, added after the fix of each.
 
     Raises:
         CautionError: If there is one.

@@ -20,7 +20,7 @@ class ClassTable:
     """Names and colours of the class ids 0..K; id 0 is always unchanged or not labelled.
 
     Raises:
-        ArgumentError: If the names and colours differ in number or a class id would not fit a byte.
+        ArgumentError: If the names and colours differ in number, or a class id does not fit a byte.
     """
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class ClassTable:
 
     @classmethod
     def numbered(cls, num_classes: int) -> ClassTable:
-        """Return a table for classes of which nothing but their number is known."""
+        """Return a table for classes of which only the number is known."""
         hues = (colorsys.hsv_to_rgb(i / num_classes, 0.8, 0.85) for i in range(num_classes))
         return cls(
             names=("unchanged", *(f"class {i}" for i in range(1, num_classes + 1))),
@@ -59,7 +59,7 @@ class ClassTable:
 
     @property
     def num_transitions(self) -> int:
-        """How many values a from-to map can hold, unchanged (0) included: (K+1)^2."""
+        """Number of values a from-to map can hold, unchanged (0) included: (K+1)^2."""
         return (self.num_classes + 1) ** 2
 
     def encode_transition(self, from_class: Any, to_class: Any) -> Any:
@@ -98,7 +98,7 @@ class ClassTable:
 
         Raises:
             FieldError: If a key is missing or holds something else.
-            ArgumentError: As the class itself does.
+            ArgumentError: Same as in the class.
         """
         return read_fields(cls, fields)
 

@@ -1,6 +1,6 @@
-"""Checks an output's place: no input and nothing that others made is replaced.
+"""Checks the place of an output: inputs and files that others made are never replaced.
 
-Every verb that writes asks here before it does any work.
+Every verb that writes calls these checks before it does any work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Identity = tuple[int, int]
 
 
 def follow_link(path: str | Path) -> Path:
-    """Return what a link leads to, there or not, and any other path as it is."""
+    """Return the target of a link, existing or not, and any other path as it is."""
     path = Path(path)
     if path.is_symlink() or path.name in ("", ".."):
         return Path(os.path.realpath(path))
@@ -44,7 +44,7 @@ def claim_folder(
     An empty folder is not an output.
 
     Args:
-        path: What was asked for.
+        path: The requested folder.
         inputs: What the command reads.
         overwrite: Whether an output of terradelta that is there may be replaced.
         beside: Endings of the names that are made beside it, ".partial" for example.
@@ -80,7 +80,7 @@ def claim_file(
     """Return where a file will be made or replaced, links followed, once nothing forbids it.
 
     Args:
-        path: What was asked for.
+        path: The requested file.
         inputs: What the command reads.
         overwrite: Whether a file that is there may be replaced.
         is_own: A test of a file that is there: whether this command writes such files.
@@ -95,7 +95,7 @@ def claim_file(
         _refuse_inputs(path, file, inputs)
         if file.exists():
             if not stat.S_ISREG(file.stat().st_mode):
-                what = "a folder" if file.is_dir() else "no regular file"
+                what = "a folder" if file.is_dir() else "not a regular file"
                 raise OutputExistsError(f"{path} is {what}, and the output is a file", _ELSEWHERE)
             if not is_own(file):
                 raise OutputExistsError(
@@ -132,7 +132,7 @@ def _require_own_folder(path: str | Path, folder: Path, overwrite: bool):
 
 
 def _require_names(path: Path, beside: Sequence[str] = ()):
-    """Raise if the system, or a format that is written, cannot have a name."""
+    """Raise if the system or an output format does not allow a name."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -186,7 +186,7 @@ def _refuse_inputs(path: str | Path, output: Path, inputs: Inputs):
 
 
 def _expand(inputs: Inputs) -> Iterator[Path]:
-    """Yield inputs, and where the links in their folders lead."""
+    """Yield inputs, and the targets of the links in their folders."""
     for source in map(Path, inputs):
         yield source
         if source.is_dir():
@@ -196,7 +196,7 @@ def _expand(inputs: Inputs) -> Iterator[Path]:
 
 
 def _identify(path: Path) -> Identity | None:
-    """Return what a path leads to, None where nothing is."""
+    """Return the target of a path, None if it does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -205,7 +205,7 @@ def _identify(path: Path) -> Identity | None:
 
 
 def _list_identities(path: Path) -> Iterator[Identity]:
-    """Yield what a path and all folders around it are, as far as they are there."""
+    """Yield the identities of a path and of all folders around it that exist."""
     real = Path(os.path.realpath(path))
     for place in (real, *real.parents):
         identity = _identify(place)
@@ -226,7 +226,7 @@ def _require_writable(path: str | Path, folder: Path):
 
 @contextmanager
 def _guard(path: str | Path) -> Iterator[None]:
-    """Turn what the system says of a path into an error for the user."""
+    """Turn an error of the system about a path into an error for the user."""
     try:
         yield
     except NotADirectoryError as error:

@@ -8,10 +8,10 @@ from terradelta.redaction import redact
 
 
 class TerradeltaError(Exception):
-    """Base of every error that is the input's and not the program's; the CLI exits with 2.
+    """Base of every error that the input causes, not the program; the CLI exits with 2.
 
-    Addresses in it are without their secrets. As a text it names the Python arguments of the flags
-    that it mentions, too.
+    Secrets in addresses are removed. Its text also names the Python arguments of the flags
+    that it mentions.
 
     Args:
         problem: What is wrong, naming the file and both values that disagree.
@@ -62,7 +62,7 @@ class ModelError(TerradeltaError):
 
 
 class OutputExistsError(TerradeltaError):
-    """An output that is there already and would be lost."""
+    """An output that exists already and would be lost."""
 
 
 class OutputError(TerradeltaError):
@@ -70,8 +70,8 @@ class OutputError(TerradeltaError):
 
 
 class ClusterError(TerradeltaError):
-    """Machines of a cluster that are not there or cannot do what they are asked to."""
+    """Machines of a cluster that are missing or cannot do the work."""
 
 
 class CautionError(TerradeltaError):
-    """A map that would carry a caution, and `strict` was asked for."""
+    """A map that would carry a caution, while `strict` is on."""

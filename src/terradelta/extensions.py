@@ -23,7 +23,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
     """Parts of one kind by name.
 
     Args:
-        kind: What they are, for messages.
+        kind: Name of the kind, for messages.
         group: The group of entry points that packages offer such parts in.
     """
 
@@ -45,10 +45,10 @@ class Registry(Mapping[str, Part], Generic[Part]):
         self._parts[name] = part
 
     def __getitem__(self, name: str) -> Part:
-        """Return a part, its package imported if need be.
+        """Return a part, importing its package if necessary.
 
         Raises:
-            KeyError: If there is none of that name.
+            KeyError: If no part has that name.
             ArgumentError: If its package cannot be imported.
         """
         if name not in self._parts:
@@ -94,16 +94,16 @@ class Named(Rule):
 
 
 ARCHITECTURES: Registry[Any] = Registry("architecture", "terradelta.models")
-"""Functions of an `Architecture`; see `terradelta.models.registry.register_model`."""
+"""Functions that take an `Architecture`; see `terradelta.models.registry.register_model`."""
 ENCODERS: Registry[Any] = Registry("encoder", "terradelta.encoders")
-"""Functions of the bands and of whether the last feature map is to be fine; see
+"""Functions that take the bands and whether the last feature map is fine; see
 `terradelta.models.registry.register_encoder`."""
 READERS: Registry[Any] = Registry("reader", "terradelta.readers")
-"""Functions of a path; see `terradelta.geo.readers.register_reader`."""
+"""Functions that take a path; see `terradelta.geo.readers.register_reader`."""
 CONSISTENCY_LOSSES: Registry[Any] = Registry("consistency loss", "terradelta.consistency_losses")
 """Functions without arguments, or None for no loss; see `terradelta.losses.register_loss`."""
 CHANGE_LOSSES: Registry[Any] = Registry("change loss", "terradelta.change_losses")
-"""Functions of the weight of changed pixels; see `terradelta.losses.register_loss`."""
+"""Functions that take the weight of changed pixels; see `terradelta.losses.register_loss`."""
 
 
 def find_reader(path: str) -> str | None:

@@ -1,6 +1,6 @@
 """Values from files and from callers, checked once against the types of a dataclass or function.
 
-The type says what may stand in a field, `Annotated[float, Within(above=0)]` also in which range. A
+The type gives the values that a field allows; `Annotated[float, Within(above=0)]` adds a range. A
 number is always finite, a whole number is never a bool, a text can be written as UTF-8.
 """
 
@@ -35,16 +35,16 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 LARGEST_COUNT = 2**62
-"""Larger whole numbers fit into no array."""
+"""Larger whole numbers do not fit into an array."""
 
 
 class FieldError(ValueError):
-    """A value that cannot stand where it stands.
+    """A value that is not allowed in its place.
 
     Args:
         place: The key, with those that lead to it: "models[0].sha256".
-        value: What stands there.
-        expected: What may stand there.
+        value: The value.
+        expected: The allowed values, in words.
     """
 
     def __init__(self, place: str, value: Any, expected: str):
@@ -60,7 +60,7 @@ class FieldError(ValueError):
 
 
 class Rule(ABC):
-    """What an option must fulfil besides its type, as a note of its `Annotated` type."""
+    """A condition on an option besides its type, as a note of its `Annotated` type."""
 
     @abstractmethod
     def holds(self, value: Any) -> bool:
@@ -68,7 +68,7 @@ class Rule(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """Return what is allowed, in words."""
+        """Return the allowed values in words."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ class Within(Rule):
     """The range of a number."""
 
     least: float = -math.inf
-    """The least that is allowed."""
+    """The lowest allowed value."""
     most: float = math.inf
-    """The most that is allowed."""
+    """The highest allowed value."""
     above: float = -math.inf
-    """All that is allowed is more than this."""
+    """Allowed values are above this."""
     below: float = math.inf
-    """All that is allowed is less than this."""
+    """Allowed values are below this."""
 
     def holds(self, value: Any) -> bool:
         """Return whether a number is allowed."""
@@ -113,12 +113,12 @@ UNKNOWN_KEYS: Mapping[str, Any] = types.MappingProxyType({"keeps_unknown": True}
 
 
 def keyed(key: str, **options: Any) -> Any:
-    """Return a dataclass field whose key in a file is another than its name."""
+    """Return a dataclass field whose key in a file differs from its name."""
     return field(metadata={"key": key}, **options)
 
 
 def written_if(condition: Callable[[Any], bool]) -> dict[str, Any]:
-    """Return metadata of a dataclass field whose key not every file has.
+    """Return metadata of a dataclass field whose key some files do not have.
 
     Args:
         condition: Of a record, whether `write_fields` writes the key.
@@ -132,15 +132,15 @@ def show(value: Any) -> str:
 
 
 def read_fields(cls: type[Record], content: Any, place: str = "") -> Record:
-    """Return a dataclass made of what JSON or YAML hold.
+    """Return a dataclass made from the content of JSON or YAML.
 
-    Keys that the dataclass does not know are left aside, or kept in its field with the
+    Keys that the dataclass does not know are ignored, or kept in its field with the
     metadata `UNKNOWN_KEYS`: a later version may have written them. Absent ones take their default.
 
     Args:
         cls: A dataclass, its fields typed with bool, int, float, str, None, Any, Literal, tuple,
             list, dict, unions, dataclasses and `Annotated[..., Within(...)]`.
-        content: What was read.
+        content: The content that was read.
         place: Keys that lead to it.
 
     Raises:
@@ -178,7 +178,7 @@ def refuse_unknown(cls: type, content: Any, place: str = ""):
 
 
 def write_fields(record: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON takes it, its keys in the order of its fields.
+    """Return a dataclass as JSON-ready content, its keys in the order of its fields.
 
     `read_fields` reads it.
     """
@@ -217,17 +217,17 @@ def check_value(name: str, value: Any, hint: Any):
         _convert(hint, value, name)
     except FieldError as error:
         flag = f"--{name.split('[')[0].replace('_', '-')}"
-        # An option that may be null is one that may be left out.
+        # An option that allows null may be left out.
         expected = error.expected.removesuffix(" or null")
         problem = f"{error.place} is {show(error.value)}, and it must be {expected}"
         raise ArgumentError(problem, fix=f"give {flag} {expected}") from error
 
 
 def checks_ranges(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Have a function refuse arguments that are out of the range of their `Annotated` types.
+    """Make a function reject arguments outside of the ranges of their `Annotated` types.
 
-    Only such arguments are looked at: the range stands where the option is defined, and holds for
-    the command line and for Python alike.
+    Only such arguments are checked: the range is given where the option is defined, and applies to
+    the command line and for Python.
     """
 
     @functools.wraps(function)
@@ -279,7 +279,7 @@ def _is_required(one: Field[Any]) -> bool:
 
 
 def _convert(hint: Any, value: Any, place: str) -> Any:
-    """Return a value as its type has it.
+    """Return a value in the form of its type.
 
     Raises:
         FieldError: If it does not fit.
@@ -324,7 +324,7 @@ def _convert_union(hint: Any, parts: tuple[Any, ...], value: Any, place: str) ->
                 return _convert(part, value, place)
             except FieldError as error:
                 errors.append(error)
-    # Of one kind the error inside says more.
+    # With a single kind, the inner error is more specific.
     is_inside = len(errors) == 1 and errors[0].place != place
     raise errors[0] if is_inside else FieldError(place, value, _describe(hint))
 
@@ -373,11 +373,11 @@ _PLAIN_WORDS = {
 
 
 def _describe(hint: Any) -> str:
-    """Return what may stand in a field of a type, in words."""
+    """Return the values that a type allows, in words."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         rules = [note for note in parts[1:] if isinstance(note, Rule)]
-        # A range follows what the number is; any other rule says it all.
+        # A range follows the kind of number; any other rule describes the value completely.
         if any(not isinstance(rule, Within) for rule in rules):
             return " and ".join(map(str, rules))
         return " of ".join([_describe(parts[0]), *map(str, rules)])

@@ -1,6 +1,6 @@
-"""Texts of options, as values: what a user types on the command line or writes into YAML.
+"""Reads values of options from texts, as typed on the command line or written into YAML.
 
-Each reader takes a text and returns what the option means. Values that Python callers give in
+Each reader takes a text and returns the value of the option. Values that Python callers give in
 their own type never pass through here.
 """
 
@@ -21,7 +21,7 @@ BYTES_PER_UNIT = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def as_flag(read: Callable[[str], Any], **options: Any) -> Parameter:
-    """Return what has the command line read an option from one text.
+    """Return the `Parameter` with which the command line reads an option from one text.
 
     Args:
         read: Function of the text.
@@ -35,7 +35,7 @@ def as_flag(read: Callable[[str], Any], **options: Any) -> Parameter:
 
 
 def write_flag(value: object) -> str:
-    """Return a value of a YAML file as the command line has it: lists with commas."""
+    """Return a value of a YAML file as the command line writes it: lists with commas."""
     if isinstance(value, list | tuple):
         return ",".join(map(write_flag, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -83,7 +83,7 @@ def read_both(text: str, read: Callable[[str], Value]) -> Value | tuple[Value | 
     """Return an option that is one value for both dates, or "before=VALUE,after=VALUE".
 
     Raises:
-        ArgumentError: If a value cannot be read, or is given for neither date.
+        ArgumentError: If a value cannot be read, or no date gets one.
     """
     # A value may hold commas itself.
     parts = re.split(r",(?=(?:before|after)=)", text)
@@ -134,16 +134,16 @@ def read_memory(text: str | int) -> int:
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """Return which of how many parts "2/4" is, counted from 1.
+    """Return the number of a part and the number of parts, (2, 4) of "2/4"; they count from 1.
 
     Raises:
-        ArgumentError: If there is no such part.
+        ArgumentError: If it is not a valid part.
     """
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise ArgumentError(
             f"{text!r} is not a valid shard",
-            fix="write the number of the shard and how many: --shard 2/4",
+            fix="write the number of the shard and the number of shards: --shard 2/4",
         )
     return number, count

@@ -36,9 +36,9 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 def return_freed_memory() -> None:
-    """Give what was freed back to the system, as far as the C library knows how to.
+    """Give freed memory back to the system, if the C library supports it.
 
-    Else work that fits into what a long-lived process once freed seems to take nothing.
+    Otherwise work that fits into memory that the process once freed seems to take none.
     """
     library = _find_glibc()
     if library is not None:

@@ -1,4 +1,4 @@
-"""Files that are read whole: none larger than expected, JSON and YAML as what they should hold."""
+"""Reads whole files of limited size; checks JSON and YAML against the expected content."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from terradelta.errors import TerradeltaError
 from terradelta.fields import FieldError, read_fields
 
 MAX_BYTES = 64 * 2**20
-"""Of a file that this package writes."""
+"""Largest file that this package writes."""
 MAX_DEPTH = 64
-"""Of objects and lists within each other."""
+"""Largest nesting of objects and lists."""
 
 Record = TypeVar("Record")
 
 
 class ContentError(ValueError):
-    """A file that does not hold what it should."""
+    """A file with unexpected content."""
 
 
 def read_text(path: str | Path, most_bytes: int = MAX_BYTES) -> str:
     """Return the text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        ContentError: If it cannot be read, is too large, or is no such text.
+        ContentError: If it cannot be read, is too large, or is not such text.
     """
     try:
-        # Of a pipe or a device nobody knows the size.
+        # The size of a pipe or a device is unknown.
         with Path(path).open("rb") as file:
             content = file.read(most_bytes + 1)
     except (OSError, ValueError) as error:
@@ -42,11 +42,11 @@ def read_text(path: str | Path, most_bytes: int = MAX_BYTES) -> str:
 
 
 def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
-    """Return what JSON holds.
+    """Return the content of JSON.
 
     Args:
         text: The JSON.
-        strict: Whether to refuse what RFC 8259 does not know or leaves open: NaN, infinity, and
+        strict: Whether to refuse what RFC 8259 forbids or leaves open: NaN, infinity, and
             objects that name a key twice.
 
     Raises:
@@ -64,7 +64,7 @@ def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
 
 
 def read_json(path: str | Path, most_bytes: int = MAX_BYTES) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         ContentError: If it cannot be read, is too large or is not JSON.
@@ -77,7 +77,7 @@ def read_object(path: str | Path, error: type[TerradeltaError], fix: str) -> dic
 
     Args:
         path: The file.
-        error: What to raise.
+        error: Type of the error to raise.
         fix: What the reader can do about it.
 
     Raises:
@@ -88,7 +88,7 @@ def read_object(path: str | Path, error: type[TerradeltaError], fix: str) -> dic
     except ContentError as problem:
         raise error(f"{path} cannot be read: {problem}", fix) from problem
     if not isinstance(content, dict):
-        raise error(f"{path} holds a {type(content).__name__} and not an object", fix)
+        raise error(f"{path} holds a {type(content).__name__}, not an object", fix)
     return content
 
 
@@ -98,7 +98,7 @@ def read_record(
     """Return a dataclass made of the object that a JSON file holds; see `read_fields`.
 
     Raises:
-        TerradeltaError: Of the type `error`, naming file, key and value.
+        TerradeltaError: Of the type `error`; it names file, key and value.
     """
     content = read_object(path, error, fix)
     try:
@@ -119,7 +119,7 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _require_plain(content: Any):
-    """Raise where what follows could not walk through the content or write it."""
+    """Raise if later steps could not walk through the content or write it."""
     waiting = [(content, 0)]
     while waiting:
         part, depth = waiting.pop()

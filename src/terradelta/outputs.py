@@ -35,7 +35,7 @@ def stage_folder(
 
     Args:
         folder: The folder to make.
-        inputs: What is read to make it.
+        inputs: Files that are read to make it.
         overwrite: Replace an output that is there.
         discard_reviews: Drop reviews that people made of it.
         listed: Whether its files are to be listed in it: names that are not known beforehand.
@@ -64,7 +64,7 @@ def replace_folder(folder: Path, staged: Path, *, discard_reviews: bool = False)
     Of what was there only terradelta's own files are deleted.
 
     Returns:
-        Where reviews that people made of the old one are kept; None if there were none.
+        The file with the reviews that people made of the old one; None without reviews.
 
     Raises:
         OutputError: If reviews cannot be kept.
@@ -78,7 +78,7 @@ def replace_folder(folder: Path, staged: Path, *, discard_reviews: bool = False)
     staged.rename(folder)
     clear_folder(aside)
     if foreign := find_foreign(aside):
-        logger.warning("what was put into %s meanwhile is kept: %s", folder, foreign)
+        logger.warning("files that were added to %s meanwhile are kept: %s", folder, foreign)
     return kept
 
 
@@ -119,7 +119,7 @@ def write_json(path: Path, content: dict[str, Any]):
 
 
 def write_bytes(path: Path, content: bytes):
-    """Write a file that is there whole or not at all, and still there after a power cut.
+    """Write a file completely or not at all, so that it survives a power cut.
 
     Raises:
         OutputError: If it cannot be written.
@@ -148,7 +148,7 @@ def stage_file(path: str | Path) -> Iterator[Path]:
     """Yield a new path of the same suffix that replaces `path` when the block ends well.
 
     Raises:
-        OutputExistsError: If a folder is there.
+        OutputExistsError: If the path is a folder.
     """
     path = follow_link(path)
     if path.is_dir():

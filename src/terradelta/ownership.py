@@ -1,8 +1,8 @@
-"""Recognizes what terradelta made in a folder: nothing else is ever deleted.
+"""Recognizes the files that terradelta made in a folder: nothing else is ever deleted.
 
-Some outputs are known by a file of theirs and hold files of known names: predictions, models, runs.
-In the others the names are the user's, so a list of the files lies beside them. Whatever is neither
-known nor listed is foreign.
+Predictions, models and runs are recognized by one of their files; the names of the others are
+known. In other outputs the user chooses the names, so a list of the files lies beside them. A file
+that is neither known nor listed is foreign.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MANIFEST_FILE = ".terradelta.json"
 """The list of the files of an output, in its folder."""
 _UNFINISHED = re.compile(r"\.terradelta-[0-9a-z_]{8}(\..*)?")
 _SIDE_FILE = re.compile(r"(.+?)(\.aux\.xml|\.ovr|-wal|-shm|-journal)")
-"""What GDAL, QGIS and SQLite put beside a file."""
+"""Suffixes of files that GDAL, QGIS and SQLite put beside a file."""
 
 
 class _Layout(NamedTuple):
-    """How an output is recognised, and what it may hold."""
+    """How an output is recognised, and which files it may hold."""
 
     mark: str
-    """The file that says what the folder is."""
+    """The file that identifies the folder."""
     is_ours: Callable[[Path], bool]
     """Whether terradelta wrote that file."""
     files: re.Pattern[str]
@@ -35,7 +35,7 @@ class _Layout(NamedTuple):
 
 
 def _has_keys(*wanted: str) -> Callable[[Path], bool]:
-    """Return a test of JSON files: whether there is an object with these keys."""
+    """Return a test of JSON files: whether the file holds an object with these keys."""
 
     def has_keys(path: Path) -> bool:
         content = _read_json(path)
@@ -77,22 +77,22 @@ _LAYOUTS = (
     ),
 )
 ASSEMBLED_FILES = re.compile(rf"{_PREDICTION}|{_MAP}\..*|changes\..*|cogs/r\d+_c\d+/{_MAP}\..*")
-"""Of a prediction that is being assembled, GDAL's temporary files among them."""
+"""Files of a prediction that is being assembled, with GDAL's temporary files."""
 BLOCK_FILES = re.compile(r"\d{5,}/\d{8,}\.tif")
-"""Of a store of blocks."""
+"""Files of a store of blocks."""
 JOB_FILE = "job.json"
-"""What a prediction under way is to be."""
+"""The request of an unfinished prediction."""
 JOB_FILES = re.compile(
     r"job\.json|(shard-\d+-of-\d+|assembly)\.lock"
     rf"|(blocks|sieved)/{BLOCK_FILES.pattern}|assembled/({ASSEMBLED_FILES.pattern})"
 )
-"""Of a prediction under way, in OUT.partial."""
+"""Files of an unfinished prediction, in OUT.partial."""
 _NESTED_OUTPUT = re.compile(r"round-\d+/(labels|run-\d+)/")
 """Outputs in the folder of `pseudo-label`, each recognised by itself."""
 
 
 def name_unfinished(folder: Path, suffix: str = "") -> Path:
-    """Return a new path in a folder for what is not finished, known as such if a kill leaves it."""
+    """Return a new path in a folder for unfinished work, recognised if a kill leaves it behind."""
     path = folder / f".terradelta-{secrets.token_hex(4)}{suffix}"
     return name_unfinished(folder, suffix) if os.path.lexists(path) else path
 
@@ -109,7 +109,8 @@ def find_foreign(folder: Path, files: re.Pattern[str] | None = None) -> Path | N
 
     Args:
         folder: The folder; empty folders in it do not count.
-        files: Paths of the files that it may hold; by default what its own files say it is.
+        files: Paths of the files that it may hold; by default those of the kind that its own files
+            identify.
     """
     is_made = _recognise(folder, files)
     first = min((path for path in _list_files(folder) if not is_made(path)), default=None)
@@ -117,7 +118,7 @@ def find_foreign(folder: Path, files: re.Pattern[str] | None = None) -> Path | N
 
 
 def is_made(folder: Path) -> bool:
-    """Return whether terradelta made a folder, whatever was put into it since."""
+    """Return whether terradelta made a folder, whatever was added to it since."""
     try:
         return _read_manifest(folder) is not None or bool(_find_layouts(folder))
     except OSError:
@@ -138,7 +139,7 @@ def clear_folder(
     """
     is_made = _recognise(folder, files)
     made = [path for path in _list_files(folder) if is_made(path) and not keep(path)]
-    # The files that tell what it is go last: a removal that was killed can be taken up.
+    # The files that identify it are removed last, so that a killed removal can be resumed.
     marks = {layout.mark for layout in _LAYOUTS} | {MANIFEST_FILE, JOB_FILE}
     for path in sorted(made, key=lambda path: path.rpartition("/")[2] in marks):
         (folder / path).unlink(missing_ok=True)
@@ -192,7 +193,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _list_files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of all that is not a folder, links too, relative to the outermost folder."""
+    """Yield the paths of files and links, relative to the outermost folder."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
@@ -204,7 +205,7 @@ def _list_files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 
 def _prune(folder: Path):
-    """Remove a folder and those in it, as far as they are empty."""
+    """Remove a folder and those in it, if they are empty."""
     if not folder.is_dir() or folder.is_symlink():
         return
     with os.scandir(folder) as entries:

@@ -1,7 +1,7 @@
-"""The interfaces between terradelta and what others write for it.
+"""The interfaces between terradelta and code that others write for it.
 
-Whatever has these attributes and methods fits; nothing needs to be derived from them. All lie below
-the rest of the package: at run time this module imports nothing but the standard library.
+Any object with these attributes and methods fits; no base class is needed. They lie below
+the rest of the package: at run time this module imports only the standard library.
 
 Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 """
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Pixels in: one georeferenced image that is read window by window.
+    """Input pixels: one georeferenced image, read window by window.
 
     What a registered reader returns; see `terradelta.register_reader`. terradelta resamples,
-    mosaics and checks it as it does a file. Calls come from one thread at a time, not always the
+    mosaics and checks it like a file. Calls come from one thread at a time, not always the
     same. Attributes do not change while it is open.
 
-    What `read` raises that is no `TerradeltaError` reaches the user as a `RasterError` with the
+    Errors of `read` other than `TerradeltaError` reach the user as a `RasterError` with the
     path and the window.
     """
 
@@ -56,12 +56,12 @@ class Source(Protocol):
 
     @property
     def nodata(self) -> float | None:
-        """The value that is no data in any band, None for none. NaN is no data in any case."""
+        """The value that means no data in any band, or None. NaN always means no data."""
         ...
 
     @property
     def band_names(self) -> Sequence[str | None]:
-        """Name of each band, such as "red"; None for one without."""
+        """Name of each band, such as "red"; None for a band without a name."""
         ...
 
     @property
@@ -70,7 +70,7 @@ class Source(Protocol):
         ...
 
     def read(self, bands: Sequence[int], window: Window) -> np.ndarray:
-        """Return stored values, (C, H, W) of `dtype`, H rows and W columns of the window.
+        """Return stored values, (C, H, W) of `dtype`, with the window's H rows and W columns.
 
         Args:
             bands: By number from 1, in the order of the C wanted.
@@ -79,12 +79,12 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what is open; called once, after the last `read`."""
+        """Close the image; called once, after the last `read`."""
         ...
 
 
 class Network(Protocol):
-    """From two scaled images to scores: what maps are made with.
+    """Computes scores from two scaled images; maps are made with it.
 
     `terradelta.models.change_network.ChangeNetwork`, from which registered architectures derive,
     has all of it but `find_margin_px`, `output_stride` and `score`. Not thread-safe: one call at a
@@ -93,16 +93,16 @@ class Network(Protocol):
 
     @property
     def output_stride(self) -> int:
-        """Sides and origins of tiles are multiples of this, in pixels."""
+        """Pixels; sides and origins of tiles are multiples of it."""
         ...
 
     @property
     def has_global_pooling(self) -> bool:
-        """Whether the answer depends on the size of a tile, however far from its border."""
+        """Whether the answer depends on the size of a tile, even far from its border."""
         ...
 
     def find_margin_px(self, pool_window_px: int | None) -> int:
-        """Return the width of the border of a tile whose answer is not used, in pixels.
+        """Return the width of the border of a tile whose answer is discarded, in pixels.
 
         Args:
             pool_window_px: Side of the window that global pooling is limited to, None for none.
@@ -121,18 +121,19 @@ class Network(Protocol):
         ...
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over what is trained at the recipe's `learning_rate`."""
+        """Iterate over the parameters trained at the recipe's `learning_rate`."""
         ...
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over what is trained `head_rate_factor` times as fast."""
+        """Iterate over the parameters trained `head_rate_factor` times as fast."""
         ...
 
 
 class Backend(Protocol):
-    """A model made ready for one runtime, device and number format.
+    """A model prepared for one runtime, device and number format.
 
-    Not thread-safe: one call at a time. `Predictor(create_backend=...)` takes what makes one.
+    Not thread-safe: one call at a time. `Predictor(create_backend=...)` takes a function that makes
+    one.
     """
 
     def __call__(self, request: Request) -> ChangeOutput:
@@ -146,10 +147,10 @@ class Backend(Protocol):
 
 
 class Sink(Protocol):
-    """Maps out: where finished blocks go.
+    """Output maps: receives the finished blocks.
 
-    `put` is called from one thread of its own, once a block, row by row; the network goes on
-    meanwhile, at most two blocks ahead. Arrays are the sink's to keep. What `put` raises ends the
+    `put` is called from one separate thread, once per block, row by row. Meanwhile the network
+    works at most two blocks ahead. The sink may keep the arrays. An error of `put` ends the
     prediction and reaches the caller as it is.
     """
 
@@ -159,16 +160,16 @@ class Sink(Protocol):
 
 
 class Executor(AbstractContextManager, Protocol):
-    """Where blocks are answered: this process, or a cluster; a context manager.
+    """Answers blocks, in this process or on a cluster; a context manager.
 
     Entered once, in the thread that calls it.
     """
 
     def choose_device(self, device: str) -> torch.device:
-        """Return what networks compute on there.
+        """Return the device that the networks compute on.
 
         Raises:
-            ArgumentError: If there is no such device.
+            ArgumentError: If the device does not exist.
         """
         ...
 
@@ -179,7 +180,7 @@ class Executor(AbstractContextManager, Protocol):
         device: torch.device | None = None,
         pixels: int | None = None,
     ) -> Choice:
-        """Return what runs them there; see `terradelta.inference.backends.choose_backend`."""
+        """Return the backend that runs them; see `terradelta.inference.backends.choose_backend`."""
         ...
 
     def answer(self, work: Work) -> None:
@@ -187,16 +188,16 @@ class Executor(AbstractContextManager, Protocol):
 
         Raises:
             TerradeltaError: If pixels cannot be read, a block cannot be written, or machines are
-                lost; what is answered by then stays in the store.
+                lost; blocks answered before that stay in the store.
         """
         ...
 
 
 class PairDataset(Protocol):
-    """Labelled pairs to train on or to validate with, as `torch.utils.data.Dataset` has them.
+    """Labelled pairs to train on or to validate with, like a `torch.utils.data.Dataset`.
 
-    With `TrainConfig.workers` above 0 it is copied into other processes. What `__getitem__` raises
-    that is no `TerradeltaError` reaches the user as a `DataError` with the index.
+    With `TrainConfig.workers` above 0 it is copied into other processes. Errors of `__getitem__`
+    other than `TerradeltaError` reach the user as a `DataError` with the index.
     """
 
     @property
@@ -206,7 +207,7 @@ class PairDataset(Protocol):
 
     @property
     def bands(self) -> Sequence[str]:
-        """What each band of the images is, in order."""
+        """Name of each band of the images, in order."""
         ...
 
     def __len__(self) -> int: ...

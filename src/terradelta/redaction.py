@@ -1,7 +1,7 @@
-"""Texts without the secrets that addresses carry.
+"""Removes the secrets in addresses from texts.
 
-Whoever holds a signed address may read what lies there, so none goes into an output, a log or an
-error. Signatures are those of S3, CloudFront, Google Cloud Storage and Azure, and tokens by the
+Anyone with a signed address may read its file, so signatures never go into an output, a log or an
+error. They are those of S3, CloudFront, Google Cloud Storage and Azure, and tokens by the
 names that services commonly give them.
 """
 
@@ -18,7 +18,7 @@ _PARAMETERS = (
     r"|awsaccesskeyid|googleaccessid|(?:\w+[-_])?(?:token|password|secret)|(?:\w+[-_]?)?key"
 )
 _END = r"\s'\"<>"
-"""What no address holds, so that it ends one in a text."""
+"""Characters that no address holds, so that they end one in a text."""
 _QUERY = re.compile(
     rf"(?<=[^{_END}])\?(?=(?:[^{_END}]*&)?(?:{_PARAMETERS})=)[^{_END}]*", re.IGNORECASE
 )
@@ -26,9 +26,9 @@ _USER = re.compile(rf"(?<=://)[^{_END}/@?#]+@")
 
 
 def redact(text: str) -> str:
-    """Return a text whose addresses have lost a query that holds a secret, and name and password.
+    """Return a text whose addresses have no name and password, and no query that holds a secret.
 
-    The whole query goes: the rest of it is the signature's too, or of no use without it.
+    The whole query goes: the rest of it belongs to the signature or is useless without it.
     """
     return _USER.sub("", _QUERY.sub("", text))
 

@@ -10,7 +10,7 @@ from terradelta.errors import OutputError
 from terradelta.ownership import name_unfinished
 
 GEOPACKAGE = "changes.gpkg"
-"""The patches of a prediction, and the reviews of them."""
+"""The patches of a prediction, with their reviews."""
 REVIEWS_TABLE = "reviews"
 COPY_ENDING = ".reviews-{}.gpkg"
 _OWN_TABLES = ("changes", REVIEWS_TABLE, "layer_styles")
@@ -45,7 +45,7 @@ def keep_reviews(folder: Path) -> Path | None:
     """Copy the patches and reviews of a prediction to a new file beside its folder.
 
     Returns:
-        The copy, `FOLDER.reviews-N.gpkg`; None where there are no reviews.
+        The copy, `FOLDER.reviews-N.gpkg`; None without reviews.
 
     Raises:
         OutputError: If they cannot be read or copied.
@@ -55,7 +55,8 @@ def keep_reviews(folder: Path) -> Path | None:
         return None
     staged = name_unfinished(folder.parent, ".gpkg")
     try:
-        # Through SQLite, which knows what another program has not yet put into the file itself.
+        # Through SQLite, which also reads what another program has not yet written to the file
+        # itself.
         with closing(_open(source)) as old, closing(sqlite3.connect(staged)) as new:
             old.backup(new)
         number = 1

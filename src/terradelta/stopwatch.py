@@ -12,7 +12,7 @@ _is_command_line = ContextVar("is_command_line", default=False)
 
 @contextmanager
 def count_process() -> Iterator[None]:
-    """Have the stopwatches within count from when this process began: it serves one run only."""
+    """Make the stopwatches inside count from the start of this process, for a single run."""
     token = _is_command_line.set(True)
     try:
         yield
@@ -21,13 +21,13 @@ def count_process() -> Iterator[None]:
 
 
 class Stopwatch:
-    """Clocks a run part after part, the first of which is `start_up`.
+    """Times the parts of a run; the first is `start_up`.
 
-    It starts when the process did on the command line, and elsewhere when it is made.
+    On the command line it starts with the process, elsewhere when it is created.
     """
 
     started: float
-    """When, in seconds of `time.monotonic`."""
+    """The start, in seconds of `time.monotonic`."""
 
     def __init__(self):
         self.started = _find_process_start() if _is_command_line.get() else time.monotonic()
@@ -35,7 +35,7 @@ class Stopwatch:
         self._seconds: dict[str, float] = {}
 
     def begin(self, part: str):
-        """End the part that runs and begin another, or go on with an earlier one."""
+        """End the current part and begin another, or continue an earlier one."""
         now = time.monotonic()
         self._seconds[self._part] = self._seconds.get(self._part, 0.0) + now - self._begun
         self._part, self._begun = part, now

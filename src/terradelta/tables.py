@@ -15,7 +15,7 @@ from terradelta.fields import LARGEST_COUNT, show
 
 @dataclass(frozen=True)
 class Numbers:
-    """What may stand in a column of numbers; never NaN or infinity."""
+    """The values allowed in a column of numbers; never NaN or infinity."""
 
     least: float = 0
     most: float = LARGEST_COUNT
@@ -29,15 +29,15 @@ TEXTS = "texts"
 
 
 class TableError(ValueError):
-    """A column that is missing, or a cell that holds what cannot be."""
+    """A missing column, or a cell with a value that is not allowed."""
 
 
 def check_table(table: pandas.DataFrame, columns: Mapping[str, Numbers | str]):
-    """Raise if a column is missing or holds what it should not; set its data type.
+    """Raise if a column is missing or has a value that is not allowed; set its data type.
 
     Args:
-        table: What was read; its columns become int64, float64 or stay texts.
-        columns: What each of them may hold.
+        table: The table as read; its columns become int64 or float64, or stay texts.
+        columns: The values that each of them allows.
 
     Raises:
         TableError: Naming the column, the row and the value.

@@ -181,10 +181,10 @@ def test_results_are_kept_unless_told_otherwise(assessed, labelled, prediction, 
 
 def test_points_that_lost_their_prediction_ask_for_a_folder(labelled, prediction, truth_HW):
     prediction.rename(prediction.with_name("moved"))
-    with pytest.raises(DataError, match="which is not there or another map by now"):
+    with pytest.raises(DataError, match="which is gone or has changed"):
         assess(labelled)
     write_prediction(prediction, np.zeros_like(truth_HW), UTM)
-    with pytest.raises(DataError, match="which is not there or another map by now"):
+    with pytest.raises(DataError, match="which is gone or has changed"):
         assess(labelled)
     assert not (prediction / "area_estimates.json").exists()
 

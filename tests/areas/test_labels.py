@@ -130,7 +130,7 @@ def test_kappa_is_not_defined_where_there_is_but_one_answer():
 
 def test_unchanged_ground_with_two_land_covers_is_refused(points, truth_HW):
     label(points, truth_HW, {3: {"changed": "no", "from": "tree", "to": "building"}})
-    with pytest.raises(DataError, match="says of point 3 that it has not changed"):
+    with pytest.raises(DataError, match="says that point 3 has not changed"):
         read_labels([points])
 
 

@@ -365,7 +365,7 @@ def test_csv_with_change_masks_and_the_rule_of_the_tenth(tmp_path):
         ("before,after\nx/2016.png,x/2020.png\n\nx/2016.png,\n", "line 4: no value for after"),
         ("before,after\nx/2016.png\n", "line 2: no value for after"),
         ("before,after\nx/2016.png,x/2020.png,more\n", "line 2: more values than columns"),
-        ("before,after,split\nx/2016.png,x/2020.png,dev\n", "line 2: there is no split 'dev'"),
+        ("before,after,split\nx/2016.png,x/2020.png,dev\n", "line 2: unknown split 'dev'"),
         ("before,after,name\nx/2016.png,x/2020.png,../x\n", "line 2: the name '../x'"),
         (
             "before,after\nx/2016.png,x/2020.png\ny/2016.png,y/2020.png\n",

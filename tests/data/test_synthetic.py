@@ -232,7 +232,7 @@ def test_a_geotiff_pair_holds_its_truth_at_any_size(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size_px": 8}, "8 px is smaller"), ({"size_px": 64, "gsd_m": 30}, "30 m were asked")],
+    [({"size_px": 8}, "8 px is smaller"), ({"size_px": 64, "gsd_m": 30}, "30 m were requested")],
 )
 def test_scenes_that_cannot_be_drawn_are_refused(tmp_path, options, message):
     with pytest.raises(ArgumentError, match=message):

@@ -135,7 +135,7 @@ def test_what_is_undefined_has_no_interval():
 
 
 @pytest.mark.parametrize(
-    ("images", "replicates", "message"), [(1, 100, "1 image has no spread"), (3, 99, "99 repl")]
+    ("images", "replicates", "message"), [(1, 100, "1 image is too few"), (3, 99, "99 repl")]
 )
 def test_too_few_images_or_replicates_are_refused(images, replicates, message):
     counts, _ = draw_counts("second", images, 0.3, seed=1)

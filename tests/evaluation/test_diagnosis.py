@@ -159,7 +159,7 @@ def test_nothing_is_lost_and_nothing_left_where_evaluate_fails(trained, data, tm
     (tmp_path / "there" / "mine.txt").touch()
     with pytest.raises(OutputExistsError):
         td.evaluate(trained, data, split="all", output=tmp_path / "there")
-    with pytest.raises(td.TerradeltaError, match="1 image has no spread"):
+    with pytest.raises(td.TerradeltaError, match="1 image is too few"):
         td.evaluate(trained, data, split="val", bootstrap=100, output=tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 

@@ -279,7 +279,7 @@ def test_data_between_the_windows_of_a_large_pair_is_not_denied(write_raster):
     nodata = examine_pair(*paths, PairOptions(), ModelNeeds()).findings[-1]
     assert nodata.name == "nodata"
     assert nodata.level == "WARN"
-    assert nodata.message == "of the pixels looked at, no pixel is valid on both dates"
+    assert nodata.message == "of the sampled pixels, no pixel is valid on both dates"
     small = examine_pair(
         *(write_raster(f"small{n}", np.full((3, 64, 64), n, np.uint8), nodata=0) for n in range(2)),
         PairOptions(),

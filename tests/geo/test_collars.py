@@ -174,6 +174,6 @@ def test_a_source_that_is_gone_is_named(write_raster, picture_CHW, tmp_path):
     for path in (virtual, outer):
         path.write_text(path.read_text().replace("after.tif", "gone.tif"))
     for path in (virtual, outer):
-        with pytest.raises(RasterError, match=r"gone\.tif, which is not there") as caught:
+        with pytest.raises(RasterError, match=r"gone\.tif, which does not exist") as caught:
             RasterPair(before, path, BANDS)
         assert "gdalbuildvrt" in caught.value.fix

@@ -123,7 +123,7 @@ def test_data_arrays_keep_their_coordinates(images, maps, predictor):
         (lambda b, a: (b, a[:, 1:]), r"before has the shape \(3, 300, 340\) and after"),
         (lambda b, a: (b[:2], a[:2]), "the arrays have 2 bands and the model reads red, green"),
         (lambda b, a: (b.astype(complex), a), "before is complex128"),
-        (lambda b, a: ("before.tif", a), "before is str, and it must be an array"),
+        (lambda b, a: ("before.tif", a), "before is str; it must be an array"),
         (lambda b, a: (b, a, np.ones((300, 340))), r"valid is float64 of the shape"),
         (lambda b, a: (b, a.astype(np.uint16) * 40), "after holds uint16 values up to"),
     ],

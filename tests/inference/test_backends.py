@@ -151,7 +151,7 @@ def test_a_compiled_network_answers_like_the_eager_one_and_is_kept(model, tmp_pa
 def test_compiling_without_a_compiler_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ArgumentError, match=r"there is no C\+\+ compiler"):
+    with pytest.raises(ArgumentError, match=r"no C\+\+ compiler is installed"):
         choose_backend("torch-compile", "fp32", CPU)
 
 
@@ -221,7 +221,7 @@ def test_the_choice_goes_by_device_size_and_what_was_asked_for():
     assert choose_backend("auto", "int8", CPU).backend == "openvino"
     assert choose_backend("auto", "fp32", torch.device("cuda"), 10**9).backend == "torch"
     assert choose_backend("openvino", "auto", CPU).precision in ("fp32", "bf16")
-    assert choose_backend("torch", "bf16", CPU) == Choice("torch", "bf16", "as asked for")
+    assert choose_backend("torch", "bf16", CPU) == Choice("torch", "bf16", "as requested")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_the_choice_goes_by_device_size_and_what_was_asked_for():
         (("torch", "int8"), "torch computes in fp32, bf16, fp16, not in int8"),
         (("onnx", "bf16"), "onnx computes in fp32, not in bf16"),
         (("openvino", "fp16"), "openvino computes in fp32, bf16, int8, not in fp16"),
-        (("openvino", "fp32", torch.device("cuda")), "openvino was asked for on cuda"),
+        (("openvino", "fp32", torch.device("cuda")), "openvino was requested on cuda"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(asked, problem):
@@ -290,7 +290,7 @@ def test_an_int8_graph_answers_images_of_any_size_from_its_window_on(quantized):
         )
         assert 0.9 < (exact[:2] == rounded[:2]).mean() < 1
     small = [image[..., :128, :128] for image in pair]
-    with pytest.raises(ModelError, match="from 256 px, and this one is 128 x 128 px"):
+    with pytest.raises(ModelError, match="of 256 px or more, and this one is 128 x 128 px"):
         Predictor([model], Runtime(precision="int8")).classify(*small)
 
 

@@ -260,7 +260,7 @@ def test_networks_that_pool_take_the_tiles_of_predict(folders):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "tflite"}, "'tflite' is not a target"),
+        ({"to": "tflite"}, "'tflite' is not a valid target"),
         ({"to": "onnx", "tile_size": 100}, "output stride 8\n.*--tile-size 96"),
         ({"to": "onnx", "tile_size": -8}, "tile_size is -8"),
         ({"to": "deepness", "tile_size": 256}, "cannot lay out tiles of 256 px"),

@@ -157,7 +157,7 @@ def test_a_map_of_little_sure_change_says_how_much():
         unsure_percent=86.2,
     )
     (caution,) = confidence.doubt_confidence(summary)
-    assert caution.message.startswith("86 % of what is mapped as changed (160.6 of 186.3 ha)")
+    assert caution.message.startswith("86 % of the mapped change (160.6 of 186.3 ha)")
     pixels = replace(summary, unsure_ha=None, changed_ha=None, valid_ha=None)
     assert "(10 of 12 px)" in confidence.doubt_confidence(pixels)[0].message
     assert confidence.doubt_confidence(replace(summary, unsure_percent=24.9)) == ()
@@ -166,7 +166,7 @@ def test_a_map_of_little_sure_change_says_how_much():
 def test_strict_refuses_what_is_known_before_the_work_before_it(predict, tmp_path):
     with pytest.raises(CautionError, match=r"--strict .* scale: pixels of .* learned from 0.1"):
         predict(tmp_path / "out", strict=True)
-    with pytest.raises(CautionError, match="dates: before is of 2020"):
+    with pytest.raises(CautionError, match="dates: before is dated 2020"):
         predict(tmp_path / "out", strict=True, before_date="2020", after_date="2010")
     assert list(tmp_path.iterdir()) == []
 
@@ -270,7 +270,7 @@ def test_dates_reach_every_output(doubtful, scene):
         assert abs(time.time() - period.created.timestamp()) < 3600
     page = (folder / "report.html").read_text()
     assert "before.tif (2019-06-01)" in page
-    assert "taken 2010 (as was said)" in page
+    assert "taken 2010 (as given)" in page
 
 
 def test_patches_without_dates_have_the_columns_empty(predict, model_folder, tmp_path):
@@ -302,7 +302,7 @@ def test_folders_of_images_carry_cautions_and_dates_too(fine_model, tmp_path, ca
     assert not out.exists()
     assert run("predict", *folders, "-o", out, "-m", fine_model) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("CAUTION  before is of 2020 (folder name), after of 2012")
+    assert printed.startswith("CAUTION  before is dated 2020 (folder name), after 2012")
     made, summary = (read_json(out / f"{name}.json") for name in ("run", "summary"))
     assert made["cautions"] == summary["cautions"]
     names = [row["name"] for row in made["cautions"]]

@@ -99,7 +99,7 @@ def test_folders_of_images_have_neither(model_folder, tmp_path, options):
     write_folders(tmp_path / "data", 1, 64)
     (flag,) = options
     folders = sorted(path for path in (tmp_path / "data").rglob("*") if path.is_dir())
-    with pytest.raises(ArgumentError, match=f"--{flag.replace('_', '-')} was asked for"):
+    with pytest.raises(ArgumentError, match=f"--{flag.replace('_', '-')} was given"):
         td.predict(
             folders[0],
             folders[-1],

@@ -131,7 +131,9 @@ def test_verbs_that_need_ground_say_so(plane, tmp_path):
 
 def test_mosaics_of_another_planet_are_refused_by_name(tmp_path, model_folder):
     before, after = write_pair(tmp_path / "in", CRS.from_wkt(SITE), Affine(1, 0, 9, 0, -1, 9))
-    with pytest.raises(RasterError, match=r"before.tif is in \"site grid\".*no place in a mosaic"):
+    with pytest.raises(
+        RasterError, match=r"before.tif is in \"site grid\".*cannot be part of a mosaic"
+    ):
         td.predict([before, before], [after, after], tmp_path / "out", model=model_folder)
 
 

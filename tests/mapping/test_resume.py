@@ -83,7 +83,7 @@ def test_a_raster_that_was_replaced_is_noticed(own_pair, options, tmp_path, chan
     # One that is shorter is read no further than the look at the pair.
     with pytest.raises(
         (OutputExistsError, RasterError),
-        match=r"before\.tif(:.* cannot be| is not the file| had 4)",
+        match=r"before\.tif(:.* cannot be| has changed| had 4)",
     ):
         predict(own_pair, output, shard="2/2", **options)
     assert {block: block.read_bytes() for block in list_blocks(output)} == blocks
@@ -170,7 +170,7 @@ def test_what_somebody_puts_into_a_run_is_not_removed_with_it(pair, options, tmp
     predict(pair, output, shard="1/2", **options)
     mine = tmp_path / "out.partial" / "blocks" / "thesis.doc"
     mine.write_text("precious")
-    with pytest.raises(OutputError, match=r"thesis\.doc is there, which terradelta did not make"):
+    with pytest.raises(OutputError, match=r"thesis\.doc exists, and terradelta did not make it"):
         predict(pair, output, overwrite=True, **options)
     assert list_blocks(output)
     mine.rename(tmp_path / "mine")

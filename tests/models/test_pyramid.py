@@ -130,5 +130,5 @@ def test_a_unet_needs_five_scales():
 
 
 def test_nobody_published_a_pyramid():
-    with pytest.raises(ModelError, match="nobody has published weights of fpn"):
+    with pytest.raises(ModelError, match="no weights of fpn are published"):
         convert_published({}, "fpn", "resnet18")

@@ -316,7 +316,7 @@ def latitude_above_90(bench: Bench) -> Refusal:
 @refused
 def utm_far_out(bench: Bench) -> Refusal:
     place = Affine(10, 0, 1e9, 0, -10, 1e9)
-    return _refuse_place(bench, UTM, place, "1000000000", "none of that lies on the Earth")
+    return _refuse_place(bench, UTM, place, "1000000000", "no part of that lies on the Earth")
 
 
 @refused

@@ -137,14 +137,14 @@ def test_the_check_is_that_of_the_run_also_where_the_images_are_gone(mapper, rea
     result = mapper.predict(before_date="2009", after_date="2019-06")
     run = json.loads((result.folder / "run.json").read_text())
     messages = [finding["message"] for finding in run["findings"]]
-    assert any("before is of 2009 (flag), after of 2019-06 (flag)" in text for text in messages)
+    assert any("before is dated 2009 (flag), after 2019-06 (flag)" in text for text in messages)
     for name in ("before.tif", "after.tif"):
         (mapper.folder / name).unlink()
     td.report(result.folder, overwrite=True)
     text = read_page(result.folder / "report.html").text
     assert all(" ".join(message.split()) in text for message in messages)
     assert "before.tif (2009)" in text
-    assert "taken 2019-06 (as was said)" in text
+    assert "taken 2019-06 (as given)" in text
     assert "There are no pictures here, because" in text
 
 
@@ -259,7 +259,7 @@ def predict_with_classes(mapper, classes):
 def test_change_masks_have_no_matrix(mapper, read_page):
     result = predict_with_classes(mapper, BINARY)
     page = read_page(result.folder / "report.html")
-    assert "tells changed from unchanged" in page.text
+    assert "distinguishes changed from unchanged" in page.text
     assert "From what to what" not in page.text
     assert len(page.tables) == 2
 

@@ -100,7 +100,7 @@ def test_axe_finds_nothing_serious_and_nothing_sticks_out(examine, page, run, sc
 
 
 def test_a_run_has_no_areas(run):
-    with pytest.raises(ArgumentError, match="training run, of which there are no areas"):
+    with pytest.raises(ArgumentError, match="training run, which has no areas"):
         td.report(run, areas="area_estimates.json", overwrite=True)
 
 

@@ -40,7 +40,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
         compare(runs["ual"], runs["none"][:2])
     with pytest.raises(ArgumentError, match="two runs have the seed 0"):
         compare(runs["ual"][:1] * 2, runs["none"][:2])
-    with pytest.raises(ArgumentError, match="other values of loss"):
+    with pytest.raises(ArgumentError, match="different values of loss"):
         compare([runs["ual"][0], runs["none"][1]], runs["none"][:2])
     with pytest.raises(DataError, match="no numbers of the protocol 'ual'"):
         compare(runs["ual"], runs["none"], protocol="ual")

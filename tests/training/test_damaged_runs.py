@@ -87,7 +87,7 @@ DAMAGE = {
     ),
     "missing state": (
         lambda state: (state / "state.safetensors").unlink(),
-        r"no weight file .*state\.safetensors",
+        r"the weight file .*state\.safetensors does not exist",
     ),
     "huge header": (
         lambda state: (state / "state.safetensors").write_bytes(struct.pack("<Q", 2**40)),
@@ -117,7 +117,7 @@ DAMAGE = {
             edit_tensors(lambda tensors: tensors.pop("optimizer.3.exp_avg"))(state),
             edit_progress(tensors=None)(state),
         ),
-        "the optimizer keeps less of some parameters",
+        "the optimizer's state is incomplete for some parameters",
     ),
     "turned slot": (
         edit_tensors(lambda tensors: tensors.update({"optimizer.0.exp_avg": torch.zeros(7)})),
@@ -129,13 +129,13 @@ DAMAGE = {
                 {"optimizer.9999.exp_avg": tensors.pop("optimizer.0.exp_avg")}
             )
         ),
-        "is of none of its",
+        "belongs to none of its",
     ),
     "slot without number": (
         edit_tensors(
             lambda tensors: tensors.update({"optimizer.x": tensors.pop("optimizer.0.exp_avg")})
         ),
-        "is of none of its",
+        "belongs to none of its",
     ),
     "no average": (
         edit_tensors(

@@ -139,7 +139,7 @@ def test_the_recipe_may_name_the_model(drawn: Path, tmp_path: Path, capsys):
     [("model", "pspnet"), ("encoder", "hrnet_w18"), ("encoder_weights", "imagenet")],
 )
 def test_another_architecture_is_refused(option: str, value: str):
-    with pytest.raises(ArgumentError, match=f"{option} {value} is asked for"):
+    with pytest.raises(ArgumentError, match=f"{option} {value} is requested"):
         adopt_architecture(replace(QUICK, **{option: value}), load_start(QUICK))
 
 
@@ -153,7 +153,7 @@ def test_images_of_other_bands_are_refused(drawn: Path):
         architecture={**start.card.architecture, "in_channels": 1},
         scaling=replace(start.card.scaling, mean=(0.5,), std=(0.5,)),
     )
-    with pytest.raises(ArgumentError, match="3 bands, and the model to go on from reads red"):
+    with pytest.raises(ArgumentError, match="3 bands, and the model to start from reads red"):
         build_network(config, load_data(config), replace(start, card=card))
 
 

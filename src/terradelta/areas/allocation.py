@@ -16,32 +16,32 @@ from terradelta.areas.estimators import Strata
 from terradelta.errors import ArgumentError
 
 MIN_POINTS = 2
-"""Of a stratum; one point tells nothing of the spread."""
+"""Points in a stratum; one point gives no spread."""
 
 
 def find_sample_size(strata: Strata, accuracy_H: np.ndarray, standard_error: float) -> int:
-    """Return how many points give the overall accuracy a standard error.
+    """Return the number of points for a standard error of the overall accuracy.
 
     Args:
         strata: The population.
         accuracy_H: Expected share of each stratum that is mapped right, 0 to 1.
-        standard_error: What is aimed at, for instance 0.01.
+        standard_error: The target, for instance 0.01.
 
     Raises:
-        ArgumentError: If the standard error or an accuracy makes no sense.
+        ArgumentError: If the standard error or an accuracy is out of its range.
 
     Source: Olofsson et al. (2014), equation 13; Cochran (1977), equation 5.25.
     """
     if not 0 < standard_error < 0.5:
         raise ArgumentError(
-            f"a standard error of {standard_error:g} cannot be aimed at",
+            f"a standard error of {standard_error:g} is not a possible target",
             fix="give a share of the area between 0 and 0.5, such as 0.01",
         )
     deviation_H = _spread(accuracy_H)
     weights_H, pixels = strata.weights, int(strata.pixels_H.sum())
     numerator = (weights_H @ deviation_H) ** 2
     variance = standard_error**2 + (weights_H @ deviation_H**2) / pixels
-    # What is whole but for rounding is whole.
+    # Numbers that are whole except for rounding count as whole.
     return int(np.ceil(numerator / variance - 1e-9))
 
 
@@ -53,17 +53,17 @@ def allocate_points(
     rule: Allocation = "proportional",
     floor: int = 50,
 ) -> np.ndarray:
-    """Return how many of the points each stratum gets, (H,) int64.
+    """Return the number of points of each stratum, (H,) int64.
 
-    Strata that the rule would give fewer than `floor` get that many, the others share the rest by
-    the rule; none gets more points than it has pixels.
+    Strata that the rule would give fewer than `floor` get `floor`; the others share the rest by
+    the rule. No stratum gets more points than it has pixels.
 
     Args:
         strata: The population.
-        points: How many there are to share out.
+        points: Number of points.
         accuracy_H: Expected share of each stratum that is mapped right; for "neyman".
         rule: "proportional" to area, or "neyman": to area times expected spread, which makes the
-            standard error of the overall accuracy least.
+            standard error of the overall accuracy smallest.
         floor: Least number of points of a stratum.
 
     Raises:
@@ -71,7 +71,7 @@ def allocate_points(
     """
     if floor < MIN_POINTS:
         raise ArgumentError(
-            f"{floor} points in a stratum do not tell how far its labels spread",
+            f"{floor} points in a stratum do not give the spread of its labels",
             fix=f"use a floor of {MIN_POINTS} or more; 50 is usual",
         )
     least_H = np.minimum(floor, strata.pixels_H)
@@ -89,9 +89,9 @@ def allocate_points(
 def _share_out(
     size_H: np.ndarray, points: int, least_H: np.ndarray, most_H: np.ndarray
 ) -> np.ndarray:
-    """Return fractions of points in proportion to size, between the least and the most.
+    """Return fractions of points in proportion to size, between a minimum and a maximum.
 
-    They are the sizes times the one factor for which the bounded products add up.
+    They are the sizes times the factor for which the bounded products add up.
     """
 
     def bound(factor: float) -> np.ndarray:
@@ -107,7 +107,7 @@ def _share_out(
 
 
 def _round(shares_H: np.ndarray, points: int, most_H: np.ndarray) -> np.ndarray:
-    """Return whole numbers that add up, those with the largest fractions being rounded up."""
+    """Return whole numbers that add up, rounding up those with the largest fractions."""
     whole_H = np.floor(shares_H + 1e-9).astype(np.int64)
     left = points - int(whole_H.sum())
     fractions_H = np.where(whole_H < most_H, shares_H - whole_H, -1)

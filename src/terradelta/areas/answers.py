@@ -1,6 +1,6 @@
 """Reads the labels of the points and settles one answer for each by a stated rule.
 
-An answer is a transition (0 = unchanged), or there is none: unlabelled, unsure, change without both
+An answer is a transition (0 = unchanged), or missing: unlabelled, unsure, change without both
 land covers, or a tie between interpreters.
 
 Legend of the array names: N points, I interpreters.
@@ -38,33 +38,33 @@ MAX_NAMED = 12
 
 @dataclass(frozen=True)
 class Labels:
-    """One answer for each point of a survey, and how it came about."""
+    """One answer for each point of a survey, and its source."""
 
     reference_N: np.ndarray
-    """Transition of each point; -1 = there is no answer."""
+    """Transition of each point; -1 = no answer."""
     interpreters: tuple[str, ...]
-    """Files of answers, one an interpreter."""
+    """Files of answers, one per interpreter."""
     unresolved: dict[str, int] = field(default_factory=dict)
-    """Why points have no answer, and how many."""
+    """Number of points without an answer, by reason."""
     agreement: tuple[Agreement, ...] = ()
-    """Of each two interpreters."""
+    """Agreement of each two interpreters."""
 
 
 def read_labels(paths: Sequence[str | Path]) -> tuple[Survey, Labels]:
     """Read one or more labelled copies of a file of points.
 
-    With several the answer is the majority's: the one that more interpreters gave than any other.
+    With several copies, the answer is the most frequent one.
 
     Args:
         paths: A file for each interpreter.
 
     Raises:
-        DataError: If a file is none of points, two are not copies of one sample, or an answer
+        DataError: If a file is not one of points, two are not copies of one sample, or an answer
             contradicts itself.
     """
     if len(set(map(str, paths))) != len(paths):
         raise ArgumentError(
-            f"one file is named twice: {', '.join(map(str, paths))}",
+            f"a file is named twice: {', '.join(map(str, paths))}",
             fix="give each interpreter's own copy of the points once",
         )
     files = [Path(path) for path in paths]
@@ -87,7 +87,7 @@ def read_labels(paths: Sequence[str | Path]) -> tuple[Survey, Labels]:
 
 
 def require_answers(labels: Labels, unresolved: Unresolved):
-    """Raise if points have no answer and no rule says what to do about it.
+    """Raise if points have no answer and no rule handles them.
 
     Raises:
         DataError: Naming the first of these points.
@@ -99,13 +99,13 @@ def require_answers(labels: Labels, unresolved: Unresolved):
     raise DataError(
         f"{len(missing)} of {len(labels.reference_N)} points have no answer ({reasons}): point "
         f"{_list_numbers(missing)}",
-        fix="label them, or leave them out with --unresolved exclude, which takes them for a "
-        "random part of their strata and is said so in the report",
+        fix="label them, or leave them out with --unresolved exclude, which treats them as a "
+        "random part of their strata; the report states this",
     )
 
 
 def find_kappa(first_N: np.ndarray, second_N: np.ndarray) -> float:
-    """Return Cohen's kappa of two interpreters' answers; nan where chance alone would agree.
+    """Return Cohen's kappa of two interpreters' answers; nan if chance alone gives full agreement.
 
     Source: Cohen, "A Coefficient of Agreement for Nominal Scales", Educational and Psychological
     Measurement 20, 1960.
@@ -127,12 +127,12 @@ def _require_copy(path: Path, survey: Survey, other: Path):
         raise DataError(
             f"{path} with {len(survey)} points and {other} with {len(theirs)} are not copies of "
             "one sample",
-            fix="have every interpreter label a copy of the same file",
+            fix="let every interpreter label a copy of the same file",
         )
 
 
 def _read_answers(path: Path, survey: Survey) -> tuple[np.ndarray, list[str]]:
-    """Return a file's answers, and why there is none, or "", for each point."""
+    """Return a file's answers, and the reason for a missing one, or "", for each point."""
     table = read_table(path, POINTS)
     missing = {"point", "changed"} - set(table.columns)
     if missing:
@@ -157,9 +157,9 @@ def _read_answers(path: Path, survey: Survey) -> tuple[np.ndarray, list[str]]:
     is_wrong = [number for number, row in enumerate(rows, start=1) if row.contradicts_itself]
     if is_wrong:
         raise DataError(
-            f"{path} says of point {_list_numbers(is_wrong)} that it has not changed and gives two "
+            f"{path} says that point {_list_numbers(is_wrong)} has not changed, and gives two "
             "land covers that differ",
-            fix="set what is right; the land covers may be left empty where nothing changed",
+            fix="correct it; the land covers may be left empty where nothing changed",
         )
     found = [_answer(path, survey.classes, *numbered) for numbered in enumerate(rows, start=1)]
     answers, reasons = zip(*found, strict=True)
@@ -167,7 +167,7 @@ def _read_answers(path: Path, survey: Survey) -> tuple[np.ndarray, list[str]]:
 
 
 class _Row(NamedTuple):
-    """The fields of a point as they were filled in; None = left empty."""
+    """The fields of a point as filled in; None = left empty."""
 
     changed: str | None
     before: str | None
@@ -193,7 +193,7 @@ def _answer(path: Path, classes: ClassTable, number: int, row: _Row) -> tuple[in
         return NO_ANSWER, "unlabelled"
     if row.changed not in STATES:
         raise DataError(
-            f"{path} says {row.changed!r} of point {number}, which is none of {', '.join(STATES)}",
+            f"{path} says {row.changed!r} of point {number}, not one of {', '.join(STATES)}",
             fix="use the value list of the field `changed`",
         )
     if row.changed == "unsure":
@@ -215,7 +215,7 @@ def _answer(path: Path, classes: ClassTable, number: int, row: _Row) -> tuple[in
 
 
 def _vote(answers_IN: np.ndarray, reasons: list[list[str]]) -> tuple[np.ndarray, list[str]]:
-    """Return the majority's answer to each point, and why there is none, or ""."""
+    """Return the majority's answer to each point, and the reason for a missing one, or ""."""
     reference, why = [], []
     for point, answers in enumerate(answers_IN.T.tolist()):
         votes = Counter(answer for answer in answers if answer != NO_ANSWER).most_common(2)

@@ -70,7 +70,7 @@ FILES = (
 
 @dataclass(frozen=True)
 class Assessment:
-    """What labelled points say of a map."""
+    """The assessment of a map by labelled points."""
 
     folder: Path
     """Where the files were written."""
@@ -78,7 +78,7 @@ class Assessment:
     """By legend: "change" (changed or not), "transitions" (from, to), "from" and "to" (the class
     that was lost, or gained)."""
     net_m2: dict[str, Estimate]
-    """What each class gained less what it lost."""
+    """The gain of each class minus its loss."""
     estimates: AreaEstimates
     """The content of area_estimates.json."""
 
@@ -92,22 +92,22 @@ def assess(
     interval: IntervalKind = "logit",
     overwrite: bool = False,
 ) -> Assessment:
-    """Estimate the accuracy of a map and the areas of what changed from labelled points.
+    """Estimate the accuracy of a map and the areas of change from labelled points.
 
     Args:
         points: A labelled file of points, or copies of it that several interpreters labelled.
         output: Folder to put the files into; the prediction that the points were drawn from by
             default.
         other_map: Another prediction of the same ground, assessed with the same points. Their
-            strata are then not the classes of the map, which the estimators allow for.
-        unresolved: What to do about points without an answer: "refuse", or "exclude" them, which
-            takes them for a random part of their strata.
-        interval: How 95 % intervals are found: "logit", which also hold for what few points found,
-            or "wald", 1.96 standard errors on either side, as in the papers.
-        overwrite: Replace what an earlier assessment has written there.
+            strata are then not the classes of the map, for which the estimators are valid.
+        unresolved: What to do with points without an answer: "refuse" them, or "exclude" them,
+            which treats them as a random part of their strata.
+        interval: Method of the 95 % intervals: "logit", which also holds for classes with few
+            points, or "wald", 1.96 standard errors on either side, as in the papers.
+        overwrite: Replace the results of an earlier assessment there.
 
     Raises:
-        DataError: If the files are no labelled points, or points lack an answer.
+        DataError: If the files are not labelled points, or points lack an answer.
         RasterError: If the other map cannot be read.
         OutputExistsError: If the output exists and `overwrite` is False.
     """
@@ -148,14 +148,14 @@ def _find_folder(path: Path, survey: Survey, asked: str | Path | None) -> Path:
         change_path = find_map(folder, "change")
         if not change_path.exists() or identify(change_path) != survey.facts.map_sha256:
             raise DataError(
-                f"{path} was drawn from {change_path}, which is not there or another map by now",
-                fix="say where to put the results: -o FOLDER",
+                f"{path} was drawn from {change_path}, which is gone or has changed",
+                fix="choose a folder for the results: -o FOLDER",
             )
     return folder
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether a file was written by an assessment: there is area_estimates.json with it."""
+    """Return whether an assessment wrote a file: area_estimates.json lies beside it."""
     try:
         content = json.loads((path.parent / FILES[0]).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -186,7 +186,7 @@ def _read_other(folder: Path, survey: Survey, kept_N: np.ndarray) -> tuple[np.nd
 
 
 def _list_legends(classes: ClassTable) -> Iterator[tuple[str, np.ndarray, list[str]]]:
-    """Yield ways to look at transitions: name, class of each transition, names of the classes."""
+    """Yield legends of transitions: name, class of each transition, names of the classes."""
     transitions = np.arange(classes.num_transitions)
     before, after = classes.decode_transition(transitions)
     yield "change", (transitions > 0).astype(int), ["unchanged", "changed"]
@@ -204,9 +204,9 @@ def _report(
     reference_N: np.ndarray,
     mapped_m2_T: np.ndarray,
 ) -> AccuracyReport:
-    """Return the report of a legend, of those of its classes that occur, largest on the map first.
+    """Return the report of a legend, of its classes that occur, the largest on the map first.
 
-    Unchanged comes first of all.
+    Unchanged comes before them.
     """
     mapped_m2_K = np.bincount(legend_T, mapped_m2_T, len(names))
     occurring = set(legend_T[mapped_N]) | set(legend_T[reference_N])
@@ -226,7 +226,7 @@ def _report(
 def _estimate_net(
     sample: StratifiedSample, classes: ClassTable, reference_N: np.ndarray
 ) -> dict[str, Estimate]:
-    """Return how much each class gained less what it lost."""
+    """Return the gain of each class minus its loss."""
     if classes.num_classes == 1:
         return {}
     before_N, after_N = classes.decode_transition(reference_N)
@@ -288,7 +288,7 @@ def _describe(
 def _list_notes(
     sample: StratifiedSample, reference_N: np.ndarray, reports: dict[str, AccuracyReport]
 ) -> tuple[str, ...]:
-    """Return what the intervals do not say."""
+    """Return notes on the limits of the intervals."""
     notes = []
     of_one_answer = [
         f"{name!r} ({points} points: {3 / points * area_m2 / M2_PER_HECTARE:,.4g} ha)"
@@ -305,8 +305,8 @@ def _list_notes(
     ]
     if of_one_answer:
         notes.append(
-            f"All points got one answer in: {', '.join(of_one_answer)}. Such a stratum adds "
-            "nothing to the standard errors, yet up to 3/n of it, the hectares given, could be "
+            f"All points got the same answer in: {', '.join(of_one_answer)}. Such a stratum adds "
+            "nothing to the standard errors, but up to 3/n of it, the given hectares, could be "
             "something else (rule of three)."
         )
     report = reports["transitions"]
@@ -316,23 +316,23 @@ def _list_notes(
         notes.append(
             f"Fewer than {FEW_POINTS} points were labelled as: {', '.join(few)}. "
             + (
-                "Their intervals are wide, and rest on so few."
+                "Their intervals are wide, and based on few points."
                 if sample.interval == "logit"
-                else "Their intervals are rough, and hold the truth less often than 95 % of the "
+                else "Their intervals are rough, and contain the truth less often than 95 % of the "
                 "time."
             )
         )
     none = sum(points == 0 for points in points_K.values())
     if none:
         notes.append(
-            f"No point was labelled as any of {none} transitions that are on the map. That their "
-            "estimate is 0 says that they cover little, and not that they do not occur."
+            f"No point was labelled as any of {none} transitions on the map. Their "
+            "estimate of 0 means that they cover little, not that they do not occur."
         )
     return tuple(notes)
 
 
 def _write(assessment: Assessment):
-    """Write all files, each whole or not at all."""
+    """Write all files, each completely or not at all."""
     estimates, reports, folder = assessment.estimates, assessment.reports, assessment.folder
     with ExitStack() as exits:
         json_path, table_path, figure_path, methods_path, *matrix_paths = (

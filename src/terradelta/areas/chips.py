@@ -1,4 +1,4 @@
-"""Small pictures of a place at both dates, for whoever says what has changed there.
+"""Small pictures of a place at both dates, for the interpreters of a sample.
 
 Legend of the array names: C bands, H rows, W columns, N places.
 """
@@ -17,14 +17,14 @@ from terradelta.geo.pair import RasterPair
 from terradelta.geo.stretch import draw_rgb, find_range
 
 PICTURE_PX = 480
-"""About how wide a chip is drawn; a pixel of the map is a whole number of these."""
+"""Approximate width of a chip; a pixel of the map is a whole number of its pixels."""
 OVERVIEW_PX = 512
 FRAME = (255, 0, 255)
 NO_DATA = (90, 90, 90)
 
 
 class PointChip(NamedTuple):
-    """Where the two pictures of a place are."""
+    """The files of the two pictures of a place."""
 
     before: Path
     """PNG of the earlier date."""
@@ -37,13 +37,13 @@ def write_chips(
 ) -> Iterator[PointChip]:
     """Draw the surroundings of pixels, each in the middle of its chips, in a frame.
 
-    All chips of a date are stretched alike, unless they are 8-bit already.
+    All chips of a date get the same stretch, unless they are 8-bit already.
 
     Args:
         pair: The two rasters; the first three bands are drawn as red, green, blue.
         places: Name, row and column of each, on the part of the grid that was mapped.
-        folder: Where to put NAME_before.png and NAME_after.png.
-        size_px: How many pixels of the map a chip is wide and high.
+        folder: Folder for NAME_before.png and NAME_after.png.
+        size_px: Width and height of a chip in pixels of the map.
 
     Yields:
         The files of each place.
@@ -69,7 +69,7 @@ def _around(row: int, column: int, size_px: int) -> tuple[int, int, int, int]:
 def _read(
     pair: RasterPair, window: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return both dates and where they hold data, of a window that may reach beyond the map."""
+    """Return both dates of a window and its valid pixels; the window may reach beyond the map."""
     top, left, height, width = window
     top, left = top + int(pair.area.row_off), left + int(pair.area.col_off)
     inner_top, inner_left = max(0, top), max(0, left)
@@ -90,7 +90,7 @@ def _read(
 
 
 def _find_ranges(pair: RasterPair) -> list[tuple[float, float]]:
-    """Return what is drawn black and white of each date."""
+    """Return the values drawn as black and white for each date."""
     scale = max(1.0, max(pair.area.height, pair.area.width) / OVERVIEW_PX)
     shape = round(pair.area.height / scale) or 1, round(pair.area.width / scale) or 1
     overview = pair.read_overview(shape)
@@ -109,7 +109,7 @@ def _draw(
     zoom = max(1, PICTURE_PX // size_px)
     picture = Image.fromarray(np.kron(shade_HWC, np.ones((zoom, zoom, 1), np.uint8)))
     edge = size_px // 2 * zoom
-    # Around the pixel and not on it.
+    # Around the pixel, not on it.
     ImageDraw.Draw(picture).rectangle(
         (edge - 2, edge - 2, edge + zoom + 1, edge + zoom + 1), None, FRAME, width=2
     )

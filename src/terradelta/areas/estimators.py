@@ -1,13 +1,13 @@
 """Estimates from a stratified random sample: areas, shares and accuracies with standard errors.
 
-All are functions of stratum means, whatever the strata are: where they are the map's classes, these
-are the formulas of Olofsson et al. (2014), where not, those of Stehman (2014).
+All are functions of stratum means, for any strata: if they are the map's classes, these
+are the formulas of Olofsson et al. (2014), otherwise those of Stehman (2014).
 
 Pixels are drawn with equal probability within a stratum, and need not be equally large (those of a
-geographic grid shrink towards the poles). So a stratum's mean is weighted by the ground area of the
-points' pixels and multiplied by the stratum's area, which is known from the map: the separate ratio
-estimator (Cochran 1977, section 6.10), whose areas add up to the map's. With equal pixels it is the
-plain one.
+geographic grid shrink towards the poles). Therefore a stratum's mean is weighted by the ground area
+of the points' pixels and multiplied by the stratum's area, which is known from the map: the
+separate ratio estimator (Cochran 1977, section 6.10), whose areas add up to the map's. With equal
+pixels it is the usual one.
 
 Legend of the array names: N points, H strata, Q quantities, K classes.
 
@@ -46,20 +46,20 @@ from terradelta.prediction.estimates import (
 
 
 class Estimate(NamedTuple):
-    """A number and how far chance, the drawing of the points, may have moved it."""
+    """An estimate and its uncertainty from the random drawing of the points."""
 
     value: float
-    """nan where the sample cannot say."""
+    """nan if the sample cannot give it."""
     standard_error: float
-    """nan where `value` is."""
+    """nan if `value` is nan."""
     low: float
-    """Lower end of the 95 % interval, likewise."""
+    """Lower end of the 95 % interval; nan if `value` is nan."""
     high: float
-    """Its upper end."""
+    """Upper end of the 95 % interval."""
 
     @property
     def half_width(self) -> float:
-        """What papers print after ±."""
+        """The number after ± in papers."""
         return Z_95 * self.standard_error
 
     def scale(self, factor: float) -> Estimate:
@@ -67,7 +67,7 @@ class Estimate(NamedTuple):
         return Estimate(*(number * factor for number in self))
 
     def to_share(self) -> ShareEstimate:
-        """Return it as a share; None for what is not known."""
+        """Return it as a share; None if unknown."""
         value, standard_error, low, high = (
             number if math.isfinite(number) else None for number in self
         )
@@ -96,10 +96,10 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Strata:
-    """The population: which parts it was divided into before points were drawn."""
+    """The population, divided into parts before points were drawn."""
 
     names: tuple[str, ...]
-    """What each is called."""
+    """Name of each."""
     pixels_H: np.ndarray
     """Pixels of each, int64."""
     area_m2_H: np.ndarray
@@ -124,8 +124,8 @@ class StratifiedSample:
         interval: How 95 % intervals are found.
 
     Raises:
-        DataError: If a stratum holds pixels and has fewer than two points, from which no spread can
-            be told, or more points than pixels.
+        DataError: If a stratum holds pixels and has fewer than two points, too few to estimate a
+            spread, or more points than pixels.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class StratifiedSample:
         return [share.scale(total_m2) for share in self.estimate_shares(values_NQ, least)]
 
     def estimate_shares(self, values_NQ: np.ndarray, least: float = 0.0) -> list[Estimate]:
-        """Return which share of the whole area has each of Q properties.
+        """Return the share of the whole area that has each of Q properties.
 
         Source: Stehman (2014), equations 3 and 25 and their special case Olofsson et al. (2014),
         equations 9 to 11.
@@ -170,9 +170,9 @@ class StratifiedSample:
         return self._estimate(self.strata.weights @ means_HQ, deviations_NQ, whole_HQ, least)
 
     def estimate_ratios(self, parts_NQ: np.ndarray, wholes_NQ: np.ndarray) -> list[Estimate]:
-        """Return which share of the area with a property has another, too, Q times.
+        """Return the share of the area with one property that also has another, Q times.
 
-        nan where no point has the first.
+        nan if no point has the first.
 
         Args:
             parts_NQ: 1 where a point has both properties.
@@ -199,9 +199,9 @@ class StratifiedSample:
 
         Args:
             values_Q: The shares.
-            deviations_NQ: What each point adds to its stratum's mean.
-            scale_HQ: What a stratum's weight is to be multiplied with for its share of what the
-                shares are of; 0 where none of its points have a say.
+            deviations_NQ: Contribution of each point to its stratum's mean.
+            scale_HQ: Factor from a stratum's weight to its share of the area that the
+                shares refer to; 0 if none of its points count.
             least: Smallest possible share.
         """
         # A stratum of one pixel, or one that is sampled whole, adds nothing.
@@ -211,7 +211,7 @@ class StratifiedSample:
             deviations_NQ, self.stratum_N, self.points_H, self.strata.weights, unseen_H
         )
         errors_Q = np.sqrt(parts.variance_Q)
-        # The most that a single point can stand for.
+        # The largest share that a single point represents.
         heaviest_Q = np.max((weights_H * unseen_H)[:, None] * scale_HQ, axis=0)
         find = {"logit": find_logit_intervals, "wald": find_wald_intervals}[self.interval]
         low_Q, high_Q = find(values_Q, parts, heaviest_Q, least)
@@ -233,7 +233,7 @@ class AccuracyReport:
     """A map against reference labels: K classes, each with its accuracy and its area."""
 
     classes: tuple[str, ...]
-    """What the classes are called."""
+    """Names of the classes."""
     counts_KK: np.ndarray
     """Points: rows mapped, columns reference."""
     shares_KK: np.ndarray
@@ -241,16 +241,16 @@ class AccuracyReport:
     overall: Estimate
     """Share of the area that is mapped right."""
     user: list[Estimate]
-    """Of what is mapped as the class, which share is; 1 - commission error."""
+    """Share of the area mapped as the class that is the class; 1 - commission error."""
     producer: list[Estimate]
-    """Of what is the class, which share is mapped as it; 1 - omission error."""
+    """Share of the area of the class that is mapped as it; 1 - omission error."""
     area_m2: list[Estimate]
     """Area of the class, from the reference labels."""
     mapped_area_m2: np.ndarray
-    """Area of the class on the map: what counting pixels gives."""
+    """Area of the class on the map, from counting pixels."""
 
     def to_legend(self) -> Legend:
-        """Return what area_estimates.json holds of it; areas in hectares."""
+        """Return its part of area_estimates.json, with areas in hectares."""
         rows = zip(
             self.classes,
             self.counts_KK.sum(axis=0).tolist(),
@@ -293,10 +293,10 @@ def report_accuracy(
     """Estimate accuracies and areas of the classes of a map.
 
     Args:
-        sample: Where the points come from; its strata need not be the classes.
+        sample: The drawn points; its strata need not be the classes.
         mapped_N: Index of each point's class on the map, (N,) int.
         reference_N: Index of its class by the reference label.
-        classes: What the K classes are called.
+        classes: Names of the K classes.
         mapped_area_m2_K: Area of each on the whole map.
     """
     count = len(classes)

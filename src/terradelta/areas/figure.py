@@ -16,7 +16,7 @@ def draw_areas(report: AccuracyReport, path: Path):
     """Draw each transition's area on the map and as estimated, with its 95 % interval.
 
     Args:
-        report: Of the transitions, unchanged first.
+        report: Report of the transitions, unchanged first.
         path: PNG to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""The form in which QGIS asks for labels: value lists, pictures and a sign for what is done."""
+"""The QGIS form for labels: value lists, pictures and a symbol for finished points."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class FormField:
     name: str
     """Its name in the layer."""
     alias: str
-    """What the form calls it."""
+    """Its name in the form."""
     choices: tuple[str, ...] | None = None
-    """Its value list; none for free text."""
+    """Its value list; empty for free text."""
     is_picture: bool = False
     """Whether it holds the path of a picture, seen from the layer's file."""
     is_fixed: bool = False
@@ -35,15 +35,15 @@ class FormField:
     constraint: str | None = None
     """A QGIS expression that must hold before the form can be saved."""
     hint: str = ""
-    """What the form says where the constraint does not hold."""
+    """The form's message if the constraint does not hold."""
 
 
 def write_form(fields: Iterable[FormField], state: str, pixel_size: float) -> str:
     """Return the QGIS style of a layer of points to be labelled, as QML.
 
     Args:
-        fields: In the form's order.
-        state: Field that is empty as long as a point is to be labelled; the points' colour.
+        fields: Fields in the form's order.
+        state: Field that is empty until a point is labelled; it sets the points' colour.
         pixel_size: Side of the pixel around each point, in units of the layer's CRS.
     """
     fields = list(fields)
@@ -109,7 +109,7 @@ def _add_widget(parent: Element, name: str, kind: str, options: dict[str, Any]):
 
 
 def _add_option(parent: Element, value: Any, name: str | None = None):
-    """Write a value as QGIS writes a QVariant."""
+    """Write a value as QGIS stores a QVariant."""
     option = SubElement(parent, "Option")
     if name is not None:
         option.set("name", name)
@@ -127,7 +127,7 @@ def _add_option(parent: Element, value: Any, name: str | None = None):
 
 
 def _renderer(state: str, states: Iterable[str], pixel_size: float) -> Element:
-    """Return a ring that can be seen from afar around a square of a pixel, in colours by state."""
+    """Return a symbol coloured by state: a large ring around a square of one pixel."""
     renderer = Element(
         "renderer-v2",
         type="categorizedSymbol",

@@ -1,16 +1,16 @@
 """95 % intervals of shares that a stratified sample estimates.
 
-1.96 standard errors on either side, as the papers have it, are too narrow where a share rests on a
-few points: the share's distribution is skewed, and its standard error is itself a guess that is
-small whenever the share came out small.
+1.96 standard errors on either side, as in the papers, are too narrow if a share is based on a
+few points: the share's distribution is skewed, and its standard error is itself an estimate that is
+small whenever the share is small.
 
-The first is fixed by a symmetric interval on the scale of log odds. Of the second only that part
-matters which does not merely follow the share, the design effect: the variance over the p(1 - p)
-that it is proportional to in a simple random sample. How well the sample knows it is told by
-degrees of freedom, as Satterthwaite (1946) matches them to a variance's variance, and t takes the
-place of 1.96. The points' fourth moments give that variance, as Cochran (1977, section 5.4) has it
-that normal ones say too much of rare things. `tests/evaluate/area_estimation/test_intervals.py`
-shows how often all this holds the truth.
+A symmetric interval on the scale of log odds corrects the first. Of the second, only the part
+that does not follow the share matters, the design effect: the variance over the p(1 - p)
+that it is proportional to in a simple random sample. Its uncertainty is expressed by
+degrees of freedom, matched to the variance of a variance by Satterthwaite (1946), and t takes the
+place of 1.96. The points' fourth moments give that variance; Cochran (1977, section 5.4) shows
+that normal ones overstate it for rare classes. `tests/evaluate/area_estimation/test_intervals.py`
+measures how often the intervals contain the truth.
 
 Legend of the array names: N points, H strata, Q quantities.
 
@@ -31,11 +31,11 @@ Z_95 = 1.96
 PROBABILITY = 0.975
 MIN_DEGREES, MAX_DEGREES = 1.0, 1e6
 ROUNDING = 1e-9
-"""Of a share; smaller standard errors are 0 but for the last digits of numbers."""
+"""Smallest standard error of a share; smaller ones are rounding errors of 0."""
 
 
 class StratumMeans:
-    """How far means over strata, weighted and added, may be off.
+    """The uncertainty of weighted sums of stratum means.
 
     Args:
         deviations_NQ: Each point's deviation from its stratum's mean.
@@ -65,7 +65,7 @@ class StratumMeans:
         stratum_N, points_H = self._stratum_N, self._points_H
         with np.errstate(divide="ignore", invalid="ignore"):
             slope_Q = (1 - 2 * share_Q) / (share_Q * (1 - share_Q))
-            # What each point does to the logarithm of the design effect.
+            # The influence of each point on the logarithm of the design effect.
             of_variance_NQ = (
                 self._factor_H[stratum_N, None]
                 * (self._deviations_NQ**2 - self._squares_HQ[stratum_N])
@@ -89,13 +89,13 @@ def find_logit_intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of intervals that are symmetric in log odds, within `least` and 1.
 
-    Where all points agree there is no standard error to go by. The interval then reaches as far as
-    it would in a simple random sample of points as heavy as the heaviest: about three of them.
+    If all points agree, the standard error is 0. The interval then reaches as far as
+    it would in a simple random sample with all weights equal to the largest: about three points.
 
     Args:
         values_Q: Shares, from `least` to 1; nan stays nan.
-        parts: What they are made of.
-        heaviest_Q: The largest share that one point stands for.
+        parts: The strata that they are computed from.
+        heaviest_Q: The largest share that one point represents.
         least: Smallest possible share.
     """
     width = 1 - least

@@ -1,4 +1,4 @@
-"""The from-to map of a prediction, read block by block: what there is to draw points from.
+"""The from-to map of a prediction, read block by block: the population that points are drawn from.
 
 Legend of the array names: H rows, W columns, C codes, B blocks, S strata, N points.
 """
@@ -25,13 +25,13 @@ from terradelta.geo.cog import find_map, read_classes
 from terradelta.geo.grid import OPEN_ERRORS, Grid, allow_no_place, cut_window
 
 BLOCK_SIZE_PX = 2048
-"""Pixels are numbered block by block, so points that a seed has drawn depend on it."""
+"""Pixels are numbered block by block, so the points of a seed depend on it."""
 NODATA_CODE = -1
 HEADER_BYTES = 65_536
 
 
 def identify(path: Path) -> str:
-    """Return a hash that tells a map from others: of its first 64 KiB and its size."""
+    """Return a hash that identifies a map, of its first 64 KiB and its size."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(HEADER_BYTES))
     digest.update(str(path.stat().st_size).encode())
@@ -45,9 +45,9 @@ class ChangeMap:
     `near_code`, and pixels without data -1.
 
     Args:
-        folder: What `terradelta predict` has made of two rasters.
+        folder: Prediction folder of two rasters.
         buffer_px: Unchanged pixels whose centres are at most this far from that of a changed one
-            are near change; 0 = none are.
+            are near change; 0 = none.
 
     Raises:
         RasterError: If the folder holds no from-to map, or one without CRS, whose pixels have no
@@ -66,7 +66,7 @@ class ChangeMap:
         except OPEN_ERRORS as error:
             raise RasterError(
                 f"{self.path} cannot be opened: {error}",
-                fix="give the folder that `terradelta predict` has made of two rasters",
+                fix="give the folder that `terradelta predict` made from two rasters",
             ) from error
         self.grid = Grid.of(self._dataset)
         if self.grid.crs is None:
@@ -117,7 +117,7 @@ class ChangeMap:
         return codes_HW[rows, window.col_off - left : window.col_off - left + window.width]
 
     def look_up(self, grid: Grid, row_N: np.ndarray, column_N: np.ndarray) -> np.ndarray:
-        """Return the codes, (N,), where the centres of another grid's pixels lie; -1 outside.
+        """Return the codes, (N,), at the centres of another grid's pixels; -1 outside.
 
         Args:
             grid: The other grid.
@@ -163,10 +163,10 @@ class ChangeMap:
 
 @dataclass(frozen=True)
 class Census:
-    """How many pixels there are of each code, and how much ground they cover."""
+    """Number of pixels of each code, and their ground area."""
 
     pixels_C: np.ndarray
-    """Pixels of each code, `near_code` being the last, int64."""
+    """Pixels of each code, with `near_code` last, int64."""
     area_m2_C: np.ndarray
     """Their ground area."""
     codes_B: list[np.ndarray]
@@ -228,19 +228,19 @@ def draw_pixels(
     points_S: np.ndarray,
     seed: int,
 ) -> DrawnPixels:
-    """Draw pixels at random within strata: each pixel of a stratum as likely, none twice.
+    """Draw pixels at random within strata, with equal probability and without replacement.
 
     Only the blocks in which a pixel was drawn are read again.
 
     Args:
         change_map: The map.
-        census: Of that map.
+        census: Census of that map.
         stratum_C: Stratum of each code, -1 = none.
-        points_S: How many pixels to draw from each.
-        seed: Of the drawing; a seed, a map and strata give the same pixels every time.
+        points_S: Number of pixels to draw from each.
+        seed: Seed of the drawing; the same seed, map and strata give the same pixels.
 
     Returns:
-        The pixels in random order, which tells nothing of their strata.
+        The pixels in random order, which does not reveal their strata.
     """
     random = np.random.default_rng(seed)
     ranks_S = _draw_ranks(random, census, stratum_C, points_S)
@@ -268,7 +268,7 @@ def draw_pixels(
 def _draw_ranks(
     random: np.random.Generator, census: Census, stratum_C: np.ndarray, points_S: np.ndarray
 ) -> list[np.ndarray]:
-    """Return which of each stratum's pixels are drawn, counted from 0 in the order of blocks."""
+    """Return the numbers of each stratum's drawn pixels, counted from 0 in the order of blocks."""
     pixels_S = _sum_by_stratum(stratum_C, census.pixels_C, len(points_S))
     return [
         np.sort(random.choice(int(pixels), int(points), replace=False, shuffle=False))

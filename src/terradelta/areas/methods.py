@@ -1,4 +1,4 @@
-"""A paragraph for a methods section, from what was done and found."""
+"""A paragraph for a methods section, from the design and the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTERVAL_WORDS = {
 
 
 def write_methods(estimates: AreaEstimates) -> str:
-    """Return how the areas were estimated and what came out, in sentences."""
+    """Return the method and the results in sentences."""
     return " ".join((_tell_design(estimates), _tell_labels(estimates), _tell_results(estimates)))
 
 
@@ -100,8 +100,8 @@ def _tell_results(estimates: AreaEstimates) -> str:
         f"{_hectares(changed.mapped_ha)} ha; the error-adjusted estimate is "
         f"{_interval(area, _decimals(area.value))} ha, with a user's accuracy of "
         f"change of {_interval(user, 2)} and a producer's accuracy of {_interval(producer, 2)} "
-        f"({Z_95:g} standard errors, and in brackets the 95 % intervals). The intervals cover what "
-        "chance in drawing the points does, not errors of the labels."
+        f"({Z_95:g} standard errors, and in brackets the 95 % intervals). The intervals cover "
+        "chance in drawing the points, not errors of the labels."
     )
 
 

@@ -1,4 +1,4 @@
-"""The `sample` verb: points drawn from a map, to be labelled blind.
+"""The `sample` verb: points drawn from a map, to label blind.
 
 Legend of the array names: N points.
 """
@@ -55,22 +55,22 @@ def sample(
     after: str | Path | None = None,
     overwrite: bool = False,
 ) -> Survey:
-    """Draw points from a prediction's map, stratified at random, for people to label.
+    """Draw points from a prediction's map, as a stratified random sample, for people to label.
 
     Args:
-        folder: What `predict` has made of two rasters.
+        folder: Prediction folder of two rasters.
         output: GeoPackage to make, `X.gpkg`; pictures go to `X_chips/` beside it.
         design: How to draw.
-        chip_size_px: How many pixels of the map a picture is wide and high; 0 = none are drawn.
-        before: Where the earlier raster lies now, if not where it was predicted from.
-        after: Where the later one lies now.
+        chip_size_px: Width and height of a picture in pixels of the map; 0 = no pictures.
+        before: New path of the earlier raster, if it was moved.
+        after: New path of the later raster.
         overwrite: Replace an existing output, and the labels in it.
 
     Returns:
         The sample.
 
     Raises:
-        ArgumentError: If the points do not suffice for the strata, or the output is no `.gpkg`.
+        ArgumentError: If the points do not suffice for the strata, or the output is not a `.gpkg`.
         RasterError: If the map or the two rasters cannot be read.
         OutputError: If run.json cannot be read.
         OutputExistsError: If the output exists and `overwrite` is False.
@@ -102,7 +102,7 @@ def sample(
 
 
 def _draw_survey(folder: Path, design: SampleDesign, seen_from: Path) -> Survey:
-    """Draw the points; the prediction is named as it is seen from the folder of their file."""
+    """Draw the points; the path of the prediction is relative to their file."""
     with ChangeMap(folder, design.buffer_px) as change_map:
         census = take_census(change_map)
         stratification = stratify(census, change_map.classes, design)
@@ -111,7 +111,7 @@ def _draw_survey(folder: Path, design: SampleDesign, seen_from: Path) -> Survey:
         grid, classes, near_code = change_map.grid, change_map.classes, change_map.near_code
 
     def fold(values: np.ndarray) -> np.ndarray:
-        """Count what is near change as what it is on the map: unchanged."""
+        """Count pixels near change as unchanged, as on the map."""
         return np.concatenate([[values[0] + values[near_code]], values[1:near_code]])
 
     return Survey(
@@ -131,10 +131,10 @@ def _draw_survey(folder: Path, design: SampleDesign, seen_from: Path) -> Survey:
 
 
 def allocate(stratification: Stratification, design: SampleDesign) -> np.ndarray:
-    """Return how many points each stratum gets.
+    """Return the number of points of each stratum.
 
-    Where their number follows from the standard error, strata below the floor get additional ones,
-    so that the others keep what the standard error asks of them.
+    If their number follows from the standard error, strata below the floor get additional ones,
+    so that the others keep the number that the standard error needs.
     """
     strata, accuracy_H = stratification.strata, stratification.accuracy_H
     share_out = partial(allocate_points, strata, accuracy_H=accuracy_H, rule=design.allocation)
@@ -152,7 +152,7 @@ def _open_pair(folder: Path, before: str | Path | None, after: str | Path | None
     except RasterError as error:
         raise RasterError(
             error.problem,
-            fix="say where the images lie now with --before and --after, or draw no pictures of "
+            fix="give the paths of the images with --before and --after, or draw no pictures of "
             "the points with --chip-size 0",
         ) from error
 
@@ -160,12 +160,12 @@ def _open_pair(folder: Path, before: str | Path | None, after: str | Path | None
 def _draw_chips(
     pair: RasterPair, survey: Survey, staged: Path, folder_name: str, size_px: int
 ) -> list[tuple[str, str]]:
-    """Draw the pictures and return their paths as the file of points will see them."""
+    """Draw the pictures and return their paths relative to the file of points."""
     if (pair.area.height, pair.area.width) != (survey.grid.height, survey.grid.width):
         raise RasterError(
-            f"the images share {pair.area.width} x {pair.area.height} px now, and their map has "
+            f"the images now share {pair.area.width} x {pair.area.height} px, and their map has "
             f"{survey.grid.width} x {survey.grid.height} px: they were replaced",
-            fix="say where the images of the map lie with --before and --after, or draw no "
+            fix="give the paths of the map's images with --before and --after, or draw no "
             "pictures of the points with --chip-size 0",
         )
     pixels, digits = survey.pixels, len(str(len(survey)))

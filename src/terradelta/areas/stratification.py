@@ -19,20 +19,20 @@ UNCHANGED, NEAR, RARE = "unchanged", "unchanged near change", "rare transitions"
 
 @dataclass(frozen=True)
 class Stratification:
-    """Which pixels of a map belong together."""
+    """The strata of a map."""
 
     strata: Strata
     """The strata, none of them empty."""
     stratum_C: np.ndarray
     """Stratum of each code, -1 = the code does not occur."""
     accuracy_H: np.ndarray
-    """Share of each stratum that is probably mapped right."""
+    """Expected share of each stratum that is mapped right."""
 
 
 def stratify(census: Census, classes: ClassTable, design: SampleDesign) -> Stratification:
     """Divide a map into strata: unchanged, near change, frequent transitions, rare ones.
 
-    A transition is a stratum of its own from `design.stratum_share` of the changed area on.
+    A transition with at least `design.stratum_share` of the changed area is its own stratum.
     """
     near_code = classes.num_transitions
     changed_m2_C = census.area_m2_C.copy()

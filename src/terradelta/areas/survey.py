@@ -1,8 +1,8 @@
-"""The file of points: what labellers see, and apart from it what the map says of them.
+"""The file of points: the layer for labellers, and separately the map's answers.
 
-Layer `points` is for labellers. The tables `design`, `strata` and `mapped` hold what they must not
-see: each point's stratum and answer on the map, the strata's sizes and the map's areas. `survey`
-says how the points were drawn.
+Layer `points` is for labellers. The tables `design`, `strata` and `mapped` hold values that they
+must not see: each point's stratum and answer on the map, the strata's sizes and the map's areas.
+`survey` records how the points were drawn.
 
 Legend of the array names: N points, H strata, T transitions.
 """
@@ -51,7 +51,7 @@ class Survey:
     grid: Grid
     """Pixels of the map."""
     strata: Strata
-    """What the points were drawn from."""
+    """The population of the points."""
     pixels: DrawnPixels
     """The points, in the order of their numbers 1..N; their codes are transitions here."""
     mapped_pixels_T: np.ndarray
@@ -70,9 +70,9 @@ class SurveyFacts:
     """How points were drawn, and from what."""
 
     folder: str
-    """The prediction, from the folder of the points on."""
+    """Path of the prediction, relative to the folder of the points."""
     map_sha256: str
-    """Of its change map."""
+    """Hash of its change map."""
     design: DesignRecord
     version: str
     """Of terradelta."""
@@ -102,7 +102,7 @@ def write_survey(path: Path, survey: Survey, chips: list[tuple[str, str]] | None
     Args:
         path: A GeoPackage that does not exist yet.
         survey: The sample.
-        chips: Pictures of each point at both dates, as paths from the file's folder on.
+        chips: Pictures of each point at both dates, as paths relative to the file's folder.
 
     Raises:
         OutputError: If it cannot be written.
@@ -180,7 +180,7 @@ def read_survey(path: Path) -> Survey:
     """Read a file of points, labelled or not, without the labels.
 
     Raises:
-        DataError: If it is no such file, or one of its tables is damaged.
+        DataError: If it is not such a file, or one of its tables is damaged.
     """
     tables = {name: read_table(path, name) for name in TABLES}
     try:
@@ -194,7 +194,7 @@ def read_survey(path: Path) -> Survey:
     except (ValueError, KeyError, ArgumentError) as error:
         raise DataError(
             f"{path} is not a file of points to label, or it is damaged: {error}",
-            fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
+            fix="give a GeoPackage that `terradelta sample` made, with all of its tables",
         ) from error
     design, strata, mapped = tables["design"], tables["strata"], tables["mapped"]
     classes = table.classes
@@ -224,7 +224,7 @@ def holds_survey(path: Path) -> bool:
 
 
 def _check_tables(tables: dict[str, pandas.DataFrame], classes: ClassTable, grid: Grid):
-    """Raise if what lies beside the points cannot be; put the points in order.
+    """Raise if a table beside the points is invalid; sort the points.
 
     Raises:
         ValueError: Naming the table, column, row and value.
@@ -269,7 +269,7 @@ def _check_tables(tables: dict[str, pandas.DataFrame], classes: ClassTable, grid
 
 
 def read_table(path: Path, layer: str) -> pandas.DataFrame:
-    """Return a layer of a file of points; geometry, where there is one, as `geometry`.
+    """Return a layer of a file of points; a geometry, if any, as `geometry`.
 
     Raises:
         DataError: If the file or the layer cannot be read.
@@ -279,7 +279,7 @@ def read_table(path: Path, layer: str) -> pandas.DataFrame:
     except (OSError, ValueError, RuntimeError, ShapelyError) as error:
         raise DataError(
             f"{path} is not a file of points to label: its table {layer!r} cannot be read: {error}",
-            fix="give a GeoPackage that `terradelta sample` has made, with all of its tables",
+            fix="give a GeoPackage that `terradelta sample` made, with all of its tables",
         ) from error
 
 
@@ -290,7 +290,7 @@ def _list_fields(classes: ClassTable, has_chips: bool) -> list[FormField]:
         FormField("changed", "has the middle pixel changed?", choices=STATES),
     ]
     if classes.num_classes > 1:
-        # Where nothing has changed, the land cover may be told or not.
+        # Where nothing has changed, the land cover is optional.
         for name, alias in (("from", "land cover before"), ("to", "land cover after")):
             fields.append(
                 FormField(
@@ -298,7 +298,7 @@ def _list_fields(classes: ClassTable, has_chips: bool) -> list[FormField]:
                     alias,
                     choices=classes.names[1:],
                     constraint=f'"changed" IS NOT \'yes\' OR "{name}" IS NOT NULL',
-                    hint="what was and what is there, where it has changed",
+                    hint="the land cover before and after, if it has changed",
                 )
             )
     fields.append(FormField("note", "note"))

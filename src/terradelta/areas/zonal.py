@@ -32,12 +32,12 @@ LAYER = "zones"
 
 @dataclass(frozen=True)
 class ZoneAreas:
-    """What changed in each zone."""
+    """The change in each zone."""
 
     folder: Path
-    """Where `zones.csv` and `zones.gpkg` are."""
+    """Folder of `zones.csv` and `zones.gpkg`."""
     names: tuple[str, ...]
-    """What the zones are called."""
+    """Names of the zones."""
     transitions: tuple[int, ...]
     """Transitions that occur on the map, 0 = unchanged first."""
     area_m2_ZT: np.ndarray
@@ -60,20 +60,20 @@ def stats(
     that tile the map have the map's totals. Polygons that overlap count twice.
 
     Args:
-        folder: What `predict` has made of two rasters.
+        folder: Prediction folder of two rasters.
         zones: A vector file with polygons, in any CRS.
         output: Folder to make; `zones` in the prediction by default.
-        name: Column that says what the polygons are called; their numbers, from 1, if left out.
+        name: Column with the names of the polygons; their numbers, from 1, if left out.
         overwrite: Replace an existing output.
 
     Raises:
-        ArgumentError: If there is no such column, or exactextract is not installed.
+        ArgumentError: If the column does not exist, or exactextract is not installed.
         RasterError: If the map or the polygons cannot be read, or none lies on the map.
         OutputExistsError: If the output exists and `overwrite` is False.
     """
     folder = Path(folder)
     output = folder / "zones" if output is None else Path(output)
-    # Nowhere else in a prediction, which holds what is known to be its own only.
+    # Nowhere else in a prediction, which may only hold files known to be its own.
     is_inside = output.absolute() == (folder / "zones").absolute()
     inputs = [find_map(folder, "change") if is_inside else folder, zones]
     output = claim_folder(output, inputs, overwrite=overwrite)
@@ -130,7 +130,7 @@ def _add_up(change_map: ChangeMap, polygons: geopandas.GeoSeries) -> np.ndarray:
         codes_HW = change_map.read(window)
         codes_HW[codes_HW < 0] = nodata
         areas_HW = measure_pixels(change_map.grid, window)
-        # Beyond what a projection can show, pixels have no area.
+        # Outside of the projection's domain, pixels have no area.
         areas_HW[~np.isfinite(areas_HW)] = 0
         for covered in coverage.measure(window, codes_HW, areas_HW):
             sums_m2_ZC[covered.polygon] += np.bincount(

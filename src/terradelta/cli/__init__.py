@@ -1,4 +1,4 @@
-"""The command line: one thin function a verb; whatever is heavy is imported inside."""
+"""The command line: one thin function per verb; heavy modules are imported inside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["app", "areas", "datasets", "learning", "main", "mapping", "models", 
 
 
 class _Redacted(logging.Formatter):
-    """Log lines without the secrets that addresses carry; GDAL's warnings name some."""
+    """Log lines without the secrets that addresses carry; GDAL's warnings contain some."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
@@ -54,7 +54,7 @@ def _gdal_warnings_in_bytes() -> Iterator[None]:
 
 
 def _load_recipe(arguments: Sequence[str]):
-    """Make the YAML file on a `train` line the source of the options that the line leaves out."""
+    """Read the options that a `train` line leaves out from the YAML file that it names."""
     from cyclopts.config import Dict
 
     recipes = [argument for argument in arguments[1:] if learning.is_recipe(argument)]
@@ -67,12 +67,12 @@ def _load_recipe(arguments: Sequence[str]):
 
 
 def main(arguments: Sequence[str] | None = None):
-    """Run the command line; the exit code is 2 for what the user can fix."""
+    """Run the command line; the exit code is 2 for errors that the user can fix."""
     # Called by a program, its line is one of many things that the process does.
     clock = count_process() if arguments is None else nullcontext()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, TextIOWrapper):
-        # Names of files may be no text.
+        # Names of files may not be valid text.
         sys.stdout.reconfigure(errors="backslashreplace")
     log = logging.StreamHandler()
     log.setFormatter(_Redacted("%(message)s"))
@@ -94,5 +94,5 @@ def main(arguments: Sequence[str] | None = None):
         print(f"terradelta: {refusal.to_text()}", file=sys.stderr)
         sys.exit(2)
     except CycloptsError:
-        # cyclopts has printed what is wrong with the line.
+        # cyclopts has printed the error already.
         sys.exit(2)

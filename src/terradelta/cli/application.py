@@ -12,7 +12,7 @@ from terradelta.inference.prediction_options import Cluster, MapOptions, RasterO
 
 app = App(
     name="terradelta",
-    help="What changed between two images of a place: from what, to what, where and how much.",
+    help="Map what changed between two images of a place: from what, to what, where and how much.",
     help_format="markdown",
 )
 

@@ -28,17 +28,17 @@ def sample(
     after: str | None = None,
     overwrite: Overwrite = False,
 ):
-    """Draw points from a map, stratified at random, to be labelled in QGIS.
+    """Draw a stratified random sample of points from a map, to label in QGIS.
 
     Strata are unchanged ground, each frequent transition, and the rare ones together.
 
     Args:
-        prediction: Folder that `predict` has made of two rasters.
+        prediction: Folder that `predict` made from two rasters.
         output: GeoPackage to make, X.gpkg; pictures go to X_chips/ beside it.
         design: How to draw.
         chip_size: How many pixels of the map a picture is wide and high; 0 = no pictures.
-        before: Where the earlier raster lies now, if it was moved.
-        after: Where the later one lies now.
+        before: New path of the earlier raster, if it was moved.
+        after: New path of the later raster.
         overwrite: Replace an existing output, and the labels in it.
     """
     from terradelta.areas.sampling import sample as run_sample
@@ -74,10 +74,10 @@ def assess(
         points: The labelled file, or one copy for each interpreter: A.gpkg,B.gpkg,C.gpkg; the most
             frequent answer counts.
         output: Folder for the results; by default the prediction that the points were drawn from.
-        other_map: Another prediction of the same ground, to be assessed with these points.
+        other_map: Another prediction of the same ground, to assess with these points.
         unresolved: What to do about points that are unlabelled, unsure or tied.
-        interval: How 95 % intervals are found: logit holds also for what few points found; wald is
-            1.96 standard errors on either side, as in the papers.
+        interval: Method for the 95 % intervals: logit also holds for classes with few points; wald
+            is 1.96 standard errors on either side, as in the papers.
         overwrite: Replace the results of an earlier assessment.
         as_json: Print area_estimates.json.
     """
@@ -110,10 +110,10 @@ def stats(
     """Sum a map's transitions in hectares within polygons.
 
     Args:
-        prediction: Folder that `predict` has made of two rasters.
+        prediction: Folder that `predict` made from two rasters.
         zones: Vector file with polygons, in any CRS.
         output: Folder to make, with zones.csv and zones.gpkg; PREDICTION/zones by default.
-        name: Column that says what the polygons are called.
+        name: Column with the names of the polygons.
         overwrite: Replace an existing output.
     """
     from terradelta.areas.zonal import stats as run_stats

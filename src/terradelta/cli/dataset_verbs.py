@@ -22,14 +22,15 @@ def doctor(
     as_json: Json = False,
     overwrite: Overwrite = False,
 ):
-    """Say what is wrong with a data set: masks, splits, duplicates, shifts; write a clean copy.
+    """Find problems of a data set: masks, splits, duplicates, shifts; write a clean copy.
 
-    Exit code 0 when nothing fails, 2 otherwise; with --fix, 0 once the copy is there.
+    Exit code 0 when nothing fails, 2 otherwise; with --fix, 0 once the copy is written.
 
     Args:
         data: Data set: a folder in a known layout, or a CSV.
-        fix: Folder to make, with what can be corrected safely corrected and the rest left out.
-        classes: Class table (a classes.json), where the data set has none of its own.
+        fix: Folder to make: a copy with safe corrections, and without pairs that cannot be
+            corrected.
+        classes: Class table (a classes.json), if the data set has none.
         as_json: Print one JSON object.
         overwrite: Replace an existing copy.
     """

@@ -44,8 +44,8 @@ def train(
 ):
     """Train a network on labelled pairs; the defaults are the reference recipe.
 
-    Without an output nothing is trained: the data set is looked at, and a recipe for it printed as
-    YAML, to be edited and given back.
+    Without an output nothing is trained: the data set is examined, and a recipe for it printed as
+    YAML, to edit and to pass as the source.
 
     Args:
         source: Data set (a folder or a CSV), or a YAML recipe; options given here override it.
@@ -94,16 +94,16 @@ def evaluate(
     Args:
         model: Model folder, or several that vote: M1,M2.
         data: Data set: a folder in a known layout, or a CSV.
-        split: Which part of it.
-        protocol: How pixels are counted; numbers of different protocols do not compare.
+        split: Split of the data set.
+        protocol: How pixels are counted; numbers of different protocols are not comparable.
         against: Another model, or several that vote: print differences, image by image.
         bootstrap: How many sets of images to draw for 95 % intervals; with --against 1000 by
-            default, else none are drawn.
-        seed: Of that drawing.
+            default, otherwise none.
+        seed: Seed of the drawing.
         output: Folder to write: numbers of all protocols, IoU by class, transitions, outlines of
             change, reliability of the probabilities.
         runtime: How the networks are run.
-        overwrite: Replace an OUTPUT that is there.
+        overwrite: Replace an existing OUTPUT.
         as_json: Print one JSON object.
     """
     from terradelta.evaluation import model_scores
@@ -139,14 +139,14 @@ def calibrate(
     backend: BackendName = "auto",
     precision: PrecisionName = "auto",
 ):
-    """Make a model's probabilities honest: store temperatures in it; its maps stay the same.
+    """Calibrate a model's probabilities by temperatures stored in it; its maps stay the same.
 
     Args:
         model: Model folder.
         data: Labelled pairs that it was not trained on: a folder in a known layout, or a CSV.
-        split: Which part of it.
+        split: Split of the data set.
         device: auto, cpu, cuda or cuda:N.
-        backend: What runs the network.
+        backend: Runtime of the network.
         precision: fp32 is exact; the others are faster.
     """
     from terradelta.evaluation.temperatures import calibrate as run_calibrate
@@ -178,11 +178,11 @@ def score(
         predictions: Folder with before/ after/, im1/ im2/ or label1/ label2/.
         labels: Folder with the true masks, named alike, and classes.json if the classes are not
             those of SECOND.
-        protocol: How pixels are counted; numbers of different protocols do not compare.
+        protocol: How pixels are counted; numbers of different protocols are not comparable.
         against: Folder of other predictions: print differences, image by image.
         bootstrap: How many sets of images to draw for 95 % intervals; with --against 1000 by
-            default, else none are drawn.
-        seed: Of that drawing.
+            default, otherwise none.
+        seed: Seed of the drawing.
         as_json: Print one JSON object.
     """
     from terradelta.evaluation import scoring
@@ -207,7 +207,7 @@ def compare(first: str, second: str, /, *, protocol: Protocol = "second", as_jso
     Args:
         first: Run folders of one recipe: RUN1,RUN2,RUN3.
         second: Run folders of the other, with the same seeds.
-        protocol: Which numbers.
+        protocol: Protocol of the numbers.
         as_json: Print one JSON object.
     """
     from terradelta.training.comparison import compare as run_compare
@@ -235,22 +235,22 @@ def pseudo_label(
 ):
     """Label the land cover of unchanged ground by a vote of models, and train on it.
 
-    Without a recipe OUTPUT is a data set, OUTPUT/data.csv. With one, OUTPUT/round-1/labels is, and
-    OUTPUT/round-1/run-SEED a run on it, whose model votes in the next round.
+    Without a recipe, the data set is OUTPUT/data.csv. With one, it is in OUTPUT/round-1/labels, and
+    OUTPUT/round-1/run-SEED is a run on it, whose model votes in the next round.
 
     Args:
         models: Model folders that vote: M1,M2.
         data: Labelled pairs: a folder in a known layout, or a CSV; training pairs get labels.
         output: Folder to make.
         confidence: Least mean probability of the class, at each date.
-        agreement: Who has to name one class: the vote at both dates, or every single model, too.
-        views: Flips and turns whose answers each model averages.
+        agreement: What must agree on the class: the vote at both dates, or also every single model.
+        views: Flips and rotations that each model averages.
         recipe: YAML recipe to train with, for instance a run's config.yaml.
-        rounds: How often to label and train.
+        rounds: Number of rounds of labelling and training.
         models_per_round: Models to train in each round, with seeds one apart.
-        device: auto, cpu, cuda or cuda:N; of labelling alone, training has the recipe's.
+        device: auto, cpu, cuda or cuda:N; for labelling only; training uses the recipe's.
         resume: Resume an OUTPUT that was left unfinished.
-        overwrite: Replace an OUTPUT that is there.
+        overwrite: Replace an existing OUTPUT.
         as_json: Print one JSON object for each round.
     """
     from terradelta.training.pseudo_labels import VotingRule, label_unchanged
@@ -292,7 +292,7 @@ def _require_recipe(rounds: int, models_per_round: int, resume: bool):
 
     if rounds != 1 or models_per_round != 1 or resume:
         raise ArgumentError(
-            "rounds, models per round and resuming are about training, and no recipe was given",
+            "rounds, models per round and resuming need a recipe, and none was given",
             fix="add --recipe runs/a/config.yaml",
         )
 

@@ -73,7 +73,7 @@ def check(
     rasters: Rasters = RasterOptions(),  # noqa: B008
     as_json: Json = False,
 ):
-    """Say what is wrong with a pair of rasters, and which flag of `predict` fixes it.
+    """Find problems of a pair of rasters, and the flag of `predict` that fixes each.
 
     Exit code 0 when nothing fails, 2 otherwise.
 
@@ -82,8 +82,8 @@ def check(
             band: "red.tif + green.tif + blue.tif"; or a mosaic: a .txt file with one raster a line,
             or STAC items and the asset or assets, items.json#visual, items.json#red,green,blue.
         after: The later raster or mosaic.
-        model: Model folder whose bands and values the pair is held against, or several: M1,M2; the
-            embedded model by default.
+        model: Model folder whose bands and values the pair is checked against, or several: M1,M2;
+            the embedded model by default.
         rasters: How the pair is read.
         as_json: Print one JSON object.
     """
@@ -116,7 +116,7 @@ def predict(
 ):
     """Map what changed between two rasters, or between two folders of images.
 
-    A run on rasters that was stopped resumes where it stopped when the same command is run again.
+    Run the same command again to resume a run on rasters that was stopped.
 
     Args:
         before: The earlier raster (a path, a URL, or anything else GDAL opens, or a file for each
@@ -127,20 +127,20 @@ def predict(
         output: Folder to make; it appears whole or not at all.
         model: Model folder, or several that vote: M1,M2; the embedded model by default.
         rasters: How the pair is read.
-        maps: What is made of it.
+        maps: Outputs and limits.
         runtime: How the networks are run.
-        cluster: Where the blocks are answered.
-        options: YAML file of options, one `option: value` a line, named and written as here without
-            the dashes; options given here override it.
-        plan: Make no map, but say what it will take: blocks, tiles, bytes, hours and cost, its pace
-            measured on a few tiles.
+        cluster: Where the blocks are computed.
+        options: YAML file of options, one `option: value` a line, with the names and values of the
+            flags, without the dashes; options given here override it.
+        plan: Make no map, but estimate what it will take: blocks, tiles, bytes, hours and cost, its
+            pace measured on a few tiles.
         price_per_hour: With --plan, the price of an hour of this machine, 0.40, or of several kinds
             and how many times as fast they are: cpu:0.40,gpu@25:1.20.
         as_json: With --plan, print one JSON object.
         overwrite: Replace an existing output; reviews of it are kept in a file beside it.
         discard_reviews: With --overwrite, drop those reviews.
     """
-    del options  # Read into the other arguments already.
+    del options  # Its options are in the other arguments already.
     if plan:
         from terradelta.mapping.planning import plan_pair
 
@@ -152,10 +152,10 @@ def predict(
         _print_plan(made, as_json)
         return
     if output is None:
-        raise ArgumentError("no --output was given", fix="name the folder to make: -o OUT")
+        raise ArgumentError("--output is missing", fix="name the folder to make: -o OUT")
     if price_per_hour is not None or as_json:
         raise ArgumentError(
-            "--price-per-hour and --json are for --plan", fix="add --plan, or leave them out"
+            "--price-per-hour and --json need --plan", fix="add --plan, or leave them out"
         )
     from terradelta.mapping.handle import Shard
     from terradelta.mapping.run import predict as run_predict
@@ -180,7 +180,7 @@ def predict(
 
 
 def _read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection):
-    """Fill in the options that a line leaves out from the file that it names."""
+    """Read the options that a line leaves out from the file that it names."""
     given = [one for one in arguments if one.name == "--options" and one.tokens]
     if not given:
         return
@@ -206,15 +206,15 @@ def plan(
     price_per_hour: str | None = None,
     as_json: Json = False,
 ):
-    """Say what mapping an area will take, before there are any rasters of it.
+    """Estimate what mapping an area will take, before there are rasters of it.
 
-    For two rasters or mosaics that are there: `terradelta predict BEFORE AFTER --plan`.
+    For two rasters or mosaics that exist: `terradelta predict BEFORE AFTER --plan`.
 
     Args:
         area: Vector file with polygons, or WEST,SOUTH,EAST,NORTH in degrees.
         grid: CRS and side of the map's pixels: EPSG:6933@10.
         model: Model folder, or several that vote: M1,M2; the embedded model by default.
-        bytes_per_pixel: Of both dates together; by default a byte a band.
+        bytes_per_pixel: Bytes per pixel of both dates together; by default a byte per band.
         runtime: How the networks are run.
         price_per_hour: Price of an hour of this machine, 0.40, or of several kinds and how many
             times as fast they are: cpu:0.40,gpu@25:1.20.
@@ -245,8 +245,8 @@ def merge(
     """Join the shards of a map into one prediction.
 
     Args:
-        output: The output that the shards were given; their blocks lie in OUTPUT.partial.
-        strict: Fail with exit code 2 where the map would carry a caution.
+        output: The output given to the shards; their blocks lie in OUTPUT.partial.
+        strict: Fail with exit code 2 if the map would carry a caution.
         overwrite: Replace an existing output; reviews of it are kept in a file beside it.
         discard_reviews: With --overwrite, drop those reviews.
     """
@@ -268,14 +268,14 @@ def report(
 ):
     """Write report.html, one offline page, into the folder of a prediction or a training run.
 
-    Every prediction of two rasters has one already; made again, it shows what `assess` and `stats`
-    have found since.
+    Every prediction of two rasters has one already; write it again to include the results of
+    `assess` and `stats`.
 
     Args:
-        folder: What `predict` left behind, or what `train` did.
+        folder: Output of `predict` or of `train`.
         areas: area_estimates.json of `assess`; by default the one in the folder, if there is one.
         zones: zones.gpkg of `stats`; by default the one in the folder's zones/, if there is one.
-        overwrite: Replace a report that is there.
+        overwrite: Replace a report that exists.
     """
     from terradelta.reports.page import report as run_report
 

@@ -32,7 +32,7 @@ def convert(
         encoder: Encoder it was trained with.
         polarity: What 1 means in the checkpoint's change output. The published code contradicts
             itself: its loader and test script say 1 = unchanged, its training script 1 = changed.
-            If most of a map comes out as changed, it was the other one.
+            If most of a map is changed, use the other value.
         lightweight: Whether its heads are depthwise separable.
         overwrite: Replace an existing output.
     """
@@ -63,11 +63,11 @@ def quantize(
     """Make a model's int8 graph, for `predict --precision int8`.
 
     Args:
-        model: Model folder; the graph goes into it.
-        data: Images like those to come, in a known layout; labels are not needed.
-        split: Which part of them.
-        pairs: How many to calibrate on; half as many others tell how far the labels agree.
-        overwrite: Replace a graph that is there.
+        model: Model folder; the graph is stored in it.
+        data: Images like those to predict, in a known layout; labels are not needed.
+        split: Split of the data set.
+        pairs: Pairs to calibrate on; half as many others measure how far the labels agree.
+        overwrite: Replace a graph that exists.
     """
     from terradelta.inference.quantization import quantize as run_quantize
 
@@ -94,8 +94,8 @@ def export(
         to: onnx, openvino (an .xml with a .bin beside it), pt2, or deepness: the ONNX file that
             QGIS's plug-in of this name opens.
         output: File to write; by default MODEL's name with the suffix of the format.
-        tile_size: Side of the images that it takes, in pixels; by default any where the network
-            allows it, and otherwise the tiles of `predict`.
+        tile_size: Side of the input images in pixels; by default any size if the network
+            allows it, otherwise that of the tiles of `predict`.
         overwrite: Replace an existing output.
     """
     from terradelta.inference.export import export as run_export
@@ -116,7 +116,7 @@ def models():
 
 @app.command
 def info(model: Path | None = None, /, *, as_json: Json = False):
-    """Show what a model says of itself: what it is good at, where it fails, where it comes from.
+    """Show the card of a model: its scores, limits and origin.
 
     Args:
         model: Model folder; the embedded model by default.

@@ -79,7 +79,7 @@ def print_scores(scores: Scores, as_json: bool):
 
 
 def print_comparison(comparison: Comparison, as_json: bool):
-    """Print the numbers of two maps, their differences and what chance would do."""
+    """Print the numbers of two maps, their differences and the effect of chance."""
     if as_json:
         print(json.dumps(comparison.to_dict()))
         return
@@ -90,7 +90,7 @@ def print_comparison(comparison: Comparison, as_json: bool):
 
 
 def print_run_comparison(comparison: RunComparison, as_json: bool):
-    """Print the numbers of two recipes over seeds, and their paired differences."""
+    """Print the numbers of two recipes over seeds and their paired differences."""
     if as_json:
         print(json.dumps(comparison.to_dict()))
         return
@@ -123,7 +123,7 @@ def _format_span(span: Interval, sign: str = "") -> str:
 
 
 def print_run(result: TrainResult):
-    """Print the numbers of a training run and where its model is."""
+    """Print the numbers of a training run and the path of its model."""
     print(f"best epoch {result.best_epoch}, validation, protocol second")
     print_numbers(result.scores)
     for protocol, numbers in (result.test_scores or {}).items():
@@ -154,7 +154,7 @@ def print_pseudo_labels(report: dict[str, Any]):
 
 
 def print_survey(survey: Survey):
-    """Print how many points each stratum got."""
+    """Print the number of points of each stratum."""
     points_H = [0] * len(survey.strata)
     for stratum in survey.pixels.stratum_N.tolist():
         points_H[stratum] += 1
@@ -166,7 +166,7 @@ def print_survey(survey: Survey):
 
 
 def print_assessment(assessment: Assessment):
-    """Print areas on the map and as estimated, accuracies, and what to keep in mind."""
+    """Print areas on the map and as estimated, accuracies, and notes."""
     estimates = assessment.estimates
     head = f"{'ha':<36}{'mapped':>14}{'estimated':>14}{'95 % interval':>24}"
     print(f"{head}   user's  producer's  points")
@@ -192,7 +192,7 @@ def print_assessment(assessment: Assessment):
         if pair.transition.percent is not None:
             percent = pair.transition.percent
             print(f"{' and '.join(pair.interpreters)} agree on {percent:.1f} %")
-    print("± is 1.96 standard errors, of what chance in drawing the points does")
+    print("± is 1.96 standard errors, for the chance in drawing the points only")
     for note in estimates.notes:
         print(f"note: {note}")
     print(f"\nwritten to {assessment.folder}")

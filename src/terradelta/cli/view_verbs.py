@@ -25,16 +25,16 @@ def view(
 ):
     """Show a prediction of two rasters on a map in the browser, and check its patches there.
 
-    What is accepted, rejected or relabelled is saved in OUTPUT/changes.gpkg as it goes.
+    Accepted, rejected and relabelled patches are saved in OUTPUT/changes.gpkg at once.
 
     Args:
         output: The prediction, a folder that `predict` made.
-        port: Where to listen on this machine; 8765 by default, or any free port if that is taken.
+        port: Port on this machine; 8765 by default, or any free port if that is taken.
         browser: Open the page in the browser.
-        before: Where the earlier raster is now, if not where it was.
-        after: Where the later raster is now.
-        basemap: Address of outside tiles to lay below: https://.../{z}/{x}/{y}.png
-        export: Write the checked map's patches to this GeoPackage instead of showing anything:
+        before: New path of the earlier raster, if it was moved.
+        after: New path of the later raster.
+        basemap: Address of background tiles: https://.../{z}/{x}/{y}.png
+        export: Write the checked map's patches to this GeoPackage instead of showing the map:
             rejected ones left out, relabelled ones changed.
         overwrite: Replace an existing file of --export.
     """

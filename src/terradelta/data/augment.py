@@ -1,6 +1,6 @@
-"""Flips, right-angle turns, crops and colour changes of a pair and its labels.
+"""Flips, rotations by right angles, crops and colour changes of a pair and its labels.
 
-Shapes: B batch, C bands, H rows, W columns. Everything random comes from the generator passed in.
+Shapes: B batch, C bands, H rows, W columns. All randomness comes from the given generator.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from terradelta.errors import ArgumentError, DataError
 
 @dataclass(frozen=True)
 class View:
-    """One of the eight ways to lay a square on itself: a left-right flip, then quarter turns."""
+    """One of the eight symmetries of a square: a left-right flip, then quarter turns."""
 
     name: str
     quarter_turns: int = 0
@@ -73,10 +73,10 @@ def undo_view(tensor: Tensor, view: View) -> Tensor:
 class Augmentation:
     """Random changes of a training pair, in this order: crop, view, colours, swap of the dates.
 
-    Both dates and both labels get one crop and one view; each date gets its own colours, labels
-    none. The defaults are the reference implementation's: one of six views, uniformly. A sample
-    that is not square after the crop would change its shape by a quarter turn and not fit into a
-    batch, so there a quarter turn becomes a half turn.
+    Both dates and both labels get one crop and one view; each date gets its own colours; labels
+    keep theirs. The defaults are the reference implementation's: one of six views, uniformly. A
+    sample that is not square after the crop would change its shape by a quarter turn and not fit
+    into a batch, so then a quarter turn becomes a half turn.
 
     Raises:
         ArgumentError: If a field is out of its range.
@@ -93,7 +93,7 @@ class Augmentation:
     colour: float = 0.0
     """Each band is multiplied by its own factor from 1 - colour to 1 + colour."""
     swap_dates: bool = False
-    """Whether before and after, labels too, change places half of the time."""
+    """Whether before and after are swapped, with their labels, half of the time."""
 
     def __post_init__(self):
         if self.views not in VIEW_SETS:
@@ -112,11 +112,11 @@ class Augmentation:
                 )
 
     def __call__(self, sample: PairSample, generator: torch.Generator) -> PairSample:
-        """Return a changed copy of an unbatched sample; randomness comes from `generator` alone.
+        """Return a changed copy of an unbatched sample; all randomness comes from `generator`.
 
         Raises:
-            DataError: If the sample is smaller than the crop: padded labels would count as
-                unchanged, so nothing is padded.
+            DataError: If the sample is smaller than the crop: nothing is padded, as padded labels
+                would count as unchanged.
         """
         *layers, index = sample
         if self.crop_size_px is not None:

@@ -17,27 +17,27 @@ from terradelta.data.layouts import PairFolder
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Pixels by label."""
+    """Number of pixels by label."""
 
     pixels_TK: np.ndarray
     """(2, K + 1) int64, dates by class ids from 0, which is unchanged or not labelled."""
     sizes: dict[tuple[int, int], int]
-    """How many pairs have which height and width."""
+    """Number of pairs by height and width."""
 
     changed_px: int
     """Pixels that are known to have changed."""
     unchanged_px: int
-    """Pixels that are known not to have."""
+    """Pixels that are known not to have changed."""
 
     @property
     def changed_share(self) -> float:
-        """Share of the pixels of which it is known that have changed; NaN if none is known."""
+        """Share of changed pixels among those with known change; NaN if there are none."""
         known_px = self.changed_px + self.unchanged_px
         return self.changed_px / known_px if known_px else math.nan
 
 
 def count_labels(pairs: PairFolder) -> LabelCounts:
-    """Count the labels of all pairs that have some.
+    """Count the labels of all labelled pairs.
 
     Raises:
         DataError: If a mask cannot be read.

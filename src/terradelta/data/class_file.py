@@ -1,4 +1,4 @@
-"""The class table that a data set brings along: `classes.json`."""
+"""The class table of a data set: `classes.json`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_classes(folder: Path, classes: ClassTable):
 
 
 def read_classes(folders: Iterable[Path]) -> ClassTable | None:
-    """Return the class table that lies in some of the folders, None where there is none.
+    """Return the class table in any of the folders, or None.
 
     Raises:
         DataError: If a file holds no class table, or two differ.
@@ -39,7 +39,7 @@ def read_class_file(path: Path) -> ClassTable:
     """Read one class table.
 
     Raises:
-        DataError: If the file is missing or holds none.
+        DataError: If the file is missing or holds no class table.
     """
     try:
         return ClassTable.from_dict(read_json(path))

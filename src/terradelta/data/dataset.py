@@ -1,6 +1,6 @@
 """A data set of labelled image pairs for `torch.utils.data.DataLoader`.
 
-Shapes: C bands, H rows, W columns. Images stay in their stored units: scaling is the model's.
+Shapes: C bands, H rows, W columns. Images stay in their stored units; the model scales them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PairSample(NamedTuple):
 
 
 class EpochNumber:
-    """Number of an epoch, which workers that outlive it see change: it is in shared memory."""
+    """Number of an epoch in shared memory, so that running workers see it change."""
 
     def __init__(self):
         self._number = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -58,13 +58,13 @@ def augment_sample(
     draw: tuple[int, int, int],
     name: str,
 ) -> PairSample:
-    """Return a pair as an augmentation draws it.
+    """Return a pair after a random augmentation.
 
     Args:
         sample: The pair.
         augmentation: A function of (sample, generator); None for none.
-        draw: Seed, epoch and index, on which the draw depends alone.
-        name: What to call the pair in an error.
+        draw: Seed, epoch and index, which determine the draw.
+        name: Name of the pair in errors.
 
     Raises:
         DataError: If it cannot be augmented.
@@ -82,19 +82,19 @@ def augment_sample(
 class ChangeDataset(Dataset[PairSample]):
     """Reads the pairs of a folder, checks them and augments them.
 
-    What the augmentation draws depends on (seed, epoch, index) alone: a resumed run, another order
-    and any number of workers see the same. `read_labels` says what the masks mean together.
+    The augmentation depends only on (seed, epoch, index): a resumed run, another order
+    and any number of workers get the same pairs. `read_labels` combines the masks.
 
     Args:
-        pairs: What `find_pairs` returned; every pair must have labels.
+        pairs: Result of `find_pairs`; every pair must have labels.
         augmentation: A function of (sample, generator), such as `Augmentation`; None for none.
         seed: Non-negative seed of the augmentation.
-        allow_partial: Take pairs with a change mask alone or a mask of one date, which teach
-            something but cannot be scored.
+        allow_partial: Accept pairs with only a change mask or a mask of one date, which can be used
+            to train but not to score.
 
     Raises:
         ArgumentError: If the seed is negative.
-        DataError: If a pair lacks labels, or, on reading it, if its files do not fit together.
+        DataError: If a pair lacks labels, or, when read, if its files do not fit together.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class ChangeDataset(Dataset[PairSample]):
 
     @property
     def classes(self) -> ClassTable:
-        """What the labels mean."""
+        """Classes of the labels."""
         return self.pairs.classes
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """What the bands are taken for: three are red, green and blue, others have numbers."""
+        """Names of the bands: three are red, green and blue, others have numbers."""
         count = len(read_image(self.pairs.pairs[0].before))
         if count == 3:
             return ("red", "green", "blue")
@@ -145,7 +145,7 @@ class ChangeDataset(Dataset[PairSample]):
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch; set it before each pass, workers that are running see it."""
+        """Number of the epoch; set it before each pass; running workers see it."""
         return self._epoch.value
 
     @epoch.setter

@@ -25,13 +25,13 @@ from terradelta.outputs import stage_file
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
-"""File name endings, in lower case, that are taken for images; all others are left alone."""
+"""File name endings, in lower case, that are read as images; all others are ignored."""
 
 _IMAGE_DTYPES = ("uint8", "uint16", "int16", "float32")
 _UNREADABLE = (
     OSError,  # RasterioIOError is one
     RasterioError,
-    SyntaxError,  # Pillow's word for a broken PNG
+    SyntaxError,  # Pillow's error for a broken PNG
     ValueError,
     EOFError,
     struct.error,
@@ -40,22 +40,22 @@ _UNREADABLE = (
 )
 CHANGE_THRESHOLD = 128
 MAX_STRAY_SHARE = 0.001
-"""Of a mask's pixels, that may hold values beside those it is made of."""
+"""Share of a mask's pixels that may hold stray values."""
 MAX_STRAY_DISTANCE = 48
-"""From 0 or 255, of a value that is taken for it."""
+"""Largest distance from 0 or 255 of a value that is read as it."""
 _MOST_SHOWN = 8
 _MOST_MEMORY_BYTES = 4 * 2**30
 _MOST_PNG_RATIO = 8300
-"""Deflate makes 1,032 bytes of one at most, each of up to eight pixels."""
+"""Deflate expands a byte to at most 1,032, each of up to eight pixels."""
 _MOST_RATIO = 20_000
-"""Of other formats, which make even more of a mask of one value."""
+"""The same for other formats, which compress a mask of one value even more."""
 _SPARED_BYTES = 64 * 2**20
-"""Less than this is taken whatever the ratio."""
+"""Smaller images are accepted with any ratio."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a file holds, before it is decided whether that is an image or a mask."""
+    """The content of a file, before it is known whether it is an image or a mask."""
 
     bands_CHW: np.ndarray
     """Bands without alpha; a palette image has one band, the indices."""
@@ -70,7 +70,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Palette images become RGB, one band stays one band, float64 becomes float32. An alpha channel of
     a PNG is dropped. A GeoTIFF band declared as alpha is dropped if it holds only 0 and the type's
     maximum; with other values it is data, because GDAL declares the fourth band of every
-    four-band uint8 file as alpha, near infrared too.
+    four-band uint8 file as alpha, including near infrared.
 
     Raises:
         DataError: If the file is missing, broken or of another data type.
@@ -129,9 +129,9 @@ def read_mask(path: str | Path, classes: ClassTable) -> np.ndarray:
 def read_change_mask(path: str | Path) -> np.ndarray:
     """Read a change mask as (H, W) uint8, 1 = changed, from values 0/1 or 0/255.
 
-    Three channels are accepted if they are identical. A palette of nothing but black and white
-    is taken as it looks (white = changed); with any other palette the indices count. Among 0 and
-    255, a few pixels of values beside them are taken for the nearer one; see `find_strays`.
+    Three channels are accepted if they are identical. A palette of only black and white
+    is read by its colours (white = changed); with any other palette the indices count. Among 0 and
+    255, a few pixels of other values are read as the nearer one; see `find_strays`.
 
     Raises:
         DataError: If the file cannot be read or holds other values.
@@ -168,13 +168,13 @@ def read_change_mask(path: str | Path) -> np.ndarray:
 
 
 def find_strays(band_HW: np.ndarray) -> np.ndarray | None:
-    """Return where a mask of 0 and 255 holds something beside them, (H, W) bool.
+    """Return where a mask of 0 and 255 holds other values, (H, W) bool.
 
-    Editors and resampling leave a few pixels of 254, or of 3, in masks that are right otherwise.
+    Editors and resampling leave a few pixels of 254, or of 3, in masks that are otherwise right.
 
     Returns:
-        None if that is no such mask: another data type, 1 among its values, which means changed
-        elsewhere, values far from both, or more than a few.
+        None if it is not such a mask: another data type, 1 among its values, which means changed
+        elsewhere, values far from both, or too many of them.
     """
     if band_HW.dtype != np.uint8:
         return None
@@ -192,7 +192,7 @@ def write_mask(path: str | Path, ids_HW: np.ndarray, classes: ClassTable) -> Non
     The file appears under its name only when it is complete. `read_mask` returns the same ids.
 
     Raises:
-        ArgumentError: If the array is not two-dimensional or holds ids the table does not have.
+        ArgumentError: If the array is not two-dimensional or holds ids that are not in the table.
     """
     path, ids_HW = Path(path), np.asarray(ids_HW)
     if ids_HW.ndim != 2 or ids_HW.dtype.kind not in "uib":
@@ -232,10 +232,10 @@ def write_change_mask(path: str | Path, change_HW: np.ndarray) -> None:
 
 
 def read_pixels(path: Path) -> Pixels:
-    """Return what an image or mask file holds, alpha dropped.
+    """Return the content of an image or mask file without alpha.
 
     Raises:
-        DataError: If it is missing, broken, no image by its name, or too large.
+        DataError: If it is missing, broken, not an image by its name, or too large.
     """
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
@@ -257,7 +257,7 @@ def read_pixels(path: Path) -> Pixels:
     except _UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as an image ({_size(path)} bytes): {error}",
-            fix="the file is truncated, corrupt or not what its name says: fetch or make it again",
+            fix="the file is truncated, corrupt or has a wrong ending: fetch or make it again",
         ) from error
 
 
@@ -318,16 +318,16 @@ def _read_with_rasterio(path: Path) -> Pixels:
 
 
 def _check_memory(path: Path, height: int, width: int, pixel_bytes: int, kind: str | None) -> None:
-    """Refuse what could not be held at once, or what no file of that size holds.
+    """Refuse an image that is too large for memory, or for the size of its file.
 
-    Damaged headers ask for terabytes.
+    Damaged headers request terabytes.
     """
     memory_bytes = width * height * pixel_bytes
     if memory_bytes > _MOST_MEMORY_BYTES:
         raise DataError(
             f"{path} is {height} x {width} pixels, {memory_bytes / 2**30:.1f} GiB,"
             f" and images of a data set are at most {_MOST_MEMORY_BYTES // 2**30} GiB",
-            fix="cut it into tiles; if it should be small, its header is damaged: fetch it again",
+            fix="cut it into tiles; if it is small, its header is damaged: fetch it again",
         )
     ratio = _MOST_PNG_RATIO if kind == "PNG" else _MOST_RATIO
     if memory_bytes > ratio * _size(path) + _SPARED_BYTES:
@@ -339,14 +339,14 @@ def _check_memory(path: Path, height: int, width: int, pixel_bytes: int, kind: s
 
 
 def _is_opacity_mask(band_HW: np.ndarray) -> bool:
-    """Whether a band declared as alpha holds only 0 and the most its type can hold."""
+    """Whether a band declared as alpha holds only 0 and the largest value of its type."""
     if band_HW.dtype.kind not in "ui":
         return False
     return bool(((band_HW == 0) | (band_HW == np.iinfo(band_HW.dtype).max)).all())
 
 
 def _distinct(array: np.ndarray) -> Sequence[int | float]:
-    """Return the sorted values of an array; for bytes much faster than np.unique."""
+    """Return the sorted values of an array; much faster than np.unique for bytes."""
     if array.dtype == np.uint8:
         return np.bincount(array.ravel(), minlength=256).nonzero()[0].tolist()
     return np.unique(array).tolist()
@@ -363,7 +363,7 @@ def _ids_of_colours(classes: ClassTable) -> dict[Colour, int]:
 
 
 def _match_palette(palette: np.ndarray, used: Sequence, classes: ClassTable) -> np.ndarray | None:
-    """Return the class id of each palette index, or None if a used colour is not a class's."""
+    """Return the class id of each palette index, or None if a used colour belongs to no class."""
     colours: dict[int, Colour] = {index: tuple(palette[index].tolist()) for index in used}
     if not set(colours.values()) <= set(classes.colours):
         return None
@@ -408,7 +408,7 @@ def _unknown_colours(
     if set(colours) <= {(i, i, i) for i in range(classes.num_classes + 1)}:
         fix = "the channels look like three copies of the class ids: save one of them"
     return DataError(
-        f"{path} holds colours that are no class's: {', '.join(shares)} of the pixels;"
+        f"{path} holds colours of no class: {', '.join(shares)} of the pixels;"
         f" the class table has {_name_colours(classes)}",
         fix=fix,
     )

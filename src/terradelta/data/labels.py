@@ -16,24 +16,24 @@ from terradelta.data.pairs import PairFiles
 from terradelta.errors import DataError
 
 UNKNOWN = -1
-"""Of a change map, where nobody said whether anything changed."""
+"""Value of a change map where change is unknown."""
 
 
 class PairLabels(NamedTuple):
     """The labels of one pair, (H, W) int64 each."""
 
     before_HW: np.ndarray
-    """Class ids; 0 where unchanged, not labelled, or where there is no mask of the date."""
+    """Class ids; 0 where unchanged, not labelled, or without a mask of the date."""
     after_HW: np.ndarray
     change_HW: np.ndarray
     """1 = changed, 0 = unchanged, -1 = not known."""
 
 
 def read_labels(pair: PairFiles, classes: ClassTable) -> PairLabels:
-    """Read the masks of a pair that has any.
+    """Read the masks of a labelled pair.
 
-    A change mask gives class id 1 at both dates where that is the only class. What changed is what
-    the change mask says, else what the masks of both dates label, else not known.
+    A change mask gives class id 1 at both dates where that is the only class. Change is read from
+    the change mask, or else from the masks of both dates, or else unknown.
 
     Raises:
         DataError: If a mask cannot be read or two of them differ in size.

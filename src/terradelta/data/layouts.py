@@ -1,7 +1,7 @@
 """Finds the files of a data set: folders of image pairs in known layouts, or a CSV.
 
 The folder names are those of the releases and loaders of SECOND, SenseEarth2020, Landsat-SCD,
-LEVIR-CD, CDD and others; where there is no validation split, the reference implementation's rule
+LEVIR-CD, CDD and others; without a validation split, the reference implementation's rule
 makes one.
 """
 
@@ -49,27 +49,27 @@ def find_pairs(
 ) -> PairFolder:
     """List the image pairs of a folder or CSV file, in the order of their file names.
 
-    A split is a sub-folder (train, val, test), or else what a list (train.txt or train_list.txt, in
-    the root or in list/) or the CSV's split column names. Where there is no val, every
-    `val_every`-th training pair, the first included, is val and the others are train: the rule of
-    the reference implementation.
+    A split is a sub-folder (train, val, test), or else named by a list (train.txt or
+    train_list.txt, in the root or in list/) or by the CSV's split column. Without a val split,
+    every `val_every`-th training pair, the first included, is val and the others are train: the
+    rule of the reference implementation.
 
     Args:
         root: Folder, or CSV file whose paths are relative to it.
-        split: Which part to list.
-        classes: What the class ids mean; by default what the data set's classes.json says, or
+        split: Split to list.
+        classes: Classes of the ids; by default those of the data set's classes.json, or
             without one SENSEEARTH, and BINARY for change masks.
         val_every: Step of the rule that makes a validation split, 2 or more.
 
     Raises:
         ArgumentError: If an argument is out of its range or `classes` does not fit change masks.
-        DataError: If no pairs are found, files do not match, a name is there twice, or classes.json
+        DataError: If no pairs are found, files do not match, a name occurs twice, or classes.json
             cannot be read.
     """
     root = Path(root)
     if split not in get_args(Split):
         raise ArgumentError(
-            f"there is no split {split!r}", fix=f"use one of {', '.join(get_args(Split))}"
+            f"unknown split {split!r}", fix=f"use one of {', '.join(get_args(Split))}"
         )
     if val_every < 2:
         raise ArgumentError(f"val_every is {val_every}, and it must be 2 or more", fix="use 10")
@@ -94,7 +94,7 @@ def find_pairs(
 
 
 def list_named_splits(root: str | Path) -> list[str]:
-    """Return the splits that a data set itself names, by folder, list or CSV column.
+    """Return the splits that a data set names, by folder, list or CSV column.
 
     Raises:
         DataError: If it cannot be read.
@@ -103,11 +103,11 @@ def list_named_splits(root: str | Path) -> list[str]:
 
 
 def list_parts(root: str | Path, problems: Problems | None = None) -> dict[str, list[PairFiles]]:
-    """List the pairs of each split that is named; UNLISTED are those of none.
+    """List the pairs of each named split; UNLISTED are those without a split.
 
     Args:
-        root: As for `find_pairs`.
-        problems: Where files go that do not match, and lines that cannot be used, instead of
+        root: Same as in `find_pairs`.
+        problems: Collects files that do not match and lines that cannot be used, instead of
             raising; their pairs are left out.
 
     Raises:
@@ -123,10 +123,10 @@ def list_parts(root: str | Path, problems: Problems | None = None) -> dict[str, 
 
 
 def list_inputs(root: str | Path) -> list[Path]:
-    """Return what a data set is read from: its folder, or the CSV and the files that it names."""
+    """Return the files that a data set is read from: its folder, or the CSV and its files."""
     root = Path(root)
     files: dict[Path, None] = {root: None}
-    # What cannot be read, or not even be named, is refused where it is to be read.
+    # Files that cannot be read are refused later, when they are read.
     with suppress(DataError, OSError):
         parts = list_parts(root, []) if root.is_file() else {}
         files |= {file: None for part in parts.values() for pair in part for file in pair.files}
@@ -134,7 +134,7 @@ def list_inputs(root: str | Path) -> list[Path]:
 
 
 def list_class_folders(root: Path) -> list[Path]:
-    """Return where the class table may lie: in the root or with the splits."""
+    """Return the folders that may hold the class table: in the root or with the splits."""
     if root.is_file():
         return [root.parent]
     names = {name for spellings in SPLIT_NAMES.values() for name in spellings}
@@ -142,9 +142,9 @@ def list_class_folders(root: Path) -> list[Path]:
 
 
 def add_validation(parts: dict[str, list[PairFiles]], val_every: int) -> dict[str, list[PairFiles]]:
-    """Return the parts with every `val_every`-th training pair as val where there is none.
+    """Return the parts, with every `val_every`-th training pair as val if val is missing.
 
-    Without any named split everything is the training part.
+    Without named splits, all pairs are the training part.
     """
     parts = dict(parts)
     if set(parts) == {UNLISTED}:
@@ -177,11 +177,11 @@ def match_folders(before: Path, after: Path) -> tuple[PairFiles, ...]:
 def find_masks(root: Path) -> dict[str, tuple[Path, Path]]:
     """Return the masks of both dates by name, in a folder of labels or of predictions.
 
-    Label folders (label1, label2 and their spellings) are looked at before image folders, whose
-    names (im1, im2; before, after) predictions have.
+    Label folders (label1, label2 and their spellings) are searched before image folders, whose
+    names (im1, im2; before, after) are those of predictions.
 
     Raises:
-        DataError: If there are no such folders or a mask has no counterpart.
+        DataError: If the folders are missing or a mask has no counterpart.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder", fix="give the folder of label1/ and label2/")
@@ -222,7 +222,7 @@ def _refuse_duplicates(root: Path, pairs: Iterable[PairFiles]) -> None:
 
 
 def _key(name: str) -> str:
-    """Reduce a folder or column name to what its spellings share."""
+    """Reduce a folder or column name to the common form of its spellings."""
     return name.lower().translate(str.maketrans("", "", "_- "))
 
 
@@ -368,7 +368,7 @@ def _no_pairs(root: Path) -> DataError:
 
 
 def _find_lists(root: Path) -> dict[str, Path]:
-    """Return the list file of each split, from the first folder that has any."""
+    """Return the list file of each split, from the first folder that has one."""
     folders = _subfolders(root)
     for folder in (
         root,
@@ -389,14 +389,14 @@ def _find_lists(root: Path) -> dict[str, Path]:
 def _split_by_lists(
     pairs: list[PairFiles], lists: dict[str, Path], problems: Problems | None
 ) -> dict[str, list[PairFiles]]:
-    """Part the pairs by list files; those in no list are kept for the split `all` only."""
+    """Divide the pairs by list files; those in no list are kept for the split `all` only."""
     listed: dict[str, set[str]] = {}
     for split, path in lists.items():
         listed[split] = set(_read_list(path, {pair.name for pair in pairs}, problems))
         if shared := sorted(listed[split] & listed.get("train", set())) if split != "train" else []:
             error = DataError(
                 f"{path} and {lists['train']} both list {shared[0]} ({len(shared)} shared names)",
-                fix=f"a pair that is trained on says nothing in {split}: list it once",
+                fix=f"training pairs give no valid scores in {split}: list it once",
             )
             report_problem(problems, path, error)
             listed["train"] -= set(shared)
@@ -417,7 +417,7 @@ def _read_list(path: Path, names: set[str], problems: Problems | None) -> Iterat
                 break
         else:
             error = DataError(
-                f"{path}, line {number}: there is no pair named {line.strip()}",
+                f"{path}, line {number}: no pair is named {line.strip()}",
                 fix="one name of an image file a line, its ending optional",
             )
             report_problem(problems, path, error)

@@ -13,7 +13,7 @@ from terradelta.errors import DataError
 from terradelta.fields import show
 
 MAX_NAME_BYTES = 200
-"""File systems take 255, and results have an ending."""
+"""File systems allow 255, and results need an ending."""
 
 
 def read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]]:
@@ -21,7 +21,7 @@ def read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]
 
     Args:
         path: The file.
-        problems: Where lines go that cannot be used, instead of raising.
+        problems: Collects lines that cannot be used, instead of raising.
 
     Raises:
         DataError: If it is not such a CSV.
@@ -35,11 +35,11 @@ def read_csv(path: Path, problems: Problems | None) -> dict[str, list[PairFiles]
     if not {"before", "after"} <= set(columns):
         raise DataError(
             f"{path}, line 1: the columns are {', '.join(columns) or '(none)'}",
-            fix="name the columns before, after, and what there is of before_label, after_label and"
+            fix="name the columns before, after, and if available before_label, after_label and"
             " label; split and name are optional",
         )
     parts: dict[str, list[PairFiles]] = {}
-    # Change masks alone are a set of one class; beside land cover they say only where.
+    # Without land cover, change masks make a data set of one class.
     are_classes = bool({"before_label", "after_label"} & set(columns))
     for row in _read_rows(path, reader):
         try:
@@ -67,7 +67,7 @@ def _refuse(path: Path, line: int, error: csv.Error) -> DataError:
 
 
 def _read_row(path: Path, line: int, row: dict, are_classes: bool) -> tuple[str, PairFiles]:
-    """Return the split and the files of one line; a line without labels is fine."""
+    """Return the split and the files of one line; a line may lack labels."""
     where = f"{path}, line {line}"
     if None in row:
         raise DataError(f"{where}: more values than columns", fix="quote values that hold a comma")
@@ -99,7 +99,7 @@ def _read_row(path: Path, line: int, row: dict, are_classes: bool) -> tuple[str,
         before_label, after_label, change = change, change, None
     split = cells.get("split") or UNLISTED
     if split not in (*SPLIT_NAMES, UNLISTED):
-        raise DataError(f"{where}: there is no split {split!r}", fix="use train, val or test")
+        raise DataError(f"{where}: unknown split {split!r}", fix="use train, val or test")
     name = cells.get("name") or before.stem
     if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
         raise DataError(

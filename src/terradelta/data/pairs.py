@@ -12,12 +12,12 @@ from terradelta.errors import DataError
 
 Split = Literal["all", "train", "val", "test"]
 Problems = list[tuple[Path, DataError]]
-"""Files at fault, and what is wrong with each."""
+"""Faulty files, and the error of each."""
 
 MAX_LIST_BYTES = 2**29
-"""Of a list or a CSV of pairs: some millions of lines."""
+"""Largest list or CSV of pairs: some millions of lines."""
 UNLISTED = "unlisted"
-"""The part of the pairs that no split was named for."""
+"""The pairs without a split."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class PairFiles:
     """The files of one pair."""
 
     name: str
-    """Name that results of the pair get; unique in its data set."""
+    """Name of the pair's results; unique in its data set."""
     before: Path
     after: Path
     before_label: Path | None
-    """Mask of the before date, or None where there is none."""
+    """Mask of the before date, or None."""
     after_label: Path | None
     change_label: Path | None = None
-    """Change mask that lies beside the masks of the dates, or without them in a set of classes."""
+    """Change mask beside the masks of the dates, or alone in a data set with land-cover classes."""
 
     @property
     def is_change_mask(self) -> bool:
-        """Whether the label is one change mask for both dates and not a land-cover mask of each."""
+        """Whether the label is one change mask for both dates, not a land-cover mask for each."""
         return self.before_label is not None and self.before_label == self.after_label
 
     @property
@@ -52,13 +52,13 @@ class PairFiles:
 
     @property
     def is_partly_labelled(self) -> bool:
-        """Whether the labels do not say what changed from what to what: enough only to learn."""
+        """Whether the labels lack the classes of the change: they can be used only to train."""
         return self.is_labelled and None in (self.before_label, self.after_label)
 
 
 @dataclass(frozen=True)
 class PairFolder:
-    """The pairs of a data set or of one of its splits, and what their class ids mean."""
+    """The pairs of a data set or of one of its splits, and their classes."""
 
     root: Path
     layout: str
@@ -78,7 +78,7 @@ def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file.
 
     Raises:
-        DataError: If it cannot be read, is too large or another encoding.
+        DataError: If it cannot be read, is too large or has another encoding.
     """
     try:
         return inputs.read_text(path, MAX_LIST_BYTES)

@@ -1,6 +1,6 @@
-"""Batches of pair indices: the same for the same seed and epoch, and none of a lone pair.
+"""Batches of pair indices: reproducible from seed and epoch, and never of a single pair.
 
-Several processes take turns at one list of batches.
+Several processes share one list of batches.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from terradelta.errors import ArgumentError
 
 
 class PairBatchSampler(Sampler[list[int]]):
-    """Yields lists of pair indices, each pair once an epoch; for `DataLoader(batch_sampler=...)`.
+    """Yields lists of pair indices, each pair once per epoch; for `DataLoader(batch_sampler=...)`.
 
-    The order depends on (seed, epoch) alone, so a resumed run draws what the stopped one would
-    have. Batch normalisation cannot train on a single sample behind global pooling, so a last batch
-    of one is joined to the one before it: a batch has `batch_size` pairs, the last one 2 to
-    `batch_size + 1`. Only a data set of one pair, or `batch_size=1`, yields batches of one.
+    The order depends only on (seed, epoch), so a resumed run draws the same batches as an
+    uninterrupted one. Batch normalisation cannot train on a single sample behind global pooling, so
+    a last batch of one is joined to the previous one: a batch has `batch_size` pairs, the last one
+    2 to `batch_size + 1`. Only a data set of one pair, or `batch_size=1`, yields batches of one.
 
-    Of several processes, each gets every `processes`-th batch, so none sees another's pairs. All
-    get as many: what is left over at the end of the order is left out of the epoch, other pairs in
-    each.
+    With several processes, each gets every `processes`-th batch, so they see different pairs. All
+    get the same number: the rest at the end of the order is left out of the epoch, other pairs in
+    each epoch.
 
     Args:
         num_pairs: Number of pairs in the data set.
@@ -31,7 +31,7 @@ class PairBatchSampler(Sampler[list[int]]):
         shuffle: Draw a new order each epoch; otherwise 0, 1, 2, ...
         seed: Non-negative seed of the order.
         rank: Number of this process, from 0.
-        processes: How many there are.
+        processes: Number of processes.
 
     Raises:
         ArgumentError: If a number is out of its range, or there are more processes than batches.

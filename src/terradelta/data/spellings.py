@@ -12,7 +12,7 @@ IMAGE_FOLDERS = (
     ("img1", "img2"),
     ("pre", "post"),
 )
-"""Folder names of the before and after images. Case, `_`, `-` and spaces make no difference."""
+"""Folder names of the before and after images. Case, `_`, `-` and spaces are ignored."""
 
 LABEL_FOLDERS = (
     ("label1", "label2"),
@@ -30,7 +30,7 @@ LABEL_FOLDERS = (
     ("label1_rgb", "label2_rgb"),
     ("labelA_rgb", "labelB_rgb"),
 )
-"""Folder names of the land-cover masks of both dates, the first complete pair being taken."""
+"""Folder names of the land-cover masks of both dates, the first complete pair is used."""
 
 CHANGE_FOLDERS = (
     "label",
@@ -45,10 +45,10 @@ CHANGE_FOLDERS = (
     "change_label",
     "change_mask",
 )
-"""Folder names of change masks, looked at where there are no land-cover masks."""
+"""Folder names of change masks, used without land-cover masks."""
 
 KNOWN_CHANGE_FOLDERS = ("change_mask", "change_label")
-"""Folder names of change masks beside land-cover masks that may label unchanged ground too."""
+"""Folder names of change masks beside land-cover masks that may also label unchanged ground."""
 
 SPLIT_NAMES = {
     "train": ("train", "training"),

@@ -1,1 +1,1 @@
-"""Scores of change maps: counts, the protocols that turn them into numbers, and their errors."""
+"""Scores of change maps: counts, the protocols that compute scores from them, and their errors."""

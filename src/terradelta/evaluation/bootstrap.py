@@ -1,8 +1,8 @@
 """Confidence intervals of scores and of their differences, by resampling images.
 
-The images of a test set are what was drawn from the world, not their pixels, which are alike within
-an image. So images are drawn again with replacement, their counts are added, and the protocol's
-numbers computed from the sum, as for the real set. Where several images show one place, they are
+A test set samples images, not pixels, which are similar within
+an image. So images are drawn with replacement, their counts are added, and the protocol's
+numbers computed from the sum, as for the real set. If several images show one place, they are
 less independent than that, and intervals come out too narrow.
 
 Legend of the array names: N images, I ids of the counts, R replicates.
@@ -28,7 +28,7 @@ CHUNK_REPLICATES = 100
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a number lies with a probability of 95 %; nan where it is undefined."""
+    """The 95 % interval of a number; nan if it is undefined."""
 
     low: float
     high: float
@@ -36,12 +36,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of a map less the same of another, on the same images."""
+    """The difference of one number between two maps of the same images."""
 
     value: float
     """First minus second."""
     interval: Interval
-    """Of the difference, by drawing images again."""
+    """Interval of the difference, by drawing images again."""
     p_value: float
     """How often exchanging the two maps at random image by image gives as large a difference."""
 
@@ -61,7 +61,7 @@ class ImageCounts:
         self._number = 0
 
     def add(self, *maps: ArrayLike):
-        """Count the next image: before and after as predicted, then as they are, (H, W) each.
+        """Count the next image: before and after as predicted, then as labelled, (H, W) each.
 
         Raises:
             DataError: If maps do not fit each other or the protocol's classes.
@@ -94,13 +94,13 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Return the 95 % interval of each of a protocol's numbers.
 
-    Percentiles of the numbers of sets of N images drawn with replacement; replicates in which a
+    Percentiles of the numbers of sets of N images drawn with replacement; replicates where a
     number is undefined are left out of its interval.
 
     Args:
         counts: Of two images or more.
-        replicates: How many sets to draw.
-        seed: Of the drawing.
+        replicates: Number of sets to draw.
+        seed: Seed of the drawing.
 
     Raises:
         ArgumentError: If there are too few images or replicates.
@@ -125,16 +125,16 @@ def compare(
     """Return how each number of one set of maps differs from that of another, image by image.
 
     The interval draws the same images for both. The p-value is that of a permutation test: if the
-    two were alike, it would not matter whose answer to an image is whose.
+    two were equal, exchanging their answers to an image would change nothing.
 
     Args:
         counts: Of two images or more.
         other: Of the same images in the same order, by the same protocol.
-        replicates: How many sets to draw, and how many exchanges.
-        seed: Of both.
+        replicates: Number of sets to draw, and of exchanges.
+        seed: Seed of both.
 
     Raises:
-        ArgumentError: If the two do not belong together, or there are too few images or replicates.
+        ArgumentError: If the two are not comparable, or there are too few images or replicates.
     """
     mine, theirs = counts.metric, other.metric
     if (mine.name, mine.num_classes, len(counts)) != (theirs.name, theirs.num_classes, len(other)):
@@ -159,7 +159,7 @@ def compare(
         value = float(value)
         undefined = math.isnan(value)
         span = Interval(math.nan, math.nan) if undefined else _span(spans[name])
-        # A difference that rounding alone has made smaller is as large.
+        # A difference that is smaller only by rounding counts as equal.
         as_large = int((np.abs(swapped[name]) >= abs(value) - 1e-12).sum())
         p_value = math.nan if undefined else (1 + as_large) / (1 + replicates)
         differences[name] = Difference(value, span, p_value)
@@ -171,10 +171,10 @@ def _subtract(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> di
 
 
 def _draw_sets(images: int, replicates: int, seed: int) -> np.ndarray:
-    """Return how often each set holds each image, (R, N) int64."""
+    """Return the number of times that each set holds each image, (R, N) int64."""
     if images < 2:
         raise ArgumentError(
-            f"{images} image has no spread to draw from", fix="score two images or more"
+            f"{images} image is too few to draw from", fix="score two images or more"
         )
     if replicates < 100:
         raise ArgumentError(
@@ -190,7 +190,7 @@ def _score_sets(
     other: ImageCounts | None = None,
     other_weights_RN: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return each number of each weighted sum of images, and of another's images added to it."""
+    """Return each number of weighted sums of images, and of those of a second set."""
     parts = [(counts.stack(), weights_RN)]
     if other is not None and other_weights_RN is not None:
         parts.append((other.stack(), other_weights_RN))

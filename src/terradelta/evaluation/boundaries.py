@@ -1,4 +1,4 @@
-"""Scores how well predicted outlines of change agree with the true ones.
+"""Scores the agreement of predicted and true outlines of change.
 
 Legend of the array names: H rows, W columns.
 """
@@ -26,7 +26,7 @@ class BoundaryCounts:
     """
 
     tolerance_px: float = DEFAULT_TOLERANCE_PX
-    """How far apart, from pixel centre to pixel centre, outlines still agree."""
+    """Largest distance between pixel centres at which outlines agree."""
     predicted_px: int = 0
     true_px: int = 0
     predicted_hits_px: int = 0
@@ -78,7 +78,7 @@ class BoundaryCounts:
 
 
 def find_outline(mask_HW: np.ndarray) -> np.ndarray:
-    """Return the pixels of a bool mask with a 4-neighbour outside it; borders are no outline."""
+    """Return the pixels of a bool mask with a 4-neighbour outside it; borders do not count."""
     outline_HW = np.zeros_like(mask_HW)
     for axis in (0, 1):
         differs = np.diff(mask_HW, axis=axis)

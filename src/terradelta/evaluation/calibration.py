@@ -19,26 +19,26 @@ BINS = 15
 LARGEST_TEMPERATURE = 20.0
 SMALLEST_PROBABILITY = 1e-38
 LARGEST_PROBABILITY = 1 - 2.0**-25
-"""What float32 still tells from 0 and from 1: logits from -87 to 17."""
+"""Logits from -87 to 17, whose probabilities float32 distinguishes from 0 and from 1."""
 
 
 @dataclass
 class Reliability:
-    """Stated probabilities against how often they came true, in bins; adds up."""
+    """Stated probabilities and observed frequencies, in bins; adds up."""
 
     number_S: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """Pixels by stated probability, in bins of equal width."""
     stated_S: np.ndarray = field(default_factory=lambda: np.zeros(BINS))
-    """Sum of what was stated."""
+    """Sum of the stated probabilities."""
     true_S: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    """How many came true."""
+    """Number of true outcomes."""
 
     def update(self, stated_N: np.ndarray, true_N: np.ndarray):
         """Count pixels.
 
         Args:
             stated_N: Probabilities of any shape, from 0 to 1.
-            true_N: bool of the same shape: whether it came true.
+            true_N: bool of the same shape: the outcomes.
 
         Raises:
             DataError: If shapes disagree.
@@ -110,9 +110,9 @@ def fit_class_temperature(probability_NK: np.ndarray, class_N: np.ndarray) -> fl
         class_N: Index of the true one, 0..K-1.
 
     Raises:
-        ArgumentError: If there is no pixel.
+        ArgumentError: If there are no pixels.
 
-    Source: as `fit_binary_temperature`.
+    Source: same as in `fit_binary_temperature`.
     """
     if not class_N.size:
         raise ArgumentError(
@@ -127,10 +127,10 @@ def fit_class_temperature(probability_NK: np.ndarray, class_N: np.ndarray) -> fl
 
 
 def draw_reliability(curves: dict[str, Reliability], path: Path):
-    """Draw reliability curves, one panel each, above histograms of what was stated.
+    """Draw reliability curves, one panel each, above histograms of the stated probabilities.
 
     Args:
-        curves: By title.
+        curves: Curves by title.
         path: PNG to write.
     """
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Counting: which ids were predicted where which ids are true.
+"""Counts predicted ids against true ids.
 
 Counts can be added over images and blocks; every score is computed from their sum. Rows are
 predicted, columns true, id 0 is unchanged.
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from terradelta.errors import ArgumentError, DataError
 
 CHUNK_PIXELS = 1 << 16
-"""What is counted at once stays in the processor's cache, which is five times as fast."""
+"""Pixels counted at once: they stay in the processor's cache, which is five times as fast."""
 MAX_TRANSITION_CLASSES = 64
 """The matrix of transitions grows with the fourth power of K: 64 classes fill 134 MB."""
 
@@ -25,8 +25,8 @@ def count_confusion(
     Args:
         predicted: Ids 0..num_ids-1, integers or bools of any shape.
         true: The same, of the same shape.
-        num_ids: How many ids there are, 0 included: K + 1 for K land-cover classes.
-        valid: False where a pixel is not to be counted, whatever its ids; None: all are.
+        num_ids: Number of ids, 0 included: K + 1 for K land-cover classes.
+        valid: False for pixels that are not counted, with any ids; None counts all.
 
     Returns:
         (num_ids, num_ids) counts, rows predicted, columns true.
@@ -59,10 +59,10 @@ def count_transitions(
 ) -> NDArray[np.int64]:
     """Count how often each transition was predicted for each true one.
 
-    A transition's id here is 0 for unchanged, else 1 + (from - 1) * K + (to - 1), so that none is
-    empty by construction. A predicted pixel is changed only where both dates hold a class: with a
-    class at one date alone it names no transition, and counts as unchanged. In labels that is a
-    mistake, and refused.
+    A transition's id here is 0 for unchanged, else 1 + (from - 1) * K + (to - 1), so that no row is
+    empty by construction. A predicted pixel is changed only if both dates hold a class: with a
+    class at only one date it counts as unchanged. In labels that is an
+    error.
 
     Args:
         before_predicted: Class ids 0..K, integers of any shape.
@@ -70,7 +70,7 @@ def count_transitions(
         before_true: The same, labelled.
         after_true: The same of the date after, labelled.
         num_classes: K, the number of land-cover classes; id 0 is not among them.
-        valid: False where a pixel is not to be counted, whatever its ids; None: all are.
+        valid: False for pixels that are not counted, with any ids; None counts all.
 
     Returns:
         (K*K + 1, K*K + 1) counts, rows predicted, columns true.
@@ -84,7 +84,7 @@ def count_transitions(
         raise ArgumentError(
             f"transitions between {num_classes} classes cannot be counted, "
             f"only between 1 to {MAX_TRANSITION_CLASSES}",
-            fix="join classes, or score by a protocol that counts each date by itself",
+            fix="merge classes, or score by a protocol that counts each date by itself",
         )
     maps = _select_valid(
         valid,

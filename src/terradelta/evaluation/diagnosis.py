@@ -39,27 +39,27 @@ from terradelta.models.card import Temperatures
 from terradelta.outputs import null_undefined, write_json
 
 SAMPLED_PIXELS_PER_PAIR = 4096
-"""Of change, and again of classes: what temperatures are fitted on."""
+"""Number of pixels for the temperature of change, and for that of the classes."""
 
 
 @dataclass
 class Diagnosis:
-    """All that was counted of a model on a data set."""
+    """All counts of a model on a data set."""
 
     classes: ClassTable
     protocols: dict[str, ProtocolMetric]
     """The counts of each protocol that can score so many classes."""
     pairs: int = 0
     boundaries: BoundaryCounts = field(default_factory=BoundaryCounts)
-    """Of the change masks."""
+    """Outlines of the change masks."""
     change: Reliability = field(default_factory=Reliability)
     """Probability of change, of every pixel."""
     land_cover: Reliability = field(default_factory=Reliability)
     """Probability of the most probable class, where something changed, at both dates."""
     answer: Reliability = field(default_factory=Reliability)
-    """Confidence that a whole answer is right, as confidence.tif has it."""
+    """Confidence that a whole answer is right, as in confidence.tif."""
     wrong_shares: list[float] = field(default_factory=list)
-    """Of each pair in the data set's order: the share of pixels whose answer is wrong."""
+    """Share of wrong pixels of each pair, in the data set's order."""
     _change_samples: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
     _class_samples: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
 
@@ -104,7 +104,7 @@ class Diagnosis:
         return sorted(rows, key=lambda row: -row["true_px"])
 
     def fit_temperatures(self) -> Temperatures:
-        """Return by what this model's logits should be divided, on top of what they are now.
+        """Return the divisors of this model's logits, in addition to its present ones.
 
         Raises:
             ArgumentError: If nothing has changed, or everything.
@@ -114,7 +114,7 @@ class Diagnosis:
         return Temperatures(fit_binary_temperature(*change), fit_class_temperature(*land_cover))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form; what is undefined becomes None."""
+        """Return a JSON-ready form; undefined numbers become None."""
         curves = self.curves
         return null_undefined(
             {
@@ -153,17 +153,17 @@ def diagnose(
     seed: int = 0,
     counts: ImageCounts | None = None,
 ) -> Diagnosis:
-    """Look closely at what a predictor answers on a labelled data set.
+    """Diagnose the answers of a predictor on a labelled data set.
 
     Args:
         predictor: The models.
         dataset: Fully labelled pairs of the models' classes.
-        tolerance_px: How far outlines of change may be apart.
-        seed: Of the pixels that temperatures are fitted on.
-        counts: Where each pair's maps are counted as well.
+        tolerance_px: Largest distance of outlines of change that agree.
+        seed: Seed of the pixels that temperatures are fitted on.
+        counts: Also receives each pair's maps.
 
     Raises:
-        ArgumentError: If the pairs have other classes than the models, or change masks alone.
+        ArgumentError: If the pairs have other classes than the models, or only change masks.
         DataError: If a pair cannot be read.
     """
     classes = predictor.classes
@@ -171,8 +171,8 @@ def diagnose(
         raise ArgumentError(
             f"{dataset.pairs.root} names {dataset.pairs.classes.num_classes} classes, and the model"
             f" {classes.num_classes}",
-            fix="look closely at pairs that label the model's classes; `evaluate` without --output"
-            " scores change masks too",
+            fix="use pairs that label the model's classes; `evaluate` without --output"
+            " also scores change masks",
         )
     small = classes.num_classes <= MAX_TRANSITION_CLASSES
     names = [name for name in PROTOCOLS if small or name != "from-to"]
@@ -194,7 +194,7 @@ def _examine_pair(
 ) -> tuple[np.ndarray, ...]:
     """Add a pair to a diagnosis; returns its maps, before and after as predicted, then as true."""
     change_HW = sample.change_HW.numpy() > 0
-    # Land cover that is labelled where nothing changed is not part of the answer.
+    # Labelled land cover of unchanged ground is not part of the answer.
     true = tuple(
         np.where(change_HW, labels_HW.numpy(), 0)
         for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
@@ -224,7 +224,7 @@ def _examine_pair(
 def _decide(
     predictor: Predictor, answer: ImageProbabilities
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Return the class ids of both dates and the confidence, each (H, W), as `decide` has them."""
+    """Return the class ids of both dates and the confidence, each (H, W), same as in `decide`."""
     change_N, before_NK, after_NK = (
         torch.from_numpy(part.reshape(-1, answer.change_HW.size)).T
         for part in (answer.change_HW, answer.before_KHW, answer.after_KHW)

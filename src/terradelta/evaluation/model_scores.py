@@ -1,4 +1,4 @@
-"""Numbers for models: one on a labelled data set, or two on the same.
+"""Scores one model on a labelled data set, or compares two.
 
 Legend of the array names: H rows, W columns.
 """
@@ -53,16 +53,16 @@ def evaluate(
         data: A data set folder in a known layout, or a CSV.
         split: "train", "val", "test" or "all".
         protocol: "second", "from-to" or "ual".
-        bootstrap: How many sets of images to draw for 95 % intervals; None for none.
-        seed: Of that drawing.
+        bootstrap: Number of sets of images to draw for 95 % intervals, or None.
+        seed: Seed of the drawing.
         output: Folder to write: numbers of all protocols, IoU by class, transitions, outlines of
-            change, reliability of the probabilities. None for none.
-        overwrite: Replace an output that is there.
+            change, reliability of the probabilities. None writes nothing.
+        overwrite: Replace an output that exists.
         runtime: How the networks are run.
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or their classes differ.
-        OutputExistsError: If the output is there.
+        OutputExistsError: If the output exists.
     """
     folder = _claim(output, [model], data, overwrite)
     prepared = prepare(model, data, split, runtime)
@@ -90,18 +90,18 @@ def compare_models(
 
     Args:
         model: A model folder or several that vote.
-        against: Another.
+        against: Another model, or several that vote.
         data: Same as in `evaluate`.
         split: Same as in `evaluate`.
         protocol: Same as in `evaluate`.
-        bootstrap: How many sets of images to draw, and how many random exchanges.
-        seed: Of both.
-        output: Same as in `evaluate`, of the first model.
-        overwrite: Replace an output that is there.
+        bootstrap: Number of sets of images to draw, and of random exchanges.
+        seed: Seed of both.
+        output: Same as in `evaluate`, for the first model.
+        overwrite: Replace an output that exists.
         runtime: Same as in `evaluate`.
 
     Raises:
-        TerradeltaError: Same as `evaluate`.
+        TerradeltaError: Same as in `evaluate`.
     """
     folder = _claim(output, [model, against], data, overwrite)
     prepared = prepare(model, data, split, runtime)
@@ -124,7 +124,7 @@ def _claim(
 def _count(
     prepared: tuple[Predictor, ChangeDataset], protocol: str, apart: bool, is_close: bool
 ) -> tuple[ImageCounts, Diagnosis | None]:
-    """Return the counts of a predictor's maps, and a close look if asked for, in one pass."""
+    """Return the counts of a predictor's maps, and a diagnosis if requested, in one pass."""
     if not is_close:
         return count_dataset(*prepared, protocol, apart), None
     num_classes = prepared[1].pairs.classes.num_classes
@@ -141,7 +141,7 @@ def _write(diagnosis: Diagnosis | None, folder: Path | None, overwrite: bool):
 def prepare(
     model: Folders, data: str | Path, split: Split, runtime: Runtime
 ) -> tuple[Predictor, ChangeDataset]:
-    """Return a predictor that is ready, and the labelled pairs it is to answer.
+    """Return a predictor, and the labelled pairs that it will answer.
 
     Args:
         model: A model folder or several that vote.
@@ -174,10 +174,10 @@ def evaluate_dataset(predictor: Predictor, dataset: PairDataset, protocol: str) 
 def count_dataset(
     predictor: Predictor, dataset: PairDataset, protocol: str, apart: bool = True
 ) -> ImageCounts:
-    """Return the counts of a predictor's maps, pair by pair if they are to be kept apart.
+    """Return the counts of a predictor's maps, pair by pair if they are kept apart.
 
-    Only changed pixels have classes in the truth, whatever else is labelled. Where the truth are
-    change masks, classes do not count in the answer either.
+    Only changed pixels have classes in the truth, even if others are labelled. If the truth are
+    change masks, classes of the answer do not count either.
     """
     counts = ImageCounts(create_protocol(protocol, dataset.classes.num_classes), apart)
     for index in tqdm(range(len(dataset)), "evaluating", unit="pair", disable=None, leave=False):
@@ -195,11 +195,11 @@ def count_dataset(
 def answer_pair(
     predictor: Predictor, dataset: PairDataset, sample: PairSample
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes of both dates that a predictor answers, in the data set's class table.
+    """Return the classes of both dates of a predictor's answer, in the data set's class table.
 
     Args:
         predictor: The models.
-        dataset: Pairs of their classes, or with change masks alone.
+        dataset: Pairs of their classes, or with only change masks.
         sample: One of its pairs.
 
     Returns:

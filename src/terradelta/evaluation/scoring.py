@@ -1,4 +1,4 @@
-"""Numbers for predictions: a folder of masks against its labels, or against another.
+"""Scores a folder of masks against its labels, or compares it with another.
 
 Legend of the array names: H rows, W columns.
 """
@@ -36,13 +36,13 @@ class Scores:
     """The numbers of one protocol."""
 
     protocol: str
-    """Name of the protocol; numbers of different protocols do not compare."""
+    """Name of the protocol; numbers of different protocols are not comparable."""
     numbers: dict[str, float]
     """Every number of the protocol."""
     pairs: int
-    """How many image pairs were counted."""
+    """Number of counted image pairs."""
     intervals: dict[str, Interval] = field(default_factory=dict)
-    """95 % intervals by image, if they were asked for."""
+    """95 % intervals by image, if requested."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; numbers that are undefined (nan) become None."""
@@ -103,10 +103,10 @@ def score(
         predictions: Folder of the predicted masks.
         labels: Folder of the true masks.
         protocol: "second", "from-to" or "ual".
-        classes: What the masks' values mean; by default what a classes.json beside the labels
-            says, or without one SENSEEARTH.
-        bootstrap: How many sets of images to draw for 95 % intervals; None for none.
-        seed: Of that drawing.
+        classes: Classes of the masks' values; by default those of a classes.json beside the labels,
+            or else SENSEEARTH.
+        bootstrap: Number of sets of images to draw for 95 % intervals, or None.
+        seed: Seed of the drawing.
 
     Raises:
         DataError: If a mask is missing or cannot be read, or two masks differ in size.
@@ -135,12 +135,12 @@ def compare_masks(
         labels: Folder of the true masks.
         protocol: Same as in `score`.
         classes: Same as in `score`.
-        bootstrap: How many sets of images to draw, and how many random exchanges.
-        seed: Of both.
+        bootstrap: Number of sets of images to draw, and of random exchanges.
+        seed: Seed of both.
 
     Raises:
-        DataError: As `score`.
-        ArgumentError: As `score`.
+        DataError: Same as in `score`.
+        ArgumentError: Same as in `score`.
     """
     return compare_counts(
         count_folders(predictions, labels, protocol, classes),
@@ -172,7 +172,7 @@ def count_folders(
     classes: ClassTable | None,
     apart: bool = True,
 ) -> ImageCounts:
-    """Return the counts of predicted masks against labels, as `score` says."""
+    """Return the counts of predicted masks against labels, same as in `score`."""
     predicted = find_masks(Path(predictions))
     true = find_masks(Path(labels))
     classes = classes or read_classes([Path(labels)]) or SENSEEARTH
@@ -195,7 +195,7 @@ def count_folders(
 
 
 def summarize(counts: ImageCounts, bootstrap: int | None = None, seed: int = 0) -> Scores:
-    """Return the numbers of counted maps, with intervals if sets of images are to be drawn."""
+    """Return the numbers of counted maps, with intervals if sets of images are drawn."""
     metric = counts.metric
     intervals = {} if bootstrap is None else find_intervals(counts, bootstrap, seed)
     return Scores(metric.name, metric.compute(), len(counts), intervals)

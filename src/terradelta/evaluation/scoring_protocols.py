@@ -1,13 +1,13 @@
 """Scoring protocols of semantic change detection: `second`, `from-to` and `ual`.
 
 The same maps score differently under each, so a number means something only with its protocol's
-name. Each protocol is a pair of pure functions (maps to counts, counts to numbers) in a shell that
+name. Each protocol is a pair of pure functions (maps to counts, counts to numbers) in a class that
 sums the counts over images; nothing is ever averaged over images.
 
-What has no value is nan: an IoU, precision, recall or Fscd with nothing to count, and whatever is
-computed from it. A mean over classes leaves out the classes that occur in neither map. Kappa is 0
-where chance agreement is total (a single class, or nothing changed), as in the published code, so
-a perfect map of one single class has a SeK of 0.
+Undefined numbers are nan: an IoU, precision, recall or Fscd with nothing to count, and numbers
+computed from them. A mean over classes leaves out the classes that occur in neither map. Kappa is 0
+if chance agreement is total (a single class, or nothing changed), as in the published code, so
+a perfect map of a single class has a SeK of 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Counts = NDArray[np.int64]
 
 
 def measure_change(counts: Counts) -> dict[str, float]:
-    """Return IoU of unchanged, IoU of changed and their mean, whatever the class.
+    """Return IoU of unchanged, IoU of changed and their mean, for any classes.
 
     Args:
         counts: Square, rows predicted, columns true, id 0 unchanged.
@@ -35,7 +35,7 @@ def measure_change(counts: Counts) -> dict[str, float]:
         `iou_unchanged`, `iou_changed`, `miou`.
 
     Raises:
-        ArgumentError: If the counts are not square or know unchanged alone.
+        ArgumentError: If the counts are not square or have only unchanged.
     """
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or len(counts) < 2:
         raise ArgumentError(
@@ -54,7 +54,7 @@ def measure_change(counts: Counts) -> dict[str, float]:
 
 
 def measure_kappa(counts: Counts) -> float:
-    """Return Cohen's kappa of any counts; 0 where chance agreement is total or nothing is counted.
+    """Return Cohen's kappa of any counts; 0 if chance agreement is total or nothing is counted.
 
     Source: Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
     """
@@ -85,7 +85,7 @@ def score_semantic_change(counts: Counts) -> dict[str, float]:
         `precision_scd`, `recall_scd`, `fscd` (their harmonic mean); `overall_accuracy`.
 
     Raises:
-        ArgumentError: If the counts are not square or know unchanged alone.
+        ArgumentError: If the counts are not square or have only unchanged.
 
     Source: Yang et al., "Asymmetric Siamese Networks for Semantic Change Detection in Aerial
     Images", IEEE TGRS 60, 2022, arXiv:2010.05687 (mIoU, SeK, Score); Ding et al.,
@@ -122,7 +122,7 @@ def score_ual(counts: Counts) -> dict[str, float]:
         `iou_class_K`.
 
     Raises:
-        ArgumentError: If the counts are not square or know unchanged alone.
+        ArgumentError: If the counts are not square or have only unchanged.
     """
     change = measure_change(counts)
     class_ious = measure_class_ious(counts[1:, 1:])
@@ -145,11 +145,11 @@ class ProtocolMetric(ABC):
         num_classes: K, the number of land-cover classes; id 0 is not among them.
 
     Raises:
-        ArgumentError: If there is no class.
+        ArgumentError: If there are no classes.
     """
 
     name: ClassVar[str]
-    """The protocol's name, to be stored and shown with every number."""
+    """The protocol's name, stored and shown with every number."""
     counts: Counts
     """Sum so far: rows predicted, columns true, id 0 unchanged."""
 
@@ -175,7 +175,7 @@ class ProtocolMetric(ABC):
 
     @abstractmethod
     def score(self, counts: Counts) -> dict[str, float]:
-        """Return the protocol's numbers of any counts that `count` made, or of a sum of them."""
+        """Return the protocol's numbers of counts from `count`, or of a sum of them."""
 
     def update(
         self,
@@ -192,7 +192,7 @@ class ProtocolMetric(ABC):
             after_predicted: The same of the date after.
             before_true: The same, labelled.
             after_true: The same of the date after, labelled.
-            valid: False where a pixel is not to be counted, whatever its ids; None: all are.
+            valid: False for pixels that are not counted, with any ids; None counts all.
 
         Raises:
             DataError: If shapes disagree or an id is not an integer in 0..K.
@@ -214,7 +214,7 @@ class ProtocolMetric(ABC):
         self.counts += other.counts
 
     def __add__(self, other: Self) -> Self:
-        """Return a new metric that has counted what both have."""
+        """Return a new metric with the counts of both."""
         both = type(self)(self.num_classes)
         both.merge(self)
         both.merge(other)
@@ -238,13 +238,13 @@ class SecondMetric(ProtocolMetric):
         )
 
     def score(self, counts: Counts) -> dict[str, float]:
-        """Return what `score_semantic_change` does."""
+        """Same as in `score_semantic_change`."""
         return score_semantic_change(counts)
 
 
 @final
 class FromToMetric(ProtocolMetric):
-    """Protocol `from-to`: a changed pixel is right only if both of its classes are.
+    """Protocol `from-to`: a changed pixel is right only if both of its classes are right.
 
     The numbers are those of `second`, of the (K*K + 1, K*K + 1) counts of transitions.
     """
@@ -258,7 +258,7 @@ class FromToMetric(ProtocolMetric):
         )
 
     def score(self, counts: Counts) -> dict[str, float]:
-        """Return what `score_semantic_change` does."""
+        """Same as in `score_semantic_change`."""
         return score_semantic_change(counts)
 
 
@@ -275,7 +275,7 @@ class UalMetric(ProtocolMetric):
         )
 
     def score(self, counts: Counts) -> dict[str, float]:
-        """Return what `score_ual` does."""
+        """Same as in `score_ual`."""
         return score_ual(counts)
 
 
@@ -293,7 +293,7 @@ def create_protocol(name: str, num_classes: int) -> ProtocolMetric:
         num_classes: K, the number of land-cover classes; id 0 is not among them.
 
     Raises:
-        ArgumentError: If there is no such protocol, or it cannot score so many classes.
+        ArgumentError: If the protocol is unknown, or it cannot score so many classes.
     """
     if name not in PROTOCOLS:
         raise ArgumentError(

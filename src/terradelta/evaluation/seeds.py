@@ -1,8 +1,8 @@
 """Statistics over runs of several seeds: means, and paired differences.
 
-A run's number depends on its seed. Runs that share seed, data and recipe but for what is in
-question start from the same weights and see the same crops, so their difference varies less than
-either: that is what is tested.
+A run's number depends on its seed. Runs with the same seed, data and recipe, except for the tested
+option, start from the same weights and see the same crops, so their difference varies less than
+either number. The test uses that difference.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class SeedSummary:
 
     mean: float
     standard_deviation: float
-    """Between seeds; nan for one seed."""
+    """Standard deviation between seeds; nan for one seed."""
     interval: Interval
-    """Of the mean, by Student's t; nan for one seed."""
+    """Interval of the mean, by Student's t; nan for one seed."""
     seeds: int
 
 
@@ -34,7 +34,7 @@ def summarize_seeds(values: Sequence[float]) -> SeedSummary:
     """Return mean, spread and the mean's 95 % interval over seeds.
 
     Raises:
-        ArgumentError: If there is no value.
+        ArgumentError: If there are no values.
     """
     if not values:
         raise ArgumentError("there is no run to summarize", fix="give one or more")
@@ -50,25 +50,25 @@ def summarize_seeds(values: Sequence[float]) -> SeedSummary:
 def compare_seeds(values: Sequence[float], others: Sequence[float]) -> Difference:
     """Return the mean difference of paired runs, with the t interval and the p-value of its test.
 
-    With one pair there is a difference and nothing else.
+    With one pair, only the difference is defined.
 
     Args:
         values: A number of the runs, by seed.
         others: The same of the other runs, in the same order of seeds.
 
     Raises:
-        ArgumentError: If there are not as many of both.
+        ArgumentError: If their numbers differ.
     """
     if len(values) != len(others):
         raise ArgumentError(
             f"{len(values)} runs cannot be paired with {len(others)}",
-            fix="give as many of both, with the same seeds in the same order",
+            fix="give the same number of both, with the same seeds in the same order",
         )
     differences = np.subtract(values, others)
     summary = summarize_seeds(list(differences))
     p_value = math.nan
     if len(differences) > 1:
-        # Equal runs differ by nothing at all, which the test cannot divide by.
+        # Equal runs differ by 0, which the test cannot divide by.
         same = summary.standard_deviation == 0
         p_value = float(summary.mean == 0) if same else float(stats.ttest_rel(values, others)[1])
     return Difference(summary.mean, summary.interval, p_value)

@@ -32,14 +32,14 @@ def calibrate(
         data: A data set folder in a known layout, or a CSV.
         split: "train", "val", "test" or "all".
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: What runs the network; see `evaluate`.
+        backend: Runtime of the network; see `evaluate`.
         precision: "auto", "fp32", "bf16", "fp16" or "int8".
 
     Returns:
-        By what the logits are divided now, on top of what they were divided by.
+        The new divisors of the logits, in addition to the earlier ones.
 
     Raises:
-        TerradeltaError: If the model or the data cannot be used, or the pairs show nothing to
+        TerradeltaError: If the model or the data cannot be used, or the pairs have nothing to
             calibrate on.
     """
     runtime = Runtime(device=device, backend=backend, precision=precision)
@@ -50,7 +50,7 @@ def calibrate(
 
 
 def calibrate_card(card: ModelCard, fitted: Temperatures) -> ModelCard:
-    """Return a card with temperatures on top of its own; what counts as changed stays the same."""
+    """Return a card with temperatures combined with its own; the changed pixels stay the same."""
     own = card.temperatures
     threshold = 1 / (1 + (1 / card.change_threshold - 1) ** (1 / fitted.change))
     return replace(

@@ -1,1 +1,1 @@
-"""Georeferenced rasters: a pair on one grid, ground areas, and the writers of maps and polygons."""
+"""Georeferenced rasters: pairs on one grid, ground areas, and files of maps and polygons."""

@@ -1,7 +1,7 @@
-"""A raster or a mosaic as it reads on the pixels of a map.
+"""A raster or a mosaic read on the pixels of a map.
 
-What lies on other pixels (other CRS, resolution, extent or pixel phase) is resampled as it is read,
-bilinearly by default, and a window reads the same whatever is read around it.
+Rasters on other pixels (other CRS, resolution, extent or pixel phase) are resampled when read,
+bilinearly by default, and a window gives the same values whatever is read around it.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -28,19 +28,19 @@ from terradelta.geo.virtual import name_raster
 
 
 class Aligned(Protocol):
-    """One date, as it reads on the grid of a map; a context manager."""
+    """One date on the grid of a map; a context manager."""
 
     dtype: str
-    """Of the values; see `BandScaling`."""
+    """Data type of the values; see `BandScaling`."""
     bytes_per_pixel: int
-    """What a pixel of its bands takes."""
+    """Memory of a pixel of its bands."""
 
     def __enter__(self) -> Aligned: ...
     def __exit__(self, *exception: object): ...
 
     @property
     def is_resampled(self) -> bool:
-        """Whether any of it is resampled to get onto the grid."""
+        """Whether any of it is resampled to the grid."""
         ...
 
     def touches(self, window: Window) -> bool:
@@ -48,7 +48,7 @@ class Aligned(Protocol):
         ...
 
     def read(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values of a window as (C, *shape) and where there are any, bool."""
+        """Return the values of a window as (C, *shape) and where they are valid, bool."""
         ...
 
 
@@ -58,7 +58,7 @@ def align(
     grid: Grid,
     resampling: Resampling = Resampling.bilinear,
 ) -> Aligned:
-    """Return bands of a raster or a mosaic as they read on a grid.
+    """Return bands of a raster or a mosaic on a grid.
 
     Raises:
         RasterError: If their data types differ, or a scale or an offset cannot be used.

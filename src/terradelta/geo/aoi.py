@@ -1,4 +1,4 @@
-"""An area of interest: polygons of any CRS that cut the work down.
+"""An area of interest: polygons of any CRS that limit the work.
 
 Legend of the array names: H rows, W columns.
 """
@@ -25,12 +25,12 @@ class AreaOfInterest:
     """Polygons on a grid; a pixel is inside where its centre is.
 
     Args:
-        path: Any vector file that GDAL opens, in any CRS, or FILE#LAYER; all polygons of the only
-            layer that holds any count.
-        grid: The grid it is laid on.
+        path: Any vector file that GDAL opens, in any CRS, or FILE#LAYER; without a
+            layer, all polygons of the only layer that holds some.
+        grid: The grid of the pixels.
 
     Raises:
-        RasterError: If it cannot be read, has no CRS or no polygon, holds them in several layers,
+        RasterError: If it cannot be read, has no CRS or no polygon, has them in several layers,
             or lies outside the grid.
     """
 
@@ -48,7 +48,7 @@ class AreaOfInterest:
         self._grid = grid
         self._crs = None
         if polygons is None:
-            # The grid's CRS cannot show them: pixels are looked up in theirs, one by one.
+            # The grid's CRS cannot represent them: pixels are looked up in their CRS, one by one.
             self._own, self._crs = own, frame.crs
             shapely.prepare(own)
             polygons = shapely.Polygon(np.stack(grid.walk_around(1), axis=1))
@@ -57,13 +57,14 @@ class AreaOfInterest:
         self.area = self._cut_area(path, frame.total_bounds.tolist(), frame.crs)
 
     sha256: str
-    """Of the polygons on the grid's CRS, as WKB; of those in their own that it cannot show."""
+    """Hash of the polygons as WKB, in the grid's CRS, or in their own if that CRS cannot represent
+    them."""
     area: Window
     """The part of the grid that the polygons' bounds cover, in whole pixels."""
 
     @property
     def polygons(self) -> np.ndarray:
-        """The parts of the area in the grid's CRS, (N,) of polygons; more where it is not known."""
+        """The parts of the area in the grid's CRS, (N,) of polygons; more if it is unknown."""
         return self._parts
 
     def touches(self, window: Window) -> bool:
@@ -87,7 +88,7 @@ class AreaOfInterest:
 
     def _find(self, part: Grid) -> np.ndarray:
         """Return which of the polygons reach into a part of the grid."""
-        # Of a grid that is turned against its CRS, the pixels themselves.
+        # For a grid rotated against its CRS, test the pixels themselves.
         frame = shapely.Polygon(np.stack(part.walk_around(1), axis=1))
         return self._tree.query(frame, predicate="intersects")
 
@@ -106,7 +107,7 @@ class AreaOfInterest:
                 f"they share {self._grid.bounds} in {self._grid.crs}",
                 fix="give an --aoi that overlaps them",
             )
-        # A thousandth of a pixel is rounding, not ground.
+        # A thousandth of a pixel is rounding.
         left, top = math.floor(columns.min() + 1e-3), math.floor(rows.min() + 1e-3)
         right, bottom = math.ceil(columns.max() - 1e-3), math.ceil(rows.max() - 1e-3)
         left, top = min(left, self._grid.width - 1), min(top, self._grid.height - 1)

@@ -1,4 +1,4 @@
-"""Ground area of pixels and polygons on the WGS 84 ellipsoid, whatever the map projection.
+"""Ground area of pixels and polygons on the WGS 84 ellipsoid, in any map projection.
 
 Legend of the array names: H rows, W columns.
 """
@@ -15,18 +15,18 @@ from terradelta.geo.grid import Grid, make_transformer
 SEMI_MAJOR_M = 6378137.0
 ECCENTRICITY_SQUARED = 0.0066943799901413165
 LATTICE_STEP_DEGREES = 0.03
-"""Between places whose area is computed: interpolated in between, it is off by about 1e-7."""
+"""Step between computed areas: interpolation in between has an error of about 1e-7."""
 MAX_LATTICE_STEP_PX = 64
-"""A longer step would reach further off the Earth at the end of a projection, where areas are
+"""A longer step would reach further off the Earth at the edge of a projection, where areas are
 measured pixel by pixel."""
 MAX_SHIFT_DEGREES = 0.0005
-"""Short enough for a chord, long enough for float64."""
+"""Short enough to equal the arc, long enough for float64."""
 METRES_PER_DEGREE = 111_320
-"""Along the equator; only the lattice's step is chosen by it."""
+"""Along the equator; used only to choose the lattice's step."""
 EDGE_PARTS = 4
-"""Into so many by so many a pixel at the edge of the Earth is divided."""
+"""A pixel at the edge of the Earth is divided into this many parts per side."""
 MIDDLE_PARTS = 5
-"""Odd, so that one place is the middle."""
+"""Odd, so that one position is the middle."""
 
 
 def measure_pixels(grid: Grid, window: Window) -> np.ndarray:
@@ -35,7 +35,7 @@ def measure_pixels(grid: Grid, window: Window) -> np.ndarray:
     The area element, the cross product of the tangents of the ellipsoid along a row and along a
     column, is taken on a lattice and interpolated bilinearly in between. The lattice is the grid's,
     so that every window gives a pixel the same area; its steps are short enough for a relative
-    error of about 1e-7. Where the lattice reaches off the Earth, the pixels in between are measured
+    error of about 1e-7. If the lattice reaches off the Earth, the pixels in between are measured
     one by one. No area is negative, and each is finite: pixels off the Earth have 0.
 
     Raises:
@@ -90,11 +90,11 @@ def locate(grid: Grid, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def measure_sides(grid: Grid) -> np.ndarray | None:
-    """Return the sides of a pixel in the middle of a grid on the ground, in metres.
+    """Return the sides on the ground of a pixel in the middle of a grid, in metres.
 
     Returns:
         Metres to the east and to the north, (2, 2): of a step along a row, then of one along a
-        column. None without a CRS, and where no pixel around the middle lies on the Earth.
+        column. None without a CRS, and if no pixel around the middle lies on the Earth.
     """
     if grid.crs is None:
         return None
@@ -129,7 +129,7 @@ def _choose_step(grid: Grid) -> int:
 
 
 def _pixel_degrees(grid: Grid) -> float:
-    """Return about how much of the globe a pixel spans."""
+    """Return the approximate share of the globe that a pixel spans."""
     assert grid.crs is not None
     return max(grid.pixel_size) / (1 if grid.crs.is_geographic else METRES_PER_DEGREE)
 
@@ -149,7 +149,7 @@ def measure_elements(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.nd
 
 
 def _measure_parts(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the ground area in m2 of what of single pixels lies on the Earth, (N,)."""
+    """Return the ground area in m2 of the parts of single pixels on the Earth, (N,)."""
     corners = [(column, row) for row in (0.0, 0.5, 1.0) for column in (0.0, 0.5, 1.0)]
     on_earth_N = np.any(
         [np.isfinite(locate(grid, columns + x, rows + y)[0]) for x, y in corners], axis=0
@@ -169,14 +169,15 @@ def _measure_parts(grid: Grid, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 def _measure_tangents(
     grid: Grid, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far single pixels reach along a row and along a column, in space, (..., 3)."""
+    """Return the sides of single pixels along a row and a column as vectors in space, (..., 3)."""
     shift_px = min(0.5, MAX_SHIFT_DEGREES / _pixel_degrees(grid))
 
     def place(row_shift_px: float, column_shift_px: float) -> np.ndarray:
         centres = columns + 0.5 + column_shift_px, rows + 0.5 + row_shift_px
         return _to_space(*locate(grid, *centres))
 
-    # Central differences give the tangents; in space neither poles nor the antimeridian stand out.
+    # Central differences give the tangents; in space poles and the antimeridian are ordinary
+    # points.
     across_m = (place(0, shift_px) - place(0, -shift_px)) / (2 * shift_px)
     down_m = (place(shift_px, 0) - place(-shift_px, 0)) / (2 * shift_px)
     return across_m, down_m
@@ -184,7 +185,7 @@ def _measure_tangents(
 
 def _to_space(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     """Return Earth-centred positions in metres, (..., 3), of degrees on the ellipsoid."""
-    # Beyond what a projection can show PROJ answers infinity, of which numpy warns; nan is silent.
+    # Outside of a projection PROJ returns infinity, for which numpy warns; nan gives no warning.
     longitude, latitude = (
         np.radians(np.where(np.isfinite(degrees), degrees, np.nan))
         for degrees in (longitude, latitude)

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 WAVELENGTHS_NM = {"blue": (440, 515), "green": (520, 600), "red": (620, 690), "nir": (770, 900)}
-"""Of the middle of a band."""
+"""Wavelength of the middle of a band."""
 SENTINEL_2 = {2: "blue", 3: "green", 4: "red", 8: "nir"}
 LANDSAT_8 = {2: "blue", 3: "green", 4: "red", 5: "nir"}
-"""Also of Landsat 9."""
+"""Also for Landsat 9."""
 LANDSAT_5 = {1: "blue", 2: "green", 3: "red", 4: "nir"}
-"""Also of Landsat 4 and 7."""
+"""Also for Landsat 4 and 7."""
 
 _CODE = re.compile(r"(?<![a-z0-9])(sr[_ ]?)?b(0?\d|1\d)(a?)(?![a-z0-9])")
 _WAVELENGTH = re.compile(r"(\d{3,4})\s*nm")
@@ -23,7 +23,7 @@ _OLD_LANDSAT = re.compile(r"(?<![a-z0-9])l[te]0[457](?![0-9])")
 
 
 def name_file_band(stem: str) -> str | None:
-    """Return what the name of a file of one band says that it shows: a colour, "B04" or "SR_B4".
+    """Return the band in the name of a single-band file: a colour, "B04" or "SR_B4".
 
     Args:
         stem: The file's name, such as "T32TQR_20190615T101031_B04_10m".
@@ -38,7 +38,7 @@ def name_file_band(stem: str) -> str | None:
 
 
 def name_colours(names: Mapping[int, str]) -> dict[int, str]:
-    """Return the colour that each band shows, "" where its name does not say so.
+    """Return the colour that each band shows, "" if its name does not give it.
 
     Args:
         names: Number and lower-case name of each band of a raster.
@@ -54,24 +54,24 @@ def name_colours(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def _choose_scheme(codes: Sequence[re.Match[str]]) -> dict[int, str]:
-    """Return what the numbers of bands mean, nothing where they may mean several things."""
+    """Return the meaning of band numbers, empty if they are ambiguous."""
     numbers = {int(code[2]) for code in codes}
     if codes and all(code[1] for code in codes):
         if {1, 2, 3, 4, 5, 7} <= numbers and 6 not in numbers:
             return LANDSAT_5
-        # Band 1 of Landsat 8 is a coastal one, of Landsat 5 the blue one.
+        # Band 1 is coastal for Landsat 8 and blue for Landsat 5.
         return {} if 1 in numbers and max(numbers) <= 4 else LANDSAT_8
     is_padded = any(code[2].startswith("0") for code in codes)
     if is_padded or 12 in numbers or any(code[3] for code in codes):
         return SENTINEL_2
-    # Without a first band they are no mere numbers. Sentinel-2 and Landsat 8 agree on these three.
+    # Without band 1 they are not plain indices. Sentinel-2 and Landsat 8 agree on these three.
     return {} if 1 in numbers else {number: SENTINEL_2[number] for number in (2, 3, 4)}
 
 
 def _name_colour(text: str) -> str:
-    """Return the one colour that a lower-case text names, "" where there is none or several."""
+    """Return the only colour that a lower-case text names, "" without one or with several."""
     joined = " ".join(re.findall(r"[a-z]+", text))
-    # The red edge is none, nor is PlanetScope's first green, of 531 nm.
+    # The red edge does not count, nor does PlanetScope's first green, of 531 nm.
     joined = re.sub(r"red ?edge|green i\b|yellow", "", joined)
     joined = re.sub(r"near ?infra ?red", "nir", joined)
     found = [colour for colour in WAVELENGTHS_NM if re.search(rf"\b{colour}\b", joined)]

@@ -1,4 +1,4 @@
-"""Chooses the bands that a model reads: given ones, ones named so, or the next in order."""
+"""Chooses the bands that a model reads: given ones, ones found by name, or ones in order."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from terradelta.geo.pair_options import Bands
 from terradelta.geo.virtual import name_raster
 
 GUESSED_BANDS = 4
-"""Of so many nameless bands, the first three are mostly red, green and blue."""
+"""In rasters with this many nameless bands, the first three are mostly red, green and blue."""
 RASTER_ENDINGS = (".tif", ".tiff", ".jp2", ".img", ".vrt")
 
 
 class Described(Protocol):
-    """What tells the bands of a raster from each other."""
+    """The properties that distinguish the bands of a raster."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -34,7 +34,7 @@ class Described(Protocol):
 
 
 def describe_bands(dataset: Described) -> dict[int, str]:
-    """Return number (from 1) and lower-case name of each band; "" where nothing names it."""
+    """Return number (from 1) and lower-case name of each band; "" if it has no name."""
     names = {}
     for number, (text, colour) in enumerate(
         zip(dataset.descriptions, dataset.colorinterp, strict=True), start=1
@@ -47,11 +47,11 @@ def describe_bands(dataset: Described) -> dict[int, str]:
 def select_bands(
     dataset: Described, band_names: Sequence[str], bands: Bands | None = None
 ) -> list[int]:
-    """Return the numbers (from 1) of the bands of a raster that hold what a model needs.
+    """Return the numbers (from 1) of the bands of a raster that a model needs.
 
     By default they are found by their names or colour interpretation. A raster of nameless bands,
-    just as many as the model needs (alpha not counted), is taken in its own order; of four, the
-    first three are taken, see `is_guess`.
+    exactly as many as the model needs (without alpha), is read in its own order; of four, the
+    first three are read, see `is_guess`.
 
     Raises:
         ArgumentError: If `bands` has another length than `band_names`.
@@ -81,7 +81,7 @@ def select_bands(
 
 
 def is_guess(dataset: Described, band_names: Sequence[str], bands: Bands | None = None) -> bool:
-    """Return whether `select_bands` takes the first three of four bands that nothing names."""
+    """Return whether `select_bands` uses the first three of four nameless bands."""
     known = describe_bands(dataset)
     return (
         bands is None
@@ -94,7 +94,7 @@ def is_guess(dataset: Described, band_names: Sequence[str], bands: Bands | None 
 def join_bands(folder: Path, band_names: Sequence[str]) -> str | None:
     """Return the files of a folder that hold the bands of a model, joined as one raster.
 
-    Returns None unless there is just one file for each band.
+    Returns None unless there is exactly one file for each band.
     """
     named = {
         path: name
@@ -112,14 +112,14 @@ def join_bands(folder: Path, band_names: Sequence[str]) -> str | None:
 
 
 def name_joined_files(raster: str, numbers: Sequence[int]) -> list[str]:
-    """Return the colours that the names of joined files of one band each say they show.
+    """Return the colours in the names of joined single-band files.
 
     Args:
         raster: Their joined name; see `split_files`.
-        numbers: Which of them, from 1.
+        numbers: Numbers of the bands, from 1.
 
     Returns:
-        One for each number; nothing where a name says nothing or a file has no number.
+        One for each number; empty if a name gives no colour or a file has no number.
     """
     files = split_files(raster)
     names = {n: name_file_band(Path(file).stem) or "" for n, file in enumerate(files, start=1)}
@@ -129,7 +129,7 @@ def name_joined_files(raster: str, numbers: Sequence[int]) -> list[str]:
 
 
 def _find_names(known: Mapping[int, str], band_names: Sequence[str]) -> list[int] | None:
-    """Return the bands of these names, as they are or by names in use; None if one is missing."""
+    """Return the bands with these names or their synonyms; None if one is missing."""
     for names in (known, name_colours(known)):
         found = [[number for number in names if names[number] == name] for name in band_names]
         if all(found) and (names is known or all(len(numbers) == 1 for numbers in found)):
@@ -139,7 +139,7 @@ def _find_names(known: Mapping[int, str], band_names: Sequence[str]) -> list[int
 
 def _find_band(dataset: Described, known: dict[int, str], band: int | str) -> int:
     text = str(band).lower()
-    # Superscripts are digits too, and of 4,300 digits Python makes no number.
+    # Superscripts are digits too, and Python refuses numbers of 4,300 digits.
     number = int(text) if re.fullmatch("[0-9]{1,9}", text) else None
     for candidate, name in known.items():
         if candidate == number or (number is None and name == text):
@@ -151,7 +151,7 @@ def _find_band(dataset: Described, known: dict[int, str], band: int | str) -> in
 
 
 def _list_nameless(known: Mapping[int, str]) -> list[int]:
-    """Return the bands, alpha not counted, where none has a name that says anything."""
+    """Return the bands without alpha, if none has a meaningful name."""
     data = {number: name for number, name in known.items() if name != "alpha"}
     return list(data) if all(map(_says_nothing, data.values())) else []
 
@@ -161,7 +161,7 @@ def _says_nothing(name: str) -> bool:
 
 
 def _suggest_bands(known: Mapping[int, str], band_names: Sequence[str]) -> str:
-    """Return an example of `--bands`, with names where the raster has some."""
+    """Return an example of `--bands`, with names if the raster has some."""
     colours = name_colours(known)
     examples = []
     for position, wanted in enumerate(band_names):

@@ -33,9 +33,9 @@ WARN_RESOLUTION_RATIO = 2.0
 WARN_OVERLAP_SHARE = 0.5
 WARN_SHIFT_PX = 0.5
 MIN_PATCHES = 3
-"""With detail on both dates, from which on it means something that their shifts do not agree."""
+"""Patches with detail on both dates from which disagreeing shifts are meaningful."""
 LARGE_PIXELS = 10_000**2
-"""From here on it matters how a file is laid out."""
+"""Size from which the layout of a file matters."""
 
 
 def examine_pair(
@@ -45,20 +45,20 @@ def examine_pair(
     needs: ModelNeeds,
     dates: tuple[str | None, str | None] = (None, None),
 ) -> Report:
-    """Look a pair over before it is predicted.
+    """Check a pair before it is mapped.
 
     Args:
         before: The earlier raster: a path or anything GDAL opens; or a mosaic, see `list_rasters`.
         after: The later one.
-        options: How the pair is to be read.
-        needs: What the model must be given.
-        dates: When the images were taken, as the user says.
+        options: How the pair is read.
+        needs: The inputs that the model needs.
+        dates: Dates of the images, as given by the user.
 
     Returns:
-        Findings of all that can be looked at, whatever fails.
+        Findings of all checks that can be made, whatever fails.
 
     Raises:
-        ArgumentError: If a date is none.
+        ArgumentError: If a date is not valid.
     """
     findings: list[Finding] = []
     with ExitStack() as files:
@@ -96,19 +96,19 @@ def examine_pair(
 def _check_selection(
     datasets: Sequence[Images], options: PairOptions, needs: ModelNeeds
 ) -> Iterator[Finding]:
-    """Yield what keeps the model's bands from being found."""
+    """Yield the reasons why the model's bands are not found."""
     problems = {}
     for dataset in datasets:
         try:
             select_bands(dataset, needs.band_names, options.bands)
         except TerradeltaError as error:
-            # What is wrong with the option itself is so at both dates.
+            # An error of the option itself occurs at both dates.
             problems[error.problem] = Finding("bands", "FAIL", error.problem, error.fix)
     yield from problems.values()
 
 
 def _take_first_bands(datasets: Sequence[Images], needs: ModelNeeds) -> list[int | str]:
-    """Return bands to look at where those of the model are not found."""
+    """Return bands to examine if those of the model are not found."""
     fewest = min(dataset.count for dataset in datasets)
     return [min(number, fewest) for number in range(1, len(needs.band_names) + 1)]
 
@@ -120,9 +120,9 @@ def _open_pair(
     needs: ModelNeeds,
     files: ExitStack,
 ) -> tuple[RasterPair | None, Finding | None]:
-    """Return the pair as it will be read, or nearly so, with what is wrong with it as asked.
+    """Return the pair as it will be read, or nearly so, with the errors of the options.
 
-    A wrong area of interest or grid does not keep the rest from being looked at.
+    A wrong area of interest or grid does not prevent the other checks.
     """
     fault = None
     without_area = replace(options, aoi=None)
@@ -216,10 +216,10 @@ def _check_layout(*datasets: Images) -> Iterator[Finding]:
 
 def _check_alpha(*sources: RasterPaths) -> Iterator[Finding]:
     for date, source in zip(("before", "after"), sources, strict=True):
-        # Of a mosaic the first raster speaks for all.
+        # For a mosaic only the first raster is checked.
         path = (list_rasters(source) or [source])[0]
         assert isinstance(path, str | Path)
-        # Asked of the file itself: what is opened for reading has its false alpha dropped.
+        # Read from the file itself, as opening for reading drops a false alpha.
         with open_raster(path) as dataset:
             if ColorInterp.alpha in dataset.colorinterp and has_false_alpha(dataset):
                 number = dataset.colorinterp.index(ColorInterp.alpha) + 1
@@ -227,7 +227,7 @@ def _check_alpha(*sources: RasterPaths) -> Iterator[Finding]:
                     "alpha",
                     "OK",
                     f"{date}: band {number} is declared alpha and holds measurements (near "
-                    "infrared?); it is not taken for a mask",
+                    "infrared?); it is not used as a mask",
                 )
 
 
@@ -238,13 +238,13 @@ def _check_overlap(pair: RasterPair) -> Finding:
     for dataset in pair.datasets:
         bounds = pair.grid.find_bounds(place_raster(dataset).grid)
         area = abs((bounds[2] - bounds[0]) * (bounds[3] - bounds[1]))
-        # A planet's raster may lie where its CRS shows nothing.
+        # A raster of a planet may lie outside of the domain of its CRS.
         shares.append(min(1.0, abs((right - left) * (top - bottom)) / area) if area > 0 else 0.0)
     message = f"{shares[0]:.1%} of before and {shares[1]:.1%} of after"
     values = {"before_share": shares[0], "after_share": shares[1]}
     if min(shares) >= WARN_OVERLAP_SHARE:
         return Finding("overlap", "OK", message, values=values)
-    fix = "nothing, if only the common ground is wanted: the map covers that"
+    fix = "nothing, if only the common ground is needed: the map covers it"
     return Finding("overlap", "WARN", message, fix, values, is_doubt=False)
 
 
@@ -267,7 +267,7 @@ def _check_grid(pair: RasterPair) -> Finding:
     ]
     size = f"{pair.grid.width} x {pair.grid.height} px"
     values = {"width": pair.grid.width, "height": pair.grid.height, "resampled": resampled}
-    how = f"{' and '.join(resampled)} resampled onto it" if resampled else "on the same pixels"
+    how = f"{' and '.join(resampled)} resampled to it" if resampled else "on the same pixels"
     notice = f"; {pair.notice}" if pair.notice else ""
     return Finding("grid", "OK", f"the map has {size}, {how}{notice}", values=values)
 
@@ -299,14 +299,14 @@ def _check_bands(pair: RasterPair, options: PairOptions) -> Finding:
     return Finding(
         "bands",
         "WARN",
-        f"nothing names the four bands of {' and '.join(guessed)}; {message}",
+        f"the four bands have no names in {' and '.join(guessed)}; {message}",
         "--bands 1,2,3 if that is right, --bands 3,2,1 if the first band is blue",
         values,
     )
 
 
 def _check_pixels(pair: RasterPair, options: PairOptions, needs: ModelNeeds) -> Iterator[Finding]:
-    """Look at samples of the pixels and at the shift."""
+    """Check samples of the pixels and the shift."""
     try:
         samples = PixelSamples.read(pair)
         yield samples.check_nodata(options.aoi)
@@ -314,7 +314,7 @@ def _check_pixels(pair: RasterPair, options: PairOptions, needs: ModelNeeds) -> 
             return
         ranges = options.before.value_range, options.after.value_range
         if options.match_light != "none":
-            # Matched, the after image has the values of the before image.
+            # With matched light, the after image has the values of the before image.
             samples, ranges = samples.match_light(options.match_light), (ranges[0], ranges[0])
         yield from samples.check_values(ranges, needs.value_range)
         yield _check_shift(pair)
@@ -330,7 +330,7 @@ def _check_shift(pair: RasterPair) -> Finding:
             "shift",
             "WARN",
             f"cannot be measured: {shift.patches} of {shift.of_patches} patches with detail agree",
-            "look at both images in a GIS; too much may have changed, or too little be there",
+            "look at both images in a GIS; there may be too much change or too little detail",
             {"patches": shift.patches, "of_patches": shift.of_patches},
             is_doubt=shift.of_patches >= MIN_PATCHES,
         )
@@ -351,5 +351,5 @@ def _check_shift(pair: RasterPair) -> Finding:
     )
     if shift.length_px < WARN_SHIFT_PX:
         return Finding("shift", "OK", message, values=values)
-    # However large it is: the estimate may be wrong.
+    # A warning at any size, as the estimate may be wrong.
     return Finding("shift", "WARN", message, "--register", values)

@@ -23,20 +23,20 @@ GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16"}
 
 @dataclass(frozen=True)
 class MapFormat:
-    """What a map's values are and how they are shown."""
+    """The values of a map and their display."""
 
     dtype: str
     """numpy data type, uint8 or uint16."""
     nodata: int
     """Value of invalid pixels."""
     description: str
-    """What the band holds."""
+    """Description of the band."""
     palette: Mapping[int, tuple[int, int, int]] | None = None
-    """Colour (red, green, blue) of each value; none for a continuous map."""
+    """Colour (red, green, blue) of each value; empty for a continuous map."""
     names: Mapping[int, str] = field(default_factory=dict)
     """Name of each value; kept in the band's tags as `class_N`."""
     resampling: str = "MODE"
-    """How overviews are made: "MODE" for classes, "AVERAGE" for quantities."""
+    """Resampling of overviews: "MODE" for classes, "AVERAGE" for quantities."""
 
 
 def write_cog(
@@ -52,10 +52,10 @@ def write_cog(
     Args:
         path: The file to make.
         grid: Its pixels.
-        parts: Each file, and where on the grid it belongs.
-        band: Which of the files' bands, from 1.
-        map_format: What the band holds.
-        tags: What else to say in the file's header.
+        parts: Each file, and its place on the grid.
+        band: Number of the files' band, from 1.
+        map_format: Format of the band.
+        tags: Further tags of the file's header.
 
     Raises:
         OutputError: If it cannot be written.
@@ -89,7 +89,7 @@ def find_map(folder: Path, name: str) -> Path:
 
     Args:
         folder: The prediction folder.
-        name: Of the map, "change" for example.
+        name: Name of the map, for example "change".
     """
     virtual = folder / f"{name}.vrt"
     return virtual if virtual.is_file() else folder / f"{name}.tif"
@@ -99,7 +99,7 @@ def read_classes(path: Path) -> ClassTable:
     """Return the classes of a map of class ids, such as before_class.tif, from its own header.
 
     Raises:
-        RasterError: If it is not there, or names no classes.
+        RasterError: If it does not exist, or names no classes.
     """
     try:
         with allow_no_place(), rasterio.open(path) as dataset:
@@ -107,7 +107,7 @@ def read_classes(path: Path) -> ClassTable:
     except (RasterioError, ValueError) as error:
         raise RasterError(
             f"{path} cannot be read as a map of classes: {error}",
-            fix="give the folder that `terradelta predict` has made of two rasters",
+            fix="give the folder that `terradelta predict` made from two rasters",
         ) from error
     names: list[str] = []
     while f"class_{len(names)}" in tags:
@@ -115,7 +115,7 @@ def read_classes(path: Path) -> ClassTable:
     if len(names) < 2:
         raise RasterError(
             f"{path} names {len(names)} classes in its band's tags (class_0, class_1, ...)",
-            fix="give the folder that `terradelta predict` has made, its maps as they were written",
+            fix="give the folder that `terradelta predict` made, with its maps unchanged",
         )
     return ClassTable(tuple(names), tuple(colours[value][:3] for value in range(len(names))))
 
@@ -130,17 +130,17 @@ def write_virtual(
     *,
     overviews: Sequence[int] = (),
 ):
-    """Write a VRT that shows a band of many files; nodata where there is none.
+    """Write a VRT that shows a band of many files; nodata where no file lies.
 
     Files below the VRT's folder are named relative to it, so that they may move together.
 
     Args:
         path: The file to make.
         grid: Its pixels.
-        parts: Each file, and where on the grid it belongs, perhaps reaching beyond it.
-        band: Which of the files' bands, from 1.
-        map_format: What the band holds.
-        tags: What else to say in the file's header.
+        parts: Each file, and its place on the grid, which may reach beyond it.
+        band: Number of the files' band, from 1.
+        map_format: Format of the band.
+        tags: Further tags of the file's header.
         overviews: Factors of the overviews that all files have.
     """
     kind = GDAL_TYPES[map_format.dtype]
@@ -170,7 +170,7 @@ def _source(source: Path, window: Window, folder: Path, band: int, kind: str) ->
     is_below = source.is_relative_to(folder)
     name = source.relative_to(folder).as_posix() if is_below else str(source.resolve())
     size = f'xSize="{window.width}" ySize="{window.height}"'
-    # With its properties stated, a file is opened only when its pixels are asked for.
+    # With its properties stated, a file is opened only when its pixels are read.
     return (
         f'<SimpleSource><SourceFilename relativeToVRT="{is_below:d}">{escape(name)}'
         f"</SourceFilename><SourceBand>{band}</SourceBand>"
@@ -192,7 +192,7 @@ def _metadata(tags: Mapping[str, str]) -> str:
 def _colours(palette: Mapping[int, tuple[int, int, int]] | None) -> str:
     if palette is None:
         return "<ColorInterp>Gray</ColorInterp>"
-    # Entries stand in order of their values; those without a colour are transparent.
+    # Entries are in the order of their values; those without a colour are transparent.
     entries = (palette.get(value) for value in range(max(palette) + 1))
     lines = (
         '<Entry c1="0" c2="0" c3="0" c4="0"/>'

@@ -1,7 +1,7 @@
 """Finds pixels that look like undeclared nodata: collars, fill values, blocks never written.
 
-Reads a small picture of each image, or patches spread over a large one without overviews, whatever
-its size.
+Reads a small picture of each image, or patches spread over a large one without overviews, of any
+size.
 
 Legend of the array names: C bands, H rows, W columns, N pixels.
 """
@@ -29,43 +29,43 @@ from terradelta.geo.virtual import name_raster
 
 PICTURE_SIDE_PX = 512
 MAX_READ_PIXELS = 4096**2
-"""Of a raster, or of its coarsest overview, that is read as a whole."""
+"""Largest raster, or coarsest overview, that is read completely."""
 PATCHES_PER_SIDE = 12
 PATCH_SIZE_PX = 16
 MAX_RASTERS = 9
-"""Of a mosaic that are looked at."""
+"""Rasters of a mosaic that are examined."""
 MAX_BLOCKS_PER_SIDE = 64
 CANDIDATES = 3
 MIN_COLLAR_SHARE = 0.01
 MIN_FILL_SHARE = 0.001
 CONSTANT_SHARE = 0.999
-"""From here on there is no image inside of the collar."""
+"""Share from which there is no image inside of the collar."""
 EVERYWHERE = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
 class _Suspect:
-    """A value that an image should not take for a measurement."""
+    """A value that is probably not a measurement."""
 
     name: str
-    """What is suspicious about it."""
+    """Why it is suspicious."""
     value: float
     share: float
-    """Of the pixels."""
+    """Share of the pixels."""
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """An image, made small."""
+    """A reduced image."""
 
     values_CHW: np.ndarray
     """As stored."""
     valid_HW: np.ndarray
-    """Where they are data by all that is known."""
+    """Where they are data, as far as known."""
 
 
 def find_collars(pair: RasterPair) -> Iterator[Finding]:
-    """Yield what is probably no data in a pair, and the flag that says so to `predict`."""
+    """Yield values of a pair that probably mean no data, and the flag of `predict` for them."""
     dates = ("before", "after")
     try:
         suspects = [
@@ -93,12 +93,14 @@ def find_collars(pair: RasterPair) -> Iterator[Finding]:
 def _describe(suspect: _Suspect) -> str:
     value, share = _write(suspect.value), f"{suspect.share:.1%}"
     if suspect.name == "collar":
-        return f"{value} in all bands fills {share} of it from its edge on; no nodata value says so"
+        return (
+            f"{value} in all bands fills {share} of it from its edge inwards; not declared nodata"
+        )
     if suspect.name == "sparse":
         return f"{share} of its blocks were never written and read as {value}"
     if suspect.name == "impossible":
-        return f"{share} of it holds {value}, which no sensor measures: taken for no data"
-    return f"{share} of it holds {value}, far from all other values; no nodata value says so"
+        return f"{share} of it holds {value}, which no sensor measures: treated as nodata"
+    return f"{share} of it holds {value}, far from all other values; not declared nodata"
 
 
 def _write(value: float) -> str:
@@ -109,7 +111,7 @@ def _write(value: float) -> str:
 def _find_suspects(
     images: Images, bands: Sequence[int], nodata: float | None
 ) -> tuple[_Suspect, ...]:
-    """Return the values of an image that are suspicious, each once, its share over all rasters."""
+    """Return the suspicious values of an image, each once, with its share over all rasters."""
     rasters = images.open_some(MAX_RASTERS) if isinstance(images, Mosaic) else [images]
     shares: dict[tuple[str, float], list[float]] = {}
     count = 0
@@ -163,7 +165,7 @@ def _find_impossible(picture: _Picture) -> Iterator[_Suspect]:
 
 
 def _find_edges(picture: _Picture) -> Iterator[_Suspect]:
-    """Yield values that lie in all bands of what reaches in from the edge of the image."""
+    """Yield values that all bands hold in areas that extend from the edge of the image."""
     values_HW = picture.values_CHW[0]
     is_even_HW = picture.valid_HW & (picture.values_CHW == values_HW).all(axis=0)
     frame_HW = np.zeros_like(is_even_HW)
@@ -172,7 +174,7 @@ def _find_edges(picture: _Picture) -> Iterator[_Suspect]:
     values, counts = np.unique(values_HW[is_even_HW & frame_HW], return_counts=True)
     for value in values[np.argsort(-counts)[:CANDIDATES]]:
         is_value_HW = is_even_HW & (values_HW == value)
-        # What is known to be no data may lie around it.
+        # Known nodata may lie around it.
         parts_HW = np.zeros(values_HW.shape, np.int32)
         ndimage.label(is_value_HW | ~picture.valid_HW, EVERYWHERE, output=parts_HW)
         reached = np.unique(parts_HW[frame_HW])
@@ -200,7 +202,7 @@ def _find_fill(picture: _Picture) -> Iterator[_Suspect]:
 
 
 def _find_sparse(dataset: DatasetReader, nodata: float | None) -> Iterator[_Suspect]:
-    """Yield 0 if blocks of a GeoTIFF hold nothing else, and nothing says that it is no data."""
+    """Yield 0 if blocks of a GeoTIFF hold only 0, and 0 is not declared nodata."""
     for file in split_files(name_raster(dataset)):
         with closing(open_raster(file)) as raw:
             is_said = raw.nodata is not None or MaskFlags.per_dataset in raw.mask_flag_enums[0]
@@ -219,6 +221,6 @@ def _find_sparse(dataset: DatasetReader, nodata: float | None) -> Iterator[_Susp
 
 
 def _spread(count: int) -> list[int]:
-    """Return the numbers of some of so many blocks."""
+    """Return the numbers of some of the blocks."""
     chosen = np.linspace(0, count - 1, min(count, MAX_BLOCKS_PER_SIDE))
     return chosen.round().astype(int).tolist()

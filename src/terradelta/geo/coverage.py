@@ -32,10 +32,10 @@ class CoveredPixels(NamedTuple):
 class Coverage:
     """Polygons on a grid, rotated or not.
 
-    A pixel's share is that of its square; within a pixel ground is taken to be even.
+    A pixel's share is that of its square, assuming even ground within a pixel.
 
     Args:
-        polygons: In the grid's CRS.
+        polygons: Polygons in the grid's CRS.
         grid: The grid.
 
     Raises:
@@ -47,7 +47,7 @@ class Coverage:
             import exactextract  # noqa: F401
         except ImportError as error:
             raise ArgumentError(
-                "zones were asked for and exactextract is not installed",
+                "zones were requested and exactextract is not installed",
                 fix='pip install "terradelta[zones]"',
             ) from error
         # Rows count downwards, exactextract's y upwards.
@@ -59,10 +59,10 @@ class Coverage:
     def measure(
         self, window: Window, values_HW: np.ndarray, area_m2_HW: np.ndarray
     ) -> Iterator[CoveredPixels]:
-        """Yield what each polygon covers of a window.
+        """Yield the part of a window that each polygon covers.
 
         Args:
-            window: Where on the grid.
+            window: Its place on the grid.
             values_HW: Values of its pixels, unsigned integers.
             area_m2_HW: Their ground areas.
         """
@@ -94,7 +94,7 @@ class Coverage:
 
 
 def _clip(polygon: Any, edges: tuple[float, float, float, float]) -> dict[str, Any] | None:
-    """Return the part of a polygon within a window as GeoJSON, None where it has no area."""
+    """Return the part of a polygon within a window as GeoJSON, None without area."""
     part = shapely.intersection(polygon, shapely.box(*edges))
     pieces = [piece for piece in shapely.get_parts(part) if piece.geom_type == "Polygon"]
     return mapping(shapely.MultiPolygon(pieces)) if pieces else None

@@ -17,13 +17,13 @@ from terradelta.geo.source import open_raster
 from terradelta.redaction import redact
 
 MOMENT = timedelta(microseconds=1)
-"""What lies between two periods."""
+"""Separator of two dates."""
 MAX_TAGS_READ = 100
-"""Rasters of a mosaic whose headers are asked; of larger ones only the names are."""
+"""Rasters of a mosaic whose headers are read; for larger ones only names are."""
 FIRST_YEAR = 1840
 """Before it there were no photographs."""
 ACQUIRED = "ACQUISITION"
-"""What names of tags begin with that say when an image was taken, as GDAL's IMAGERY domain does."""
+"""Prefixes of tags with the date of an image, as in GDAL's IMAGERY domain."""
 WRITTEN = "TIFFTAG_DATETIME"
 
 _ISO = re.compile(r"(\d{4})(?:-(\d\d))?(?:-(\d\d)(?:[T ](\d\d:\d\d.*))?)?")
@@ -38,28 +38,28 @@ _DAY = re.compile(
 _MONTH = re.compile(r"(?<![0-9A-Za-z])(\d{4})-(\d\d)(?![-0-9A-Za-z])|monthly_(\d{4})_(\d\d)_")
 _YEAR = re.compile(r"(?<![0-9A-Za-z])((?:19|20)\d\d)(?![0-9A-Za-z])")
 _COORDINATES = re.compile(r"(?<!\d)\d{4}[-_.]\d{4}(?!\d)")
-"""Two numbers such as the corner of a tile, of which neither is a year."""
+"""Two numbers such as the corner of a tile, neither of which is a year."""
 
 
 @dataclass(frozen=True)
 class ImageDate:
-    """The time in which an image was taken: an instant, a day, a month, a year or longer."""
+    """The time when an image was taken: an instant, a day, a month, a year or longer."""
 
     start: datetime
-    """Its first moment, in UTC where nothing else was said."""
+    """Its first moment, in UTC unless stated otherwise."""
     end: datetime
-    """Its last one."""
+    """Its last moment."""
     text: str
-    """It in ISO 8601, as precise as it is known: 2019, 2019-06-01, 2019-06-01T10:20:30Z."""
+    """ISO 8601, as precise as known: 2019, 2019-06-01, 2019-06-01T10:20:30Z."""
     origin: str
-    """Who says so: "flag", "tag", "STAC", "file name" or "folder name"."""
+    """Its source: "flag", "tag", "STAC", "file name" or "folder name"."""
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Self:
         """Read a date, date and time, month or year in ISO 8601, or two of them with a / between.
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If it is not a date.
         """
         first, _, last = text.strip().partition("/")
         start, _ = _read_iso(first)
@@ -88,7 +88,7 @@ class ImageDate:
         }
 
     def is_same_day(self, other: ImageDate) -> bool:
-        """Return whether two images are said to be of one day or moment; folders hold several."""
+        """Return whether two images have the same day or moment; folders hold several."""
         is_same = (self.start, self.end) == (other.start, other.end)
         is_short = self.end - self.start < timedelta(days=1)
         return is_same and is_short and "folder name" not in (self.origin, other.origin)
@@ -98,21 +98,21 @@ class ImageDate:
 
 
 Dates = tuple[ImageDate | None, ImageDate | None]
-"""Of the before and of the after image."""
+"""Dates of the before and of the after image."""
 
 
 def find_dates(
     before: RasterPaths, after: RasterPaths, given: tuple[str | None, str | None] = (None, None)
 ) -> Dates:
-    """Return when the two images were taken, None where nothing says so.
+    """Return the dates of the two images, None if unknown.
 
     Args:
         before: The earlier raster or mosaic; see `list_rasters`.
         after: The later one.
-        given: What the user says.
+        given: Dates given by the user.
 
     Raises:
-        ArgumentError: If a date that the user gives is none.
+        ArgumentError: If a date given by the user is not valid.
         RasterError: If a raster cannot be opened.
     """
     given_dates = [
@@ -126,11 +126,11 @@ def find_dates(
 
 
 def find_folder_dates(folders: tuple[str | Path, str | Path], given: Dates) -> Dates:
-    """Return when the images of two folders were taken, as the user or their names say.
+    """Return the dates of two folders of images, from the user or from their names.
 
     Args:
-        folders: Of the before and of the after images.
-        given: What the user says.
+        folders: Folders of the before and of the after images.
+        given: Dates given by the user.
     """
     first, second = (
         date or _read_text(Path(folder).name, "folder name")
@@ -140,7 +140,7 @@ def find_folder_dates(folders: tuple[str | Path, str | Path], given: Dates) -> D
 
 
 def describe_dates(dates: Dates) -> dict[str, dict[str, str] | None]:
-    """Return what a run.json keeps of the dates."""
+    """Return the record of the dates in a run.json."""
     names = ("before", "after")
     return {name: date and date.to_dict() for name, date in zip(names, dates, strict=True)}
 
@@ -158,13 +158,12 @@ def read_flag(flag: str, text: str | None) -> ImageDate | None:
     except ValueError as error:
         raise ArgumentError(
             f"{flag} {text} is not a date: {error}",
-            fix=f"write it as ISO 8601 has it: {flag} 2019-06-01, 2019-06, 2019 or "
-            "2019-06-01T10:20:30Z",
+            fix=f"write it in ISO 8601: {flag} 2019-06-01, 2019-06, 2019 or 2019-06-01T10:20:30Z",
         ) from error
 
 
 def find_date(source: RasterPaths) -> ImageDate | None:
-    """Return when an image was taken as its tags, its STAC items or its name say.
+    """Return the date of an image from its tags, its STAC items or its name.
 
     Raises:
         RasterError: If it cannot be opened.
@@ -207,10 +206,10 @@ def _read_tags(path: str) -> ImageDate | None:
 
 
 def read_name(path: str) -> ImageDate | None:
-    """Return the date in the name of a file, or of its folder where that is a date and no more.
+    """Return the date in the name of a file, or of its folder if that name is only a date.
 
-    Of several the first counts: it is the acquisition in the names of Sentinel-2, Landsat, NAIP and
-    Planet, and what follows is the processing. A year alone counts where it is the only one.
+    The first of several counts: it is the acquisition in the names of Sentinel-2, Landsat, NAIP and
+    Planet, before the date of processing. A bare year counts if it is the only one.
     """
     location = Path(re.split("[?#]", redact(path))[0].rstrip("/"))
     folder = location.parent.name
@@ -288,12 +287,12 @@ def check_dates(before: ImageDate | None, after: ImageDate | None) -> Iterator[F
     if before is None or after is None:
         return
     values = {"before": before.to_dict(), "after": after.to_dict()}
-    message = f"before is of {before}, after of {after}"
-    fix = "give the earlier image first, or say when they were taken: --before-date, --after-date"
+    message = f"before is dated {before}, after {after}"
+    fix = "give the earlier image first, or give the dates: --before-date, --after-date"
     if before.start > after.end:
-        yield Finding("dates", "WARN", f"{message}: the wrong way round", fix, values)
+        yield Finding("dates", "WARN", f"{message}: the order is wrong", fix, values)
     elif before.is_same_day(after):
-        fix = "check that these are two dates, and say which: --before-date, --after-date"
-        yield Finding("dates", "WARN", f"{message}: one date twice", fix, values)
+        fix = "check that these are two dates, and give them: --before-date, --after-date"
+        yield Finding("dates", "WARN", f"{message}: both are the same", fix, values)
     else:
         yield Finding("dates", "OK", message, values=values)

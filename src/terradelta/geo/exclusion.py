@@ -1,4 +1,4 @@
-"""Pixels of a date that a raster beside it says to leave out: clouds, shadows, seams.
+"""Masks: pixels of a date to leave out, such as clouds, shadows and seams.
 
 Legend of the array names: H rows, W columns.
 """
@@ -26,31 +26,32 @@ from terradelta.geo.source import open_raster
 from terradelta.geo.virtual import copy_values, open_virtual
 
 PRESETS = {"scl": "0,1,3,8-10", "qa_pixel": "bits:0-4", "omnicloudmask": "1-3"}
-"""What clouds and their like are called in common products.
+"""Mask values of clouds and shadows in common products.
 
-`scl`: the scene classification of Sentinel-2 L2A (ESA, Sen2Cor), in which 0 is no data, 1 saturated
-or defective, 3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin cirrus.
-`qa_pixel`: Landsat Collection 2 (USGS); its bits 0 to 4 are fill, dilated cloud, cirrus, cloud,
-cloud shadow. `omnicloudmask`: the classes of that package, 1 thick cloud, 2 thin cloud, 3 shadow.
+`scl`: the scene classification of Sentinel-2 L2A (ESA, Sen2Cor), in which 0 means no data, 1
+saturated or defective, 3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin
+cirrus. `qa_pixel`: Landsat Collection 2 (USGS); its bits 0 to 4 are fill, dilated cloud, cirrus,
+cloud, cloud shadow. `omnicloudmask`: the classes of that package, 1 thick cloud, 2 thin cloud, 3
+shadow.
 """
 MAX_BIT = 63
 
 
 @dataclass(frozen=True)
 class MaskValues:
-    """Which values of a mask leave a pixel out."""
+    """The values of a mask that leave a pixel out."""
 
     ranges: tuple[tuple[int, int], ...] = ()
     """Least and largest value of each range, both included."""
     bits: tuple[tuple[int, int], ...] = ()
-    """Of a bit field, the first and the last bit of each range, of which any may be set."""
+    """First and last bit of each range of a bit field; any set bit counts."""
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Read "3,8-11", "bits:3,4" or the name of a product; without a text, any value but 0.
+        """Read "3,8-11", "bits:3,4" or the name of a product; without a text, any value except 0.
 
         Raises:
-            ArgumentError: If it is none of these.
+            ArgumentError: If the text is not valid.
         """
         if text is None:
             return cls()
@@ -73,10 +74,10 @@ class MaskValues:
         return cls(bits=ranges) if is_bits else cls(ranges=ranges)
 
     def find(self, values_HW: np.ndarray) -> np.ndarray:
-        """Return which pixels are to be left out, (H, W) bool.
+        """Return the pixels to leave out, (H, W) bool.
 
         Args:
-            values_HW: What the mask holds.
+            values_HW: Values of the mask.
         """
         if self.bits:
             field = sum(1 << bit for low, high in self.bits for bit in range(low, high + 1))
@@ -90,23 +91,24 @@ class MaskValues:
 class Exclusion:
     """The mask of one date on the grid of a map; a context manager.
 
-    Its pixels are the nearest to the map's. Its values alone decide: nodata that it declares is a
-    value like others. Where it has no pixels, nothing is left out.
+    Its pixels are the nearest to the map's. Only its values count: declared nodata is a
+    value like any other. Where it has no pixels, nothing is left out.
 
     Args:
         path: A raster of one band, or a list of such; see `list_rasters`.
-        values: Which of its values leave a pixel out.
-        grid: Where the image of its date is read.
+        values: Its values that leave a pixel out.
+        grid: Grid of the image of its date.
 
     Raises:
-        RasterError: If it cannot be opened, has not one band of real numbers, or lies elsewhere.
+        RasterError: If it cannot be opened, does not have one band of real numbers, or lies
+            elsewhere.
     """
 
     def __init__(self, path: str | Path, values: MaskValues, grid: Grid):
         self._path, self._values = path, values
         self._exits = ExitStack()
         try:
-            # What it holds and what identifies it: of one raster the bare values are read.
+            # Opened twice, as it is to identify it, and for one raster also as bare values to read.
             images, self._original = self._exits.enter_context(_open_mask(path))
             _require_band(images, path, values)
             _require_overlap(images, path, grid)
@@ -123,11 +125,11 @@ class Exclusion:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """What a pixel takes in memory."""
+        """Memory of a pixel."""
         return self._aligned.bytes_per_pixel + 1
 
     def read(self, window: Window) -> np.ndarray:
-        """Return which pixels of a window are left out, (H, W) bool.
+        """Return the pixels of a window to leave out, (H, W) bool.
 
         Raises:
             RasterError: If it cannot be read.
@@ -137,7 +139,7 @@ class Exclusion:
         return covered_HW & self._values.find(values_HW)
 
     def describe(self) -> dict[str, Any]:
-        """Return what identifies it; see `describe_source`."""
+        """Return a description that identifies it; see `describe_source`."""
         return describe_images(self._original, self._path)
 
 
@@ -166,7 +168,7 @@ def _require_band(images: DatasetReader | Mosaic, path: str | Path, values: Mask
         )
     if values.bits and np.dtype(images.dtypes[0]).kind not in "ui":
         raise RasterError(
-            f"the mask {name} holds {images.dtypes[0]}, which has no bits to look at",
+            f"the mask {name} holds {images.dtypes[0]}, which has no bits",
             fix="name its values: --mask-values 3,8-11",
         )
 
@@ -177,14 +179,14 @@ def _require_overlap(images: DatasetReader | Mosaic, path: str | Path, grid: Gri
         raise RasterError(
             f"the mask {name} has {images.crs or 'no coordinate reference system'}, and the map "
             f"has {grid.crs or 'none'}",
-            fix=f"give both one, for example: gdal_edit.py -a_srs EPSG:CODE {name}",
+            fix=f"give both a CRS, for example: gdal_edit.py -a_srs EPSG:CODE {name}",
         )
     own = Grid.of(images)
     if grid.crs is None and (own.width, own.height) != (grid.width, grid.height):
         raise RasterError(
             f"the mask {name} is {own.width} x {own.height}, the images without a coordinate "
             f"reference system are {grid.width} x {grid.height}",
-            fix="give a mask of the same pixels",
+            fix="give a mask with the same pixels",
         )
     if grid.find_window(own) is None:
         raise RasterError(

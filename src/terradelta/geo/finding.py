@@ -1,4 +1,4 @@
-"""What was found about a pair, one line for each thing that was looked at."""
+"""The findings of a check of a pair, one line for each subject."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class Finding:
     """One line of a report."""
 
     name: str
-    """What was looked at."""
+    """The subject."""
     level: PairLevel
     """"OK", "WARN" or "FAIL"."""
     message: str
-    """What was found."""
+    """The result."""
     fix: str | None = None
-    """What fixes it."""
+    """The fix."""
     values: dict[str, Any] = field(default_factory=dict)
     """The numbers, JSON-ready."""
     is_doubt: bool = True
-    """Whether a WARN makes a map of the pair doubtful; False where it is advice and no more."""
+    """Whether a WARN makes a map of the pair doubtful; False for mere advice."""
 
     @property
     def caution(self) -> Caution | None:
-        """What a map of the pair carries above its numbers, None where nothing is doubtful."""
+        """The caution that a map of the pair gets, or None."""
         if self.level != "WARN" or not self.is_doubt:
             return None
         return Caution(self.name, self.message, self.fix or "look at both images")
@@ -39,19 +39,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found about a pair."""
+    """The findings of a pair."""
 
     findings: tuple[Finding, ...]
-    """In the order in which they were looked for."""
+    """Findings in the order of the checks."""
 
     @property
     def level(self) -> PairLevel:
-        """The worst level of all."""
+        """The worst level of all findings."""
         return find_worst(finding.level for finding in self.findings)
 
     @property
     def cautions(self) -> tuple[Caution, ...]:
-        """What a map of the pair carries above its numbers."""
+        """The cautions that a map of the pair gets."""
         return list_cautions(self.findings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,12 +70,12 @@ class Report:
 
 
 def find_worst(levels: Iterable[PairLevel]) -> PairLevel:
-    """Return the worst of some levels."""
+    """Return the worst of the levels."""
     occurring = set(levels)
     return next(level for level in reversed(LEVELS) if level in occurring)
 
 
 def list_cautions(findings: Iterable[Finding]) -> tuple[Caution, ...]:
-    """Return what findings make a map doubtful, in their order."""
+    """Return the cautions of findings, in their order."""
     cautions = (finding.caution for finding in findings)
     return tuple(caution for caution in cautions if caution is not None)

@@ -1,4 +1,4 @@
-"""Outlines of a mosaic's rasters on a grid; their pixels are not read.
+"""Outlines of a mosaic's rasters on a grid; without reading pixels.
 
 Legend of the array names: N rasters, P points of an outline.
 """

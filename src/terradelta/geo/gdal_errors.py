@@ -1,4 +1,4 @@
-"""Recognizes errors of GDAL, some of which rasterio passes on without a public class."""
+"""Recognizes errors of GDAL, some of which have no public class in rasterio."""
 
 from __future__ import annotations
 

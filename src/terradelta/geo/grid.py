@@ -23,15 +23,15 @@ from terradelta.errors import RasterError
 from terradelta.geo.gdal_errors import is_gdal_error
 
 LATTICE_PARTS = 16
-"""Of each side of a grid, for points all over it that are looked up on another."""
+"""Points per side of a grid that are looked up on another grid."""
 OPEN_ERRORS = (RasterioError, UnicodeError)
-"""What rasterio raises of a damaged file: its message or its name may not be text."""
+"""Errors of rasterio for a damaged file, whose message or name may not be valid text."""
 OUTLINE_POINTS = 1000
-"""Of each side of a raster whose outline is transformed."""
+"""Points per side of a raster whose outline is transformed."""
 
 
 class Placed(Protocol):
-    """What has pixels at a place."""
+    """An object with georeferenced pixels."""
 
     @property
     def crs(self) -> CRS | None: ...  # noqa: D102
@@ -50,7 +50,7 @@ class Grid:
     crs: CRS | None
     """Coordinate reference system; None for a picture without georeference."""
     transform: Affine
-    """From (column, row) to CRS coordinates of the pixel's upper left corner."""
+    """Maps (column, row) to CRS coordinates of the pixel's upper left corner."""
     width: int
     """Columns."""
     height: int
@@ -67,7 +67,7 @@ class Grid:
     ) -> Grid:
         """Return a north-up grid over CRS bounds, its pixels' edges at multiples of their size."""
         left, bottom, right, top = (edge / pixel_size for edge in bounds)
-        # A thousandth of a pixel of overlap is rounding, not ground.
+        # An overlap of a thousandth of a pixel is rounding.
         first_column, first_row = math.floor(left + 1e-3), math.ceil(top - 1e-3)
         width = max(1, math.ceil(right - 1e-3) - first_column)
         height = max(1, first_row - math.floor(bottom + 1e-3))
@@ -97,12 +97,12 @@ class Grid:
         return Grid(self.crs, shifted, int(window.width), int(window.height))
 
     def redivide(self, height: int, width: int) -> Grid:
-        """Return the grid of so many rows and columns on the same ground."""
+        """Return the grid of this number of rows and columns on the same ground."""
         scale = Affine.scale(self.width / width, self.height / height)
         return Grid(self.crs, self.transform @ scale, width, height)
 
     def flip(self, *, rows: bool = False, columns: bool = False) -> Grid:
-        """Return the same pixels with the last row or the last column first."""
+        """Return the same pixels with the order of rows or columns reversed."""
         turned = self.transform
         if rows:
             turned = turned @ Affine.translation(0, self.height) @ Affine.scale(1, -1)
@@ -111,7 +111,7 @@ class Grid:
         return Grid(self.crs, turned, self.width, self.height)
 
     def intersect(self, other: Grid) -> Grid:
-        """Return the part of this grid, in whole pixels, that `other` covers at least in part.
+        """Return the part of this grid, in whole pixels, that `other` covers at least partly.
 
         Raises:
             RasterError: If the two do not overlap.
@@ -126,7 +126,7 @@ class Grid:
         return self.crop(window)
 
     def find_window(self, other: Grid) -> Window | None:
-        """Return the whole pixels that `other` covers at least in part, None without any."""
+        """Return the whole pixels that `other` covers at least partly, or None."""
         outline_N2 = self._draw_outline(other)
         if outline_N2 is None:
             return self.window_of(self.find_bounds(other))
@@ -134,7 +134,7 @@ class Grid:
         shared = shapely.intersection(shapely.make_valid(shapely.Polygon(outline_N2)), frame)
         found_N2 = shapely.get_coordinates(shared)
         if self.crs != other.crs and self.crs is not None:
-            # A raster of half the world may have no true outline in a projection of a part of it.
+            # A raster of half the world may have no valid outline in a regional projection.
             inside = [
                 ~self.transform @ point
                 for point in zip(*self._find_points_within(other), strict=True)
@@ -142,7 +142,7 @@ class Grid:
             found_N2 = np.concatenate([found_N2, np.reshape(inside, (-1, 2))])
         if len(found_N2) == 0:
             return None
-        # A thousandth of a pixel of overlap is rounding, not ground.
+        # An overlap of a thousandth of a pixel is rounding.
         left, top = np.floor(np.maximum(found_N2.min(axis=0), 0) + 1e-3).astype(int).tolist()
         right, bottom = np.ceil(found_N2.max(axis=0) - 1e-3).astype(int).tolist()
         right, bottom = min(right, self.width), min(bottom, self.height)
@@ -153,7 +153,7 @@ class Grid:
         )
 
     def walk_around(self, points_per_side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return CRS coordinates of points along the edge, from the first row's to the right."""
+        """Return CRS coordinates of points along the edge, starting along the first row."""
         steps = np.linspace(0, 1, points_per_side, endpoint=False)
         ahead, back, none = steps, 1 - steps, np.zeros(points_per_side)
         columns = np.concatenate([ahead, none + 1, back, none]) * self.width
@@ -161,7 +161,7 @@ class Grid:
         return self.transform @ (columns, rows)  # pyright: ignore[reportOperatorIssue]
 
     def _draw_outline(self, other: Grid) -> np.ndarray | None:
-        """Return the outline of another grid in pixels of this one, (N, 2), if it can be drawn."""
+        """Return the outline of another grid in pixels of this one, (N, 2), if it is valid."""
         x, y = other.walk_around(OUTLINE_POINTS)
         if self.crs != other.crs and self.crs is not None and other.crs is not None:
             try:
@@ -182,12 +182,12 @@ class Grid:
         return np.stack(~self.transform @ (x, y), axis=1)  # pyright: ignore[reportOperatorIssue]
 
     def window_of(self, bounds: tuple[float, float, float, float]) -> Window | None:
-        """Return the whole pixels that CRS bounds touch, or None where they touch none."""
+        """Return the whole pixels that CRS bounds touch, or None."""
         inverse = ~self.transform
         columns, rows = zip(*(inverse @ corner for corner in _corners(*bounds)), strict=True)
         if not np.isfinite((columns, rows)).all():
             return None
-        # A thousandth of a pixel of overlap is rounding, not ground.
+        # An overlap of a thousandth of a pixel is rounding.
         first_column = max(0, math.floor(min(columns) + 1e-3))
         first_row = max(0, math.floor(min(rows) + 1e-3))
         last_column = min(self.width, math.ceil(max(columns) - 1e-3))
@@ -197,10 +197,10 @@ class Grid:
         return cut_window(first_column, first_row, last_column - first_column, last_row - first_row)
 
     def find_bounds(self, other: Grid) -> tuple[float, float, float, float]:
-        """Return the bounds of `other` in this grid's CRS, where they meet this grid if they do.
+        """Return the bounds of `other` in this grid's CRS, near this grid if possible.
 
         On a geographic CRS the same ground has longitudes 360 degrees apart. Projections cannot
-        show a raster of half the world, so points of this grid that lie in it count as well.
+        represent a raster of half the world, so points of this grid that lie in it count too.
         """
         bounds = other.bounds_in(self.crs)
         if self.crs is None:
@@ -220,7 +220,7 @@ class Grid:
         return min(finite[0]), min(finite[1]), max(finite[0]), max(finite[1])
 
     def _find_points_within(self, other: Grid) -> tuple[list[float], list[float]]:
-        """Return CRS coordinates of those of a lattice of this grid's points that `other` holds."""
+        """Return CRS coordinates of the points of a lattice on this grid that lie on `other`."""
         assert self.crs is not None
         assert other.crs is not None
         steps = np.linspace(0, 1, LATTICE_PARTS + 1)
@@ -248,16 +248,16 @@ class Grid:
         return Grid.spanning(self.crs, pixel_size, self.bounds)
 
     def cover(self, bounds: tuple[float, float, float, float]) -> Grid:
-        """Return this grid's pixels, continued over all that CRS bounds touch."""
+        """Return this grid extended over all pixels that CRS bounds touch."""
         inverse = ~self.transform
         columns, rows = zip(*(inverse @ corner for corner in _corners(*bounds)), strict=True)
-        # A thousandth of a pixel of overlap is rounding, not ground.
+        # An overlap of a thousandth of a pixel is rounding.
         left, top = math.floor(min(columns) + 1e-3), math.floor(min(rows) + 1e-3)
         right, bottom = math.ceil(max(columns) - 1e-3), math.ceil(max(rows) - 1e-3)
         return self.crop(cut_window(left, top, right - left, bottom - top))
 
     def shift(self, columns_px: float, rows_px: float) -> Grid:
-        """Return this grid moved by so many of its own pixels."""
+        """Return this grid moved by a number of its own pixels."""
         moved = self.transform @ Affine.translation(columns_px, rows_px)
         return Grid(self.crs, moved, self.width, self.height)
 
@@ -271,7 +271,7 @@ class Grid:
         return min(xs), min(ys), max(xs), max(ys)
 
     def bounds_in(self, crs: CRS | None) -> tuple[float, float, float, float]:
-        """Return the bounds in another CRS, edges densified; infinite where it cannot show them."""
+        """Return the bounds in another CRS, edges densified; infinite if that fails."""
         if crs == self.crs or crs is None or self.crs is None:
             return self.bounds
         try:
@@ -284,20 +284,20 @@ class Grid:
 
 @lru_cache(256)
 def make_transformer(source: str, target: str) -> pyproj.Transformer:
-    """Return what takes x and y from one CRS to another, the same object for the same two.
+    """Return the transformer from one CRS to another, cached for each two.
 
     PROJ takes up to a tenth of a second to choose an operation.
     """
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
-# Of a mosaic, each sheet's are asked several times.
+# Each sheet of a mosaic asks several times.
 _transform_bounds = lru_cache(65_536)(transform_bounds)
 
 
 @contextmanager
 def allow_no_place() -> Iterator[None]:
-    """Keep rasterio from warning of a picture without georeference: here that is no fault."""
+    """Suppress rasterio's warning about pictures without georeference, which are allowed here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
@@ -309,7 +309,7 @@ def cut_window(column: int, row: int, width: int, height: int) -> Window:
 
 
 def shift_window(window: Window, columns: float, rows: float) -> Window:
-    """Return a window moved right and down, its corner in whole pixels."""
+    """Return a window moved right and down, with its corner at whole pixels."""
     return cut_window(
         int(window.col_off + columns),
         int(window.row_off + rows),

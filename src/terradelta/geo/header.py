@@ -29,15 +29,15 @@ from terradelta.geo.source import describe_source, open_header, open_source
 from terradelta.geo.virtual import count_bands
 
 FETCHED_AT_ONCE = 32
-"""Reading a header over a network is waiting for it, mostly."""
+"""Threads: reading a header over a network is mostly waiting."""
 MAX_REMEMBERED = 100_000
 
 
 class Header(NamedTuple):
-    """Of one raster of a mosaic, as it is read: colours in place of a palette, for example."""
+    """The header of one raster of a mosaic, as read: colours in place of a palette."""
 
     name: str
-    """Where it lies."""
+    """Its grid."""
     grid: Grid
     """Its pixels."""
     dtypes: tuple[str, ...]
@@ -49,15 +49,15 @@ class Header(NamedTuple):
     nodata: float | None
     """Of its first band."""
     sha256: str
-    """Of the header; see `describe_source`."""
+    """Hash of the header; see `describe_source`."""
     scaling: BandScaling
-    """What its stored numbers mean."""
+    """Scale and offset of its stored numbers."""
     counts: tuple[int, ...]
-    """How many bands each of its files has."""
+    """Number of bands of each of its files."""
 
     @property
     def data_dtypes(self) -> dict[int, str]:
-        """Number and data type of the bands that are no alpha."""
+        """Number and data type of the bands except alpha."""
         pairs = zip(self.dtypes, self.colorinterp, strict=True)
         return {
             number: dtype
@@ -72,7 +72,7 @@ class Header(NamedTuple):
 
 
 def read_headers(paths: Sequence[str]) -> list[Header]:
-    """Return the headers of rasters, each file opened once in the life of the process.
+    """Return the headers of rasters, opening each file once per process.
 
     Raises:
         RasterError: If one cannot be opened or has no coordinate reference system.
@@ -82,7 +82,7 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
         for first in range(0, len(paths), FETCHED_AT_ONCE):
             part = paths[first : first + FETCHED_AT_ONCE]
             list(pool.map(_fetch, filter(is_remote, chain.from_iterable(map(split_files, part)))))
-            # A source of others is asked each time: nothing tells whether it is another by now.
+            # A registered source is read each time: a change of it cannot be detected.
             headers += [
                 _read_header(path, _stamp(path))
                 if find_reader(path) is None
@@ -93,10 +93,11 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
 
 
 def _fetch(path: str):
-    """Have GDAL fetch a header and keep it for when the raster is opened.
+    """Let GDAL fetch a header and cache it until the raster is opened.
 
-    rasterio holds Python's lock while it opens a raster, so that servers would be waited for one
-    after the other, but not while it reads; and where a virtual raster is read, GDAL opens others.
+    rasterio holds Python's lock while it opens a raster, so that it would wait for servers one
+    after the other, but not while it reads; and GDAL opens other files while it reads a virtual
+    raster.
     """
     size = 'RasterXSize="1" RasterYSize="1"'
     rectangle = 'xOff="0" yOff="0" xSize="1" ySize="1"'
@@ -106,13 +107,13 @@ def _fetch(path: str):
         f'<SourceBand>1</SourceBand><SourceProperties {size} DataType="Byte"/>'
         f"<SrcRect {rectangle}/><DstRect {rectangle}/></SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    # What is wrong with it, opening it will tell.
+    # Errors appear when it is opened.
     with suppress(RasterioError), rasterio.open(xml) as dataset:
         dataset.read(1)
 
 
 def _stamp(path: str) -> tuple[tuple[int, int], ...]:
-    """Return what changes with a raster; of remote ones GDAL itself remembers what they were."""
+    """Return a key that changes with a raster; GDAL itself caches remote ones."""
     statuses = (Path(file).stat() for file in split_files(path) if is_file(file))
     return tuple((status.st_mtime_ns, status.st_size) for status in statuses)
 
@@ -124,7 +125,7 @@ def _read_header(path: str, stamp: tuple[tuple[int, int], ...]) -> Header:
         is_plain = has_place and ColorInterp.palette not in raw.colorinterp
         if is_plain:
             return _summarize(raw, raw, path)
-        # An alpha band stays what it is: whether it is one takes reading pixels.
+        # An alpha band is kept: checking it would need its pixels.
         with open_source(path) as dataset:
             return _summarize(dataset, raw, path)
 
@@ -139,7 +140,7 @@ def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
             else (f"{path} has no coordinate reference system, so")
         )
         raise RasterError(
-            f"{reason} it has no place in a mosaic",
+            f"{reason} it cannot be part of a mosaic",
             fix=f"assign one, for example: gdal_edit.py -a_srs EPSG:CODE {path}",
         )
     return Header(
@@ -157,5 +158,5 @@ def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
 
 @lru_cache(4096)
 def _share(wkt: str) -> CRS:
-    """Return the one object of a CRS: thousands of rasters have few, which are slow to compare."""
+    """Return one object per CRS: thousands of rasters share few, which are slow to compare."""
     return CRS.from_wkt(wkt)

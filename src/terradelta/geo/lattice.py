@@ -1,4 +1,4 @@
-"""Places the pixels of a map among those of a raster: shifted, and perhaps turned.
+"""Places the pixels of a map among those of a raster: shifted, and perhaps flipped.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -17,7 +17,7 @@ from terradelta.geo.mosaic import list_edges
 
 @dataclass(frozen=True)
 class Lattice:
-    """How the pixels of a grid lie among a raster's own: shifted, and perhaps the other way round.
+    """How the pixels of a grid lie among a raster's own: shifted, and perhaps flipped.
 
     A raster whose rows run to the north is read without resampling onto a grid that has north up.
     """
@@ -25,11 +25,11 @@ class Lattice:
     own: Grid
     """The raster's pixels."""
     column: int
-    """First column of the grid on the raster, turned as the grid is."""
+    """First column of the grid on the raster, flipped like the grid."""
     row: int
     """First row."""
     flips_columns: bool = False
-    """Whether the raster's columns run the other way."""
+    """Whether the raster's columns run in the opposite direction."""
     flips_rows: bool = False
     """Whether its rows do."""
 
@@ -48,7 +48,7 @@ class Lattice:
         return cut_window(left, top, right - left, bottom - top)
 
     def turn(self, image_CHW: np.ndarray, valid_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what was read of the raster as the grid has it."""
+        """Return pixels read from the raster in the order of the grid."""
         rows = slice(None, None, -1 if self.flips_rows else 1)
         columns = slice(None, None, -1 if self.flips_columns else 1)
         turned_CHW, turned_HW = image_CHW[:, rows, columns], valid_HW[rows, columns]
@@ -56,7 +56,7 @@ class Lattice:
 
 
 def find_lattice(own: Grid, grid: Grid) -> Lattice | None:
-    """Return how a grid lies on a raster's pixels, None where it lies beside them."""
+    """Return how a grid lies on a raster's pixels, None if their pixels do not coincide."""
     for flips_columns, flips_rows in itertools.product((False, True), repeat=2):
         turned = own.flip(columns=flips_columns, rows=flips_rows)
         column, row = ~turned.transform @ (grid.transform @ (0, 0))

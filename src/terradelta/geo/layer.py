@@ -1,7 +1,7 @@
-"""Pixels of one grid, a raster's or a mosaic sheet's, as they read on the grid of a map.
+"""Pixels of a raster or of a mosaic's sheet, read on the grid of a map.
 
-What is needed of them for a window is read with its validity, told to be the whole to GDAL, and
-resampled: to the bit as the whole would be, in bounded memory.
+The part needed for a window is read with its validity, given to GDAL as if it were the whole, and
+resampled: bit for bit like the whole, in bounded memory.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -36,11 +36,11 @@ from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels
 from terradelta.geo.virtual import name_gdal_type
 
 LATTICE_POINTS = 21
-"""Along each side of a window that is looked up on a layer."""
+"""Points per side of a window that are looked up on a layer."""
 KERNEL_PX = 16
-"""What resampling may need around a window, in pixels of the layer, and some to spare."""
+"""Margin that resampling may need around a window, in pixels of the layer, with a reserve."""
 MAX_LAYER_BYTES = 64 * 1024**2
-"""Of a layer's pixels that are held at a time."""
+"""Largest number of a layer's pixels in memory at a time."""
 
 
 class Layer(Protocol):
@@ -48,11 +48,11 @@ class Layer(Protocol):
 
     @property
     def grid(self) -> Grid:
-        """Where they lie."""
+        """Their grid."""
         ...
 
     def find_dtype(self, bands: Sequence[int]) -> str:
-        """Return the data type of what is read."""
+        """Return the data type of the pixels."""
         ...
 
     def touches(self, window: Window) -> bool:
@@ -62,7 +62,7 @@ class Layer(Protocol):
     def read(
         self, bands: Sequence[int], window: Window, step: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window, one pixel in so many, (C, H, W), and where it holds data, (H, W)."""
+        """Return every `step`-th pixel of a window, (C, H, W), and where it is valid, (H, W)."""
         ...
 
 
@@ -114,7 +114,7 @@ class AlignedLayer:
 
     @property
     def is_resampled(self) -> bool:
-        """Whether it is resampled to get onto the grid."""
+        """Whether it is resampled to the grid."""
         return self._lattice is None
 
     def touches(self, window: Window) -> bool:
@@ -131,7 +131,7 @@ class AlignedLayer:
         return self._read_resampled(window)
 
     def _read_resampled(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Return a window of the layer as it is warped to the grid."""
+        """Return a window of the layer for warping to the grid."""
         height, width = int(window.height), int(window.width)
         image_CHW = np.zeros((len(self._bands), height, width), self._dtype)
         valid_HW = np.zeros((height, width), bool)
@@ -160,9 +160,9 @@ class AlignedLayer:
             return read_pixels(warped, range(1, len(self._bands) + 1), window)
 
     def _open_warped(self, posed: DatasetReader) -> WarpedVRT:
-        """Open all of it as it is resampled to the grid."""
+        """Open all of it, resampled to the grid."""
         grid, own = self._grid, self._layer.grid
-        # In a plane of its own a raster is laid as if in some CRS: GDAL asks for one.
+        # A raster without a place on the Earth gets a substitute CRS: GDAL needs one.
         place = ANYWHERE if grid.crs is None else None
         return WarpedVRT(
             posed,
@@ -198,7 +198,7 @@ class AlignedLayer:
         return warp_picture(pixels_CHW, data_HW, own, target, self._resampling)
 
     def _find_source(self, window: Window) -> Window | None:
-        """Return the window of the sheet that a window of the grid needs, None if none."""
+        """Return the window of the sheet that a window of the grid needs, or None."""
         own = self._layer.grid
         if self._lattice is not None:
             return _clip(own, *list_edges(self._lattice.find(window)))
@@ -236,7 +236,7 @@ class AlignedLayer:
 
 
 def count_bytes(dtype: str, bands: Sequence[int]) -> int:
-    """Return what a pixel of some bands takes."""
+    """Return the memory of a pixel of some bands."""
     return np.dtype(dtype).itemsize * len(bands)
 
 
@@ -244,9 +244,9 @@ def count_bytes(dtype: str, bands: Sequence[int]) -> int:
 def _pose(
     image_CHW: np.ndarray, valid_HW: np.ndarray, window: Window, grid: Grid
 ) -> Iterator[DatasetReader]:
-    """Open a raster that is a whole grid to GDAL and of which only a window is there.
+    """Open a raster that has a whole grid for GDAL, but the pixels of only a window.
 
-    Warped, it gives to the bit what the whole raster would.
+    Warped, it gives bit for bit the result of the whole raster.
     """
     bands, height, width = image_CHW.shape
     kind = name_gdal_type(image_CHW.dtype.name)
@@ -270,7 +270,7 @@ def _pose(
             f'<VRTRasterBand dataType="{kind}" band="{band}">{lay(pixels, band)}</VRTRasterBand>'
             for band in range(1, bands + 1)
         )
-        # GDAL gives the same pixels in less than half of the time where there is no mask.
+        # Without a mask, GDAL gives the same pixels in less than half of the time.
         if not valid_HW.all():
             mask = files.enter_context(_store(_as_mask(valid_HW)))
             band = f'<VRTRasterBand dataType="Byte">{lay(mask, 1)}</VRTRasterBand>'
@@ -284,7 +284,7 @@ def _pose(
 
 @contextmanager
 def _store(image_CHW: np.ndarray) -> Iterator[str]:
-    """Keep an image where GDAL finds it; yields the name."""
+    """Keep an image in GDAL's memory; yields its name."""
     bands, height, width = image_CHW.shape
     shape = {"count": bands, "height": height, "width": width, "dtype": image_CHW.dtype.name}
     with MemoryFile() as memory:
@@ -298,7 +298,7 @@ def _as_mask(valid_HW: np.ndarray) -> np.ndarray:
 
 
 def _clip(grid: Grid, left: float, top: float, right: float, bottom: float) -> Window | None:
-    """Return the whole pixels of a grid between these edges, None if there are none."""
+    """Return the whole pixels of a grid between these edges, or None."""
     first_column, first_row = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
     last_column = min(grid.width, int(np.ceil(right)))
     last_row = min(grid.height, int(np.ceil(bottom)))
@@ -325,7 +325,7 @@ def _halve(window: Window) -> tuple[Window, Window]:
 
 
 def _turn_towards(longitudes: np.ndarray, own: Grid) -> np.ndarray:
-    """Return longitudes as a grid counts them; where they pass its edge, all that it has."""
+    """Return longitudes in the range of a grid; all of them if they cross its edge."""
     left, _, right, _ = own.bounds
     middle = (left + right) / 2
     turned = middle + (longitudes - middle + 180) % 360 - 180
@@ -335,12 +335,12 @@ def _turn_towards(longitudes: np.ndarray, own: Grid) -> np.ndarray:
 
 
 def face(own: Grid, grid: Grid) -> Grid:
-    """Return a raster's pixels with longitudes that run as a grid's do."""
+    """Return a raster's pixels with longitudes in the range of a grid."""
     return replace(own, crs=_wrap_longitudes(own, grid) or own.crs, transform=_turn(own, grid))
 
 
 def _turn(own: Grid, grid: Grid) -> Affine:
-    """Return a raster's transform, turned by 360 degrees where only so it meets the grid."""
+    """Return a raster's transform, shifted by 360 degrees if only then it meets the grid."""
     if own.crs is None or not own.crs.is_geographic or own.crs != grid.crs:
         return own.transform
     turn = grid.find_bounds(own)[0] - own.bounds[0]
@@ -348,20 +348,20 @@ def _turn(own: Grid, grid: Grid) -> Affine:
 
 
 def _wrap_longitudes(own: Grid, grid: Grid) -> CRS | None:
-    """Return a CRS whose longitudes run as a raster's do, where they run beyond 180 degrees.
+    """Return a CRS with a raster's range of longitudes, if they exceed 180 degrees.
 
-    Transformed from another CRS, longitudes come within 180 degrees of Greenwich.
+    Transformed from another CRS, longitudes are within 180 degrees of Greenwich.
     """
     left, _, right, _ = own.bounds
     is_usual = left >= -180 - 1e-9 and right <= 180 + 1e-9
     if own.crs is None or not own.crs.is_geographic or own.crs == grid.crs or is_usual:
         return None
     with warnings.catch_warnings():
-        # What else PROJ's old notation loses stays in the rest of the CRS.
+        # The rest of the CRS keeps what PROJ's old notation would lose.
         warnings.simplefilter("ignore", UserWarning)
         old = pyproj.CRS(own.crs.to_wkt()).to_proj4().replace("+type=crs", "")
     extension = f',EXTENSION["PROJ4","{old} +lon_wrap={(left + right) / 2:.3f}"]]'
-    # Without its code and axes, which would put latitudes first.
+    # Without its code and axes, which put latitudes first.
     end = r'(,AXIS\[[^]]*\])*(,AUTHORITY\["[^"]*","[^"]*"\])?\]$'
     flat = CRS.from_wkt(pyproj.CRS(own.crs.to_wkt()).to_2d().to_wkt())
     return CRS.from_wkt(re.sub(end, extension, flat.to_wkt(version="WKT1_GDAL"), count=1))

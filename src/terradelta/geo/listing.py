@@ -25,7 +25,7 @@ class StacAsset:
 
 @dataclass(frozen=True)
 class StacItem:
-    """What has to be right of an item before pystac is given it."""
+    """The fields of an item that must be valid before pystac reads it."""
 
     type: Literal["Feature"]
     stac_version: str
@@ -48,34 +48,34 @@ RasterPaths = str | Path | Sequence[str | Path]
 """A raster, a file that lists rasters, or the rasters themselves."""
 
 MAX_LIST_BYTES = 2**30
-"""Of a list of rasters: a million STAC items."""
+"""Largest list of rasters: a million STAC items."""
 LIST_ENDINGS = (".txt", ".lst")
 STAC_ENDINGS = (".json", ".geojson")
 OBJECT_STORES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 """GDAL's own access, which finds credentials in the environment and needs no other package."""
 BAND_JOINER = " + "
-"""Between files whose bands make one raster."""
+"""Separator of files whose bands make one raster."""
 OFFSET_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-"""Properties of items of Sentinel-2 that are true where pixels hold the offset already, which
-their `raster:bands` states nevertheless."""
+"""Properties of items of Sentinel-2 that are true if pixels include the offset already, although
+their `raster:bands` states it."""
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsioss", "/vsiswift", "/vsihdfs")
 
 
 def list_rasters(source: RasterPaths) -> list[str] | None:
-    """Return the rasters of a mosaic in their order, or None where `source` is one raster.
+    """Return the rasters of a mosaic in their order, or None if `source` is one raster.
 
-    What a registered reader reads counts as a mosaic of one.
+    A raster of a registered reader counts as a mosaic of one.
 
     Args:
         source: A sequence of rasters; a text file (.txt, .lst) with one raster a line, relative to
-            the file, blank lines and those with a leading # aside; or a STAC item or item
+            the file, ignoring blank lines and those with a leading #; or a STAC item or item
             collection (.json, .geojson), the asset's name after a #, `items.json#visual`, or one
             for each band, `items.json#red,green,blue`. Each raster may be several files, see
             `split_files`.
 
     Raises:
         RasterError: If the list cannot be read, is empty or lacks the asset.
-        ArgumentError: If it is a STAC file and pystac is not installed, or no path at all.
+        ArgumentError: If it is a STAC file and pystac is not installed, or not a path.
     """
     require_paths(source, "the source")
     if not isinstance(source, str | Path):
@@ -89,7 +89,7 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
     elif path.lower().endswith(STAC_ENDINGS):
         paths = _list_assets(path, asset)
     elif find_reader(path) is not None:
-        # It reads like the one raster of a mosaic.
+        # It is read like the only raster of a mosaic.
         return [path]
     else:
         return None
@@ -97,14 +97,14 @@ def list_rasters(source: RasterPaths) -> list[str] | None:
 
 
 def list_scalings(source: RasterPaths) -> list[list[list[tuple[float, float]]]] | None:
-    """Return what STAC items say of the stored numbers, None of other sources.
+    """Return the scalings in STAC items, None for other sources.
 
     Returns:
         For each raster of the mosaic and each of its files the scale and the offset of each band,
-        one for all bands where the asset says but one, or none where it says nothing.
+        one for all bands if the asset gives only one, or none.
 
     Raises:
-        RasterError: If they cannot be read or are no numbers.
+        RasterError: If they cannot be read or are not numbers.
         ArgumentError: If pystac is not installed.
     """
     if not isinstance(source, str | Path):
@@ -122,7 +122,7 @@ def _read_scalings(item: Any, name: str, path: str) -> list[tuple[float, float]]
     """Return scale and offset of each band of an asset, of STAC 1.0 or 1.1."""
     fields = item.assets[name].extra_fields
     bands = fields.get("raster:bands") or fields.get("bands") or []
-    # What an asset says holds for all its bands.
+    # Values of an asset apply to all its bands.
     described = [{**fields, **band} for band in bands] or [fields]
     is_applied = any(item.properties.get(key) is True for key in OFFSET_APPLIED)
     scalings = []
@@ -151,8 +151,8 @@ def require_paths(source: object, name: str):
     """Raise unless a source of rasters is a path or a list of paths.
 
     Args:
-        source: What was given.
-        name: What the argument is called.
+        source: The value.
+        name: Name of the argument.
 
     Raises:
         ArgumentError: Naming its type.
@@ -168,7 +168,7 @@ def require_paths(source: object, name: str):
 
 
 def list_dates(source: RasterPaths) -> list[str] | None:
-    """Return the first and the last date of STAC items, as ISO 8601 has it, None of other sources.
+    """Return the first and the last date of STAC items, in ISO 8601, None for other sources.
 
     Raises:
         RasterError: If they cannot be read.
@@ -191,9 +191,9 @@ def list_dates(source: RasterPaths) -> list[str] | None:
 
 
 def name_source(source: RasterPaths) -> str:
-    """Return what a person calls it: the file's name, or the first one's and how many follow.
+    """Return a name for messages: the file's name, or the first one's and the number of others.
 
-    Files of bands are named each; an address that is signed loses its signature.
+    All files of bands are named; a signed address loses its signature.
     """
     if isinstance(source, str | Path):
         return BAND_JOINER.join(Path(redact(file)).name for file in split_files(source))
@@ -202,12 +202,12 @@ def name_source(source: RasterPaths) -> str:
 
 
 def record_source(source: RasterPaths) -> str | list[str]:
-    """Return it as JSON takes it."""
+    """Return it as JSON-ready content."""
     return str(source) if isinstance(source, str | Path) else [str(path) for path in source]
 
 
 def locate(path: str | Path) -> str:
-    """Return what GDAL calls a raster: `s3://bucket/key` is `/vsis3/bucket/key` to it."""
+    """Return GDAL's name of a raster: `/vsis3/bucket/key` for `s3://bucket/key`."""
     location = str(path)
     scheme, separator, rest = location.partition("://")
     if separator and scheme in OBJECT_STORES:
@@ -216,7 +216,7 @@ def locate(path: str | Path) -> str:
 
 
 def is_file(path: str | Path) -> bool:
-    """Return whether a raster is a file; a signed address may be too long to be asked for one."""
+    """Return whether a raster is a file; a signed address may be too long for the file system."""
     try:
         return Path(path).is_file()
     except OSError:
@@ -224,7 +224,7 @@ def is_file(path: str | Path) -> bool:
 
 
 def split_files(path: str | Path) -> list[str]:
-    """Return the files whose bands make a raster: `red.tif + green.tif + blue.tif` are three."""
+    """Return the files whose bands make a raster: three for `red.tif + green.tif + blue.tif`."""
     text = str(path)
     is_one = BAND_JOINER not in text or text.startswith("<") or is_file(text)
     return [text] if is_one else text.split(BAND_JOINER)
@@ -236,7 +236,7 @@ def is_remote(path: str | Path) -> bool:
 
 
 def resolve_beside(path: str, listing: str | Path) -> str:
-    """Return a raster that stands in a file, relative paths being so to that file."""
+    """Return a raster listed in a file; paths are relative to that file."""
     folder = Path(listing).parent
     beside = str(folder / path)
     if is_file(beside):
@@ -250,7 +250,7 @@ def resolve_beside(path: str, listing: str | Path) -> str:
 
 
 def split_asset(source: str) -> tuple[str, str | None]:
-    """Return the file of a source and the name of a STAC file's asset, None where none is named."""
+    """Return the file of a source and the name of a STAC file's asset, or None."""
     path, separator, asset = source.rpartition("#")
     if separator and path.lower().endswith(STAC_ENDINGS) and not is_file(source):
         return path, asset
@@ -261,7 +261,7 @@ def _read_text(path: str) -> str:
     if is_remote(path):
         raise RasterError(
             f"{path} is a list and not on this machine",
-            fix="fetch the list first; what it names may stay where it is",
+            fix="fetch the list first; the rasters that it lists may stay where they are",
         )
     try:
         return read_text(path, MAX_LIST_BYTES)
@@ -296,7 +296,7 @@ def _read_items(path: str) -> list[Any]:
     features = [content] if content["type"] == "Feature" else content.get("features")
     try:
         read_fields(StacItems, {"features": features})
-        # pystac may stumble anywhere over what a file of another kind holds.
+        # pystac may fail anywhere on a file of another kind.
         return [pystac.Item.from_dict(one) for one in features or ()]
     except Exception as error:
         raise _refuse(path, str(error)) from error

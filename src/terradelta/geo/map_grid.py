@@ -1,6 +1,6 @@
-"""The grid of a map: the pixels that `--grid` asks for, over what both rasters cover.
+"""The grid of a map: the pixels requested by `--grid`, over the ground of both rasters.
 
-North is up on it and its pixels are about square on the ground, as on the images that networks are
+North is up and pixels are about square on the ground, as in the images that networks are
 trained with.
 """
 
@@ -35,41 +35,41 @@ from terradelta.geo.virtual import name_raster
 Images = DatasetReader | Mosaic
 
 MAX_SIDES_RATIO = 1.2
-"""Of pixels that are still about square."""
+"""Largest ratio of sides of pixels that count as square."""
 MAX_FINER = 16
 """Times that a map may be finer than the finer raster, or coarser than the coarser one."""
 MAX_PIXELS = 1e11
 MAX_SIDE_PX = 2**31 - 1
-"""Of what GDAL can write."""
+"""Limit of the rasters that GDAL can write."""
 INSISTENCE = "!"
-"""At the end of a grid that was asked for twice."""
+"""Mark at the end of a grid that allows unusual pixels."""
 
 
 class GridChoice(NamedTuple):
-    """What `--grid` asks for."""
+    """The value of `--grid`."""
 
     crs: CRS | None
-    """None where it is a raster's."""
+    """None for that of a raster."""
     pixel_size: float | None
-    """Side of a pixel in units of the CRS; None where the pixels are a raster's."""
+    """Side of a pixel in units of the CRS; None for the pixels of a raster."""
     is_forced: bool = False
-    """Whether any number of pixels will do."""
+    """Whether any number of pixels is allowed."""
 
 
 @dataclass(frozen=True)
 class MapGrid:
-    """The grid of a map, and what makes it doubtful."""
+    """The grid of a map, and its cautions."""
 
     grid: Grid
     """The pixels."""
     cautions: tuple[Caution, ...] = ()
-    """Reasons to doubt where it lies or how it looks to a network."""
+    """Reasons to doubt its place or its pixels."""
     notice: str = ""
-    """What a user should know of pixels that are not a raster's own."""
+    """A note for the user if the pixels are not those of a raster."""
 
 
 def parse_grid(choice: str | float) -> GridChoice:
-    """Return the CRS and pixel size that `--grid` asks for, None for what it leaves to a raster.
+    """Return the CRS and pixel size in `--grid`, None for those taken from a raster.
 
     Raises:
         ArgumentError: If it is neither a raster's name nor a pixel size.
@@ -95,15 +95,15 @@ def parse_grid(choice: str | float) -> GridChoice:
 
 
 def choose_grid(before: Images, after: Images, choice: str | float) -> MapGrid:
-    """Return the chosen grid, cut to what both rasters cover.
+    """Return the chosen grid, cut to the ground of both rasters.
 
     Raises:
         RasterError: If the rasters do not overlap, or have no CRS in common.
-        ArgumentError: If the grid is not known, or no sensible one for these rasters.
+        ArgumentError: If the grid is not known, or not sensible for these rasters.
     """
     places = place_raster(before), place_raster(after)
     names = name_raster(before), name_raster(after)
-    # Of two rasters in one plane, one speaks for both.
+    # For two rasters in one plane, one is enough.
     cautions = tuple({place.plane: place.caution for place in places if place.caution}.values())
     asked = parse_grid(choice)
     if any(place.grid.crs is None for place in places):
@@ -112,7 +112,7 @@ def choose_grid(before: Images, after: Images, choice: str | float) -> MapGrid:
         assert asked.pixel_size is not None
         grid = _share_ground((before, after), asked, f"--grid {choice}")
     elif asked.pixel_size is not None:
-        # Both cut it, so that no row or column at the edge is without data.
+        # Cut by both, so that every row and column at the edge has data.
         shared = places[0].grid.intersect(places[1].grid)
         grid = span_grid(
             places[0].grid.crs,
@@ -135,18 +135,18 @@ def span_grid(
     option: str,
     max_pixels: float = MAX_PIXELS,
 ) -> Grid:
-    """Return the pixels that were asked for over bounds.
+    """Return the requested pixels over bounds.
 
     Args:
-        crs: Of the grid.
-        bounds: Left, bottom, right, top in it.
-        asked: The side of a pixel, and whether any will do.
-        sources: The pixels of what is mapped, for comparison.
-        option: What the grid was given as, for messages.
-        max_pixels: How many there may be unless any number will do.
+        crs: CRS of the grid.
+        bounds: Left, bottom, right, top in that CRS.
+        asked: The side of a pixel, and whether any number is allowed.
+        sources: The pixels of the rasters, for comparison.
+        option: The option that gave the grid, for messages.
+        max_pixels: Largest number of pixels unless any number is allowed.
 
     Raises:
-        ArgumentError: If there would be too many pixels, or one for all.
+        ArgumentError: If there would be too many pixels, or only one.
     """
     assert crs is not None
     assert asked.pixel_size is not None
@@ -161,16 +161,16 @@ def span_grid(
     elif not asked.is_forced:
         problem = _find_excess(crs, bounds, size, sources)
     if problem is not None:
-        insist = f", or insist on it with {option}{INSISTENCE}" if is_possible else ""
+        insist = f", or allow it with {option}{INSISTENCE}" if is_possible else ""
         raise ArgumentError(
-            f"{option} asks for pixels of {size:g} {name_unit(crs, size)}: {problem}",
+            f"{option} gives pixels of {size:g} {name_unit(crs, size)}: {problem}",
             fix=f"{_suggest(crs, bounds, sources)}{insist}",
         )
     return Grid.spanning(crs, size, bounds)
 
 
 def name_unit(crs: CRS, number: float = 2) -> str:
-    """Return what a CRS measures in: "metres", "degrees"."""
+    """Return the unit of a CRS: "metres", "degrees"."""
     unit = "degree" if crs.is_geographic else (crs.linear_units or "unit").lower()
     unit = {"meter": "metre", "foot": "foot"}.get(unit, unit)
     return unit if number == 1 else {"foot": "feet"}.get(unit, f"{unit}s")
@@ -179,7 +179,7 @@ def name_unit(crs: CRS, number: float = 2) -> str:
 def name_metric_grid(grid: Grid) -> str | None:
     """Return the `--grid` of a UTM zone with square pixels about as large as a grid's are.
 
-    None where the grid has no place on the Earth.
+    None if the grid has no place on the Earth.
     """
     size_m = measure_pixel_size(grid)
     if size_m is None:
@@ -200,7 +200,7 @@ def _share_pixels(places: tuple[Placement, Placement], choice: str | float) -> t
     if square != upright:
         notice = (
             f"the pixels of the {choice} raster are {_compare_sides(upright):.2f} times as long as "
-            f"wide on the ground: the map has square ones, {square.width} x {square.height} in "
+            f"wide on the ground: the map has square pixels, {square.width} x {square.height} in "
             f"place of {base.width} x {base.height}"
         )
     return square if square.same_as(other) else square.intersect(other), notice
@@ -209,7 +209,7 @@ def _share_pixels(places: tuple[Placement, Placement], choice: str | float) -> t
 def _share_plane(
     places: tuple[Placement, Placement], names: tuple[str, str], choice: str | float
 ) -> Grid:
-    """Return the pixels of two rasters of which one at least has no place on the Earth."""
+    """Return the pixels of two rasters, at least one without a place on the Earth."""
     grids, planes = [place.grid for place in places], [place.plane for place in places]
     if any(grid.crs is not None for grid in grids):
         number = next(index for index in (0, 1) if grids[index].crs is None)
@@ -217,7 +217,7 @@ def _share_plane(
         reason = (
             "has no coordinate reference system"
             if plane is None
-            else f"is in {say_crs(plane)}, which has no way to longitude and latitude on the Earth"
+            else f"is in {say_crs(plane)}, which has no transformation to places on the Earth"
         )
         raise RasterError(
             f"{names[number]} {reason}, {names[1 - number]} has {say_crs(other)}",
@@ -228,7 +228,7 @@ def _share_plane(
             f"--grid {choice} needs a place on the Earth, and {' and '.join(names)} have none",
             fix="leave --grid out, or georeference both",
         )
-    # GDAL takes two building sites for one.
+    # GDAL treats two different local planes as one.
     texts = [plane and plane.to_wkt() for plane in planes]
     is_same_plane = texts[0] is not None and texts[0] == texts[1]
     if not is_same_plane and not grids[0].same_as(grids[1]):
@@ -249,7 +249,7 @@ def _share_plane(
 
 
 def _share_ground(pair: tuple[Images, Images], asked: GridChoice, option: str) -> Grid:
-    """Return the grid of a CRS over what the bounds of both rasters share."""
+    """Return the grid of a CRS over the common bounds of both rasters."""
     crs = asked.crs
     assert crs is not None
     names = [name_raster(images) for images in pair]
@@ -276,12 +276,12 @@ def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
 
 
 def _turn_upright(grid: Grid) -> Grid:
-    """Return the same pixels with north up, and east on the right; turned ones may stay turned."""
+    """Return the same pixels with north up and east on the right; rotation may remain."""
     if grid.transform in WITHOUT_PLACE:
         return grid
     t = grid.transform
     (a, b), (d, e) = _find_axes(grid) @ np.array([[t.a, t.b], [t.d, t.e]])
-    # Rows run to the south: of a mirrored image they, or the columns, run the other way.
+    # Rows run to the south: in a mirrored image they or the columns run the other way.
     if a * e - b * d > 0:
         return _turn_upright(grid.flip(rows=a >= 0, columns=a < 0))
     is_upside_down = a < 0 < e and max(abs(b), abs(d)) < 1e-6 * min(abs(a), abs(e))
@@ -289,7 +289,7 @@ def _turn_upright(grid: Grid) -> Grid:
 
 
 def _find_axes(grid: Grid) -> np.ndarray:
-    """Return where the axes of a grid's CRS point: to the east and to the north in columns."""
+    """Return the directions of a grid CRS's axes, as columns to the east and to the north."""
     sides_m = measure_sides(grid)
     known = None if grid.crs is None else describe_crs(grid.crs)
     if sides_m is None or known is None:
@@ -304,7 +304,7 @@ def _find_axes(grid: Grid) -> np.ndarray:
 
 
 def _make_square(grid: Grid) -> Grid:
-    """Return about as many pixels on the same ground, square there unless they are it already."""
+    """Return about the same number of pixels on the same ground, made square if necessary."""
     ratio = _compare_sides(grid)
     if 1 / MAX_SIDES_RATIO <= ratio <= MAX_SIDES_RATIO:
         return grid
@@ -313,13 +313,13 @@ def _make_square(grid: Grid) -> Grid:
 
 
 def _compare_sides(grid: Grid) -> float:
-    """Return how many times as long as wide a pixel is on the ground, 1 where nobody knows."""
+    """Return the ratio of length to width of a pixel on the ground, 1 if unknown."""
     across_m, down_m = _measure_lengths(grid)
     return down_m / across_m
 
 
 def _measure_lengths(grid: Grid) -> tuple[float, float]:
-    """Return how wide and how long a pixel is on the ground, in metres; 1 where nobody knows."""
+    """Return width and length of a pixel on the ground in metres; 1 if unknown."""
     sides_m = measure_sides(grid)
     if sides_m is None:
         return 1.0, 1.0
@@ -328,7 +328,7 @@ def _measure_lengths(grid: Grid) -> tuple[float, float]:
 
 
 def _find_cautions(grid: Grid) -> tuple[Caution, ...]:
-    """Return what makes a grid doubtful that was asked for by its pixel size."""
+    """Return the cautions of a grid that was given by its pixel size."""
     across_m, down_m = _measure_lengths(grid)
     if 1 / MAX_SIDES_RATIO <= down_m / across_m <= MAX_SIDES_RATIO:
         return ()
@@ -345,7 +345,7 @@ def _find_cautions(grid: Grid) -> tuple[Caution, ...]:
 def _find_excess(
     crs: CRS, bounds: tuple[float, float, float, float], size: float, sources: list[Grid]
 ) -> str | None:
-    """Return what speaks against pixels of this size, None if nothing does."""
+    """Return the reason against pixels of this size, or None."""
     width, height = ((bounds[side + 2] - bounds[side]) / size for side in (0, 1))
     sides_m = [side for side in map(measure_pixel_size, sources) if side]
     middle = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2

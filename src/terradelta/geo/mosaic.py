@@ -1,12 +1,12 @@
 """Many rasters as one: thousands of files, in several coordinate reference systems and resolutions.
 
 Rasters that share CRS and pixels form a sheet, which reads like the raster they would be merged
-into: where they overlap, the first listed that holds data shows. Sheets lie over each other in the
-order of their first rasters. `geo.aligned` lays them on the grid of a map; only there are pixels
-resampled, of a sheet as a whole, so that seams between its rasters leave no trace.
+into: where they overlap, the first listed raster with data is visible. Sheets lie over each other
+in the order of their first rasters. `geo.aligned` lays them on the grid of a map; only then are
+pixels resampled, for a sheet as a whole, so that no seams between its rasters appear.
 
-GDAL's own tile index (GTI) was tried: where one band of a pixel equals the nodata value it takes
-that band from the raster below, and it resamples raster by raster, which shows at seams.
+GDAL's own tile index (GTI) was tried: if one band of a pixel equals the nodata value, it takes
+that band from the raster below, and it resamples raster by raster, which is visible at seams.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -49,22 +49,22 @@ from terradelta.geo.source import describe_source, open_source, read_pixels
 
 MAX_OPEN_RASTERS = 64
 SAME_PIXEL = 1e-3
-"""What the pixels of rasters of one sheet may be apart, in pixels."""
+"""Largest offset between the pixels of rasters of one sheet, in pixels."""
 
 
 @contextmanager
 def open_images(
     source: RasterPaths, bands: Bands | None = None, nodata: float | None = None
 ) -> Iterator[DatasetReader | Mosaic]:
-    """Open what BEFORE or AFTER may be: a raster or a mosaic; a context manager.
+    """Open a raster or a mosaic, given as BEFORE or AFTER; a context manager.
 
     Args:
         source: See `list_rasters`.
-        bands: Band numbers or names that will be read; an alpha band among them is data.
-        nodata: A stored value that is no data, as if each band declared it.
+        bands: Band numbers or names that will be read; an alpha band among them counts as data.
+        nodata: A stored value that means no data, as if each band declared it.
 
     Raises:
-        RasterError: If a raster cannot be opened, or the rasters make no mosaic.
+        RasterError: If a raster cannot be opened, or the rasters do not form a mosaic.
         ArgumentError: If a package is missing.
     """
     paths = list_rasters(source)
@@ -79,7 +79,7 @@ def open_images(
 
 
 def describe_images(images: DatasetReader | Mosaic, source: RasterPaths) -> dict[str, Any]:
-    """Return what identifies an input; see `describe_source`."""
+    """Return a description that identifies an input; see `describe_source`."""
     if isinstance(images, Mosaic):
         return images.describe(source)
     assert isinstance(source, str | Path)
@@ -87,24 +87,24 @@ def describe_images(images: DatasetReader | Mosaic, source: RasterPaths) -> dict
 
 
 class Mosaic:
-    """Rasters that are read as one; a context manager.
+    """Rasters read as one; a context manager.
 
-    Their headers are read once, their pixels when and where they are needed, and no more than
+    Headers are read once, pixels when they are needed, and no more than
     `MAX_OPEN_RASTERS` files are open at a time.
 
     Args:
         paths: The rasters, the upper ones first.
-        name: What the mosaic is called.
-        bands: Band numbers or names that will be read; an alpha band among them is data.
-        nodata: A stored value that is no data, as if each band declared it.
-        scalings: What a catalogue says of the stored numbers; see `list_scalings`.
+        name: Name of the mosaic.
+        bands: Band numbers or names that will be read; an alpha band among them counts as data.
+        nodata: A stored value that means no data, as if each band declared it.
+        scalings: Scalings of the stored numbers in a catalogue; see `list_scalings`.
 
     Raises:
         RasterError: If a raster cannot be opened or has no CRS, or they differ in their bands.
     """
 
     sheets: list[Sheet]
-    """The upper ones first."""
+    """Rasters, the upper ones first."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class Mosaic:
         """The first raster's CRS and pixels, over the ground of all.
 
         Raises:
-            RasterError: If its CRS cannot show a part of the mosaic.
+            RasterError: If its CRS cannot represent a part of the mosaic.
         """
         first = self.sheets[0].grid
         bounds = self.bounds_in(first.crs)
@@ -163,7 +163,7 @@ class Mosaic:
         return first.cover(bounds) if len(self.sheets) > 1 else first
 
     def bounds_in(self, crs: CRS | None) -> tuple[float, float, float, float]:
-        """Return the bounds of all sheets in a CRS; infinite where it cannot show them."""
+        """Return the bounds of all sheets in a CRS; infinite if it cannot represent them."""
         edges = np.array([sheet.grid.bounds_in(crs) for sheet in self.sheets])
         low, high = edges.min(axis=0), edges.max(axis=0)
         return float(low[0]), float(low[1]), float(high[2]), float(high[3])
@@ -185,7 +185,7 @@ class Mosaic:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """Of the first raster, like all that follows: the others' data bands are alike."""
+        """From the first raster, like the next properties: the others have the same data bands."""
         return self._headers[0].dtypes
 
     def find_dtype(self, bands: Sequence[int]) -> str:
@@ -197,7 +197,7 @@ class Mosaic:
         return _find_dtype(self._headers, bands)
 
     def list_scalings(self, bands: Sequence[int]) -> list[BandScaling]:
-        """Return what stored numbers of some bands mean, each kind of raster once."""
+        """Return the scalings of some bands, once for each kind of raster."""
         chosen = (header.scaling.choose(bands, header.name) for header in self._headers)
         return list(dict.fromkeys(chosen))
 
@@ -213,7 +213,7 @@ class Mosaic:
 
     @property
     def colorinterp(self) -> tuple[ColorInterp, ...]:
-        """What the bands show."""
+        """Colours of the bands."""
         return self._headers[0].colorinterp
 
     @property
@@ -222,9 +222,9 @@ class Mosaic:
         return self._headers[0].descriptions
 
     def open_some(self, count: int) -> Iterator[DatasetReader]:
-        """Yield at most so many of the rasters, spread over the list, each open until the next.
+        """Yield at most this number of rasters, spread over the list, each open until the next.
 
-        Those of registered readers are left out: they are no files.
+        Those of registered readers are left out, as they are not files.
         """
         names = [header.name for header in self._headers if find_reader(header.name) is None]
         chosen = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
@@ -232,11 +232,11 @@ class Mosaic:
             yield self._files.open(names[index])
 
     def describe(self, source: RasterPaths) -> dict[str, Any]:
-        """Return what identifies the mosaic; the hash is of all headers, in their order."""
+        """Return a description that identifies the mosaic, with a hash of all headers."""
         digest = hashlib.sha256("".join(header.sha256 for header in self._headers).encode())
         scalings = [header.scaling for header in self._headers]
         if not all(scaling.is_identity for scaling in scalings):
-            # A catalogue's stand in no header.
+            # Scalings of a catalogue are in no header.
             digest.update(repr(scalings).encode())
         return {
             "path": record_source(source),
@@ -257,16 +257,16 @@ class Mosaic:
 
 
 class Sheet:
-    """Rasters of one CRS and one lattice of pixels, read like the raster they would merge into.
+    """Rasters of one CRS and one lattice of pixels, read like one merged raster.
 
     Args:
-        grid: Their pixels, as far as any of them reaches.
-        placed: The rasters, the upper ones first, and each one's place on the grid.
-        files: What opens them.
+        grid: Their pixels, over the extent of all.
+        placed: The rasters, the upper ones first, with their places on the grid.
+        files: Opens them.
     """
 
     grid: Grid
-    """Their pixels, as far as any of them reaches."""
+    """Their pixels, over the extent of all."""
 
     def __init__(self, grid: Grid, placed: Sequence[tuple[Header, Window]], files: _OpenRasters):
         self.grid = grid
@@ -286,7 +286,7 @@ class Sheet:
         return bool(self._find(window))
 
     def find_dtype(self, bands: Sequence[int]) -> str:
-        """Return the data type of what is read."""
+        """Return the data type of the values."""
         key = tuple(bands)
         if key not in self._dtypes:
             self._dtypes[key] = _find_dtype([header for header, _ in self._placed], bands)
@@ -295,12 +295,12 @@ class Sheet:
     def read(
         self, bands: Sequence[int], window: Window, step: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values of bands, (C, H, W), and where there are any, (H, W) bool.
+        """Return the values of bands, (C, H, W), and where they are valid, (H, W) bool.
 
         Args:
             bands: By number from 1.
-            window: Which part of the sheet; it may reach beyond it.
-            step: Read but one pixel in so many along rows and columns: for a picture.
+            window: Part of the sheet; it may reach beyond it.
+            step: Read only every `step`-th pixel along rows and columns, for a picture.
 
         Raises:
             RasterError: If the pixels of a raster cannot be read.
@@ -329,15 +329,15 @@ class Sheet:
         return image_CHW, valid_HW
 
     def _find(self, window: Window) -> list[int]:
-        """Return which rasters reach into a window, the upper ones first."""
+        """Return the rasters that reach into a window, the upper ones first."""
         left, top, right, bottom = list_edges(window)
-        # The half pixel keeps out those that only touch it.
+        # The half pixel excludes rasters that only touch the window.
         inside = shapely.box(left + 0.5, top + 0.5, right - 0.5, bottom - 0.5)
         return np.sort(self._tree.query(inside)).tolist()
 
 
 class _OpenRasters:
-    """The rasters that were read last, kept open."""
+    """Keeps the rasters that were read last open."""
 
     def __init__(self, bands: Bands | None, nodata: float | None):
         self._bands, self._nodata = bands, nodata
@@ -382,20 +382,20 @@ def _find_dtype(headers: Sequence[Header], bands: Sequence[int]) -> str:
 
 
 def _require_alike(first: Header, header: Header):
-    """Raise unless the data bands of two rasters are alike."""
+    """Raise unless the data bands of two rasters agree."""
     mine, theirs = first.data_dtypes, header.data_dtypes
     if mine != theirs:
         raise RasterError(
             f"{first.name} has {_say_bands(mine)} and {header.name} has {_say_bands(theirs)}: they "
-            "make no mosaic",
-            fix="list rasters of the same bands and data type, or make them so with gdal_translate",
+            "form no mosaic",
+            fix="list rasters of the same bands and data type, or convert them with gdal_translate",
         )
     for number in mine:
         names = first.names[number], header.names[number]
         if all(names) and names[0] != names[1]:
             raise RasterError(
                 f"band {number} is {names[0]} in {first.name} and {names[1]} in {header.name}: "
-                "they make no mosaic",
+                "they form no mosaic",
                 fix="list rasters of the same bands in the same order",
             )
 
@@ -408,7 +408,7 @@ def _sort_into_sheets(
     headers: Sequence[Header],
 ) -> list[tuple[Grid, list[tuple[Header, Window]]]]:
     """Return the grid of each sheet with its rasters and their places on it."""
-    # By what is quickly compared first, then by the lattice itself.
+    # Grouped first by keys that compare quickly, then by the lattice itself.
     alike: defaultdict[Any, list[list[tuple[Header, tuple[int, int]]]]] = defaultdict(list)
     sheets: list[list[tuple[Header, tuple[int, int]]]] = []
     for header in headers:
@@ -426,7 +426,7 @@ def _sort_into_sheets(
 
 
 def _find_on_lattice(base: Grid, grid: Grid) -> tuple[int, int] | None:
-    """Return column and row of a grid's corner on another's lattice, None if it lies beside it."""
+    """Return column and row of a grid's corner on another's lattice, None if it is not on it."""
     column, row = ~base.transform @ (grid.transform @ (0, 0))
     corner = round(column), round(row)
     window = cut_window(*corner, grid.width, grid.height)

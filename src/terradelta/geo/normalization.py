@@ -1,11 +1,11 @@
-"""The light of one image given to another: relative radiometric normalization.
+"""Matches the light of one image to another: relative radiometric normalization.
 
 Each band of the after image is fitted to that of the before image over pixels that did not change.
-Which those are is found along with the fit (as in Elvidge et al. 1995, "Relative radiometric
+These pixels are found during the fit (as in Elvidge et al. 1995, "Relative radiometric
 normalization of Landsat MSS images using an automatic scattergram-controlled regression", and Canty
 & Nielsen 2008): pixels far off the fit lose weight by Tukey's biweight of the residuals' median
 absolute deviation (Holland & Welsch 1977, "Robust regression using iteratively reweighted
-least-squares"), a pixel's weight being the product over its bands. The line is that of the reduced
+least-squares"), and a pixel's weight is the product over its bands. The line is that of the reduced
 major axis, as both dates have noise: least squares would flatten the contrast.
 
 Legend of the array names: C bands, H rows, W columns, N pixels.
@@ -23,7 +23,7 @@ from terradelta.errors import RasterError
 
 KINDS = ("linear", "histogram")
 MAX_PIXELS = 250_000
-"""Of the samples, that the fit is made of."""
+"""Samples needed for the fit."""
 MIN_PIXELS = 100
 ROUNDS = 50
 TOLERANCE = 1e-4
@@ -32,25 +32,26 @@ TUNING = 4.685
 """Residuals in standard deviations from which a weight is 0: 95 % efficient for normal ones."""
 MAD_TO_SIGMA = 1.4826
 MIN_SIGMA = 1e-3
-"""Of the residuals, in standard deviations of the band: what rounding leaves."""
+"""Smallest residuals, in standard deviations of the band: those of rounding."""
 KNOTS = (0.1, 0.5, *range(1, 100), 99.5, 99.9)
-"""Percent of the unchanged pixels at which a table has its entries."""
+"""Percentiles of the unchanged pixels that are the entries of a table."""
 TABLE_WEIGHT = 0.1
-"""Pixels of less are not counted for a table."""
+"""Pixels with a lower weight are not counted for a table."""
 DIGITS = 6
-"""Of the numbers that are kept, so that every machine applies the same."""
+"""Digits of the stored numbers, so that every machine applies the same."""
 
 
 @dataclass(frozen=True)
 class BandMatch:
-    """What becomes of the values of the after image in one band."""
+    """The mapping of the after image's values in one band."""
 
     after: tuple[float, ...]
-    """Values of the after image, rising; it is linear between them, and beyond by `gain`."""
+    """Values of the after image, increasing; the mapping is linear between them, and outside has
+    the slope `gain`."""
     before: tuple[float, ...]
-    """What they become."""
+    """The values they are mapped to."""
     gain: float
-    """Of the whole."""
+    """Gain of the whole mapping."""
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Return values of the after image as those of the before image, float64."""
@@ -59,7 +60,7 @@ class BandMatch:
         return np.interp(inside, self.after, self.before) + self.gain * (values - inside)
 
     def to_text(self) -> str:
-        """Return it as a formula; of a table the line that goes through its first entry."""
+        """Return it as a formula; for a table, the line through its first entry."""
         offset = self.before[0] - self.gain * self.after[0]
         about = "" if len(self.after) == 1 else "about "
         return f"{about}x {self.gain:.4g} {'-' if offset < 0 else '+'} {abs(offset):.4g}"
@@ -67,14 +68,14 @@ class BandMatch:
 
 @dataclass(frozen=True)
 class LightMatch:
-    """What gives an after image the light of the before image."""
+    """Matches the light of an after image to the before image."""
 
     kind: str
     """"linear" or "histogram"."""
     unchanged_share: float
-    """Of the sampled pixels, that counted."""
+    """Share of the sampled pixels that counted."""
     bands: tuple[BandMatch, ...]
-    """Of each band."""
+    """The mapping of each band."""
 
     @property
     def is_identity(self) -> bool:
@@ -85,9 +86,9 @@ class LightMatch:
         """Return the after image in the light of the before image.
 
         Args:
-            after_CHW: Its values.
-            before_dtype: Of the before image. Where both images are of 8 bits, so is the answer,
-                rounded; else it is float32.
+            after_CHW: Values of the after image.
+            before_dtype: Data type of the before image. If both images have 8 bits, so has the
+                result, rounded; otherwise it is float32.
         """
         if self.is_identity:
             return after_CHW
@@ -102,7 +103,7 @@ class LightMatch:
         return matched_CHW
 
     def to_text(self, band_names: Sequence[str]) -> str:
-        """Return what becomes of the after image's values."""
+        """Return the mapped values of the after image."""
         bands = zip(band_names, self.bands, strict=True)
         return f"{self.kind}, after " + ", ".join(f"{name} {b.to_text()}" for name, b in bands)
 
@@ -119,13 +120,13 @@ class LightMatch:
 
 
 def fit_light(before_CN: np.ndarray, after_CN: np.ndarray, kind: str) -> LightMatch:
-    """Return what gives the after image the light of the before image.
+    """Return the fit of the after image's light to the before image.
 
     Args:
         before_CN: Values of pixels spread over the pair.
-        after_CN: Those of the same pixels.
-        kind: "linear", a gain and an offset a band; or "histogram", a table a band that makes the
-            distribution of the unchanged pixels that of the before image.
+        after_CN: Values of the same pixels.
+        kind: "linear", a gain and an offset per band; or "histogram", a table per band that makes
+            the distribution of the unchanged pixels equal to that of the before image.
 
     Raises:
         RasterError: If there are too few pixels to fit anything.
@@ -155,7 +156,7 @@ def fit_light(before_CN: np.ndarray, after_CN: np.ndarray, kind: str) -> LightMa
 
 
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], BandMatch]
-"""Values before, after and weights of the pixels, (N,), to what becomes of a band."""
+"""Fits a band from values before, after and weights of the pixels, (N,)."""
 
 
 def _fit_bands(
@@ -165,7 +166,7 @@ def _fit_bands(
 
 
 def _weigh(before_CN: np.ndarray, after_CN: np.ndarray, bands: Sequence[BandMatch]) -> np.ndarray:
-    """Return how far each pixel counts as unchanged, 0 to 1."""
+    """Return the weight of each pixel as unchanged, 0 to 1."""
     weights_N = np.ones(before_CN.shape[1])
     for before_N, after_N, band in zip(before_CN, after_CN, bands, strict=True):
         residuals_N = before_N - band.apply(after_N)
@@ -176,7 +177,7 @@ def _weigh(before_CN: np.ndarray, after_CN: np.ndarray, bands: Sequence[BandMatc
 
 
 def _fit_middle(before_N: np.ndarray, after_N: np.ndarray, weights_N: np.ndarray) -> BandMatch:
-    """Fit the middle half of all values: what the weights begin with."""
+    """Fit the middle half of all values: the start of the weights."""
     before, after = (np.percentile(part_N, (25, 50, 75)) for part_N in (before_N, after_N))
     return _draw_line(before[1], after[1], before[2] - before[0], after[2] - after[0])
 
@@ -194,7 +195,7 @@ def _fit_table(before_N: np.ndarray, after_N: np.ndarray, weights_N: np.ndarray)
     """Fit the distributions of the unchanged pixels."""
     is_kept_N = weights_N > TABLE_WEIGHT
     before, after = (np.percentile(part_N[is_kept_N], KNOTS) for part_N in (before_N, after_N))
-    # Of equal values of the after image the middle of what they become.
+    # For equal values of the after image, the middle of their mapped values.
     after, places = np.unique(after, return_inverse=True)
     before = np.bincount(places, before) / np.bincount(places)
     line = _fit_line(before_N, after_N, weights_N)
@@ -204,7 +205,7 @@ def _fit_table(before_N: np.ndarray, after_N: np.ndarray, weights_N: np.ndarray)
 
 
 def _draw_line(before: float, after: float, before_spread: float, after_spread: float) -> BandMatch:
-    """Return the line through a point with the gain that makes one spread the other."""
+    """Return the line through a point with the gain that maps one spread to the other."""
     is_flat = min(before_spread, after_spread) <= MIN_SIGMA * abs(max(before, after, key=abs))
     gain = 1.0 if is_flat else _round(float(before_spread / after_spread))
     return BandMatch((_round(float(after)),), (_round(float(before)),), gain)

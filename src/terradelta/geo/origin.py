@@ -1,4 +1,4 @@
-"""The files on this machine that a raster is read from, and whether they are as they were."""
+"""The files on this machine that a raster is read from, and checks whether they have changed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from terradelta.geo.listing import (
 from terradelta.geo.source import open_raster
 
 SAMPLED_BYTES = 64 * 1024**2
-"""What is read of an image to know it again, spread over its files; smaller ones are read whole."""
+"""Bytes read to recognise an image, spread over its files; smaller ones are read completely."""
 MIN_SAMPLED_BYTES = 256 * 1024
-"""Of each file."""
+"""Bytes of each file."""
 READ_BYTES = 1024**2
 MAX_SAMPLES = 64
-"""How many parts of a file are read at most, the first and the last among them."""
+"""Most parts of a file that are read, including the first and the last."""
 MIN_SAMPLE_BYTES = 16 * 1024
-"""Of each part: many small ones take longer, above all over a network."""
+"""Smallest size of a part: many small ones take longer, especially over a network."""
 _PREFIX = re.compile(r"/vsi[a-z]+/|[a-z]+://", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 def list_origins(source: RasterPaths) -> list[Path]:
     """Return the files and folders on this machine that a raster or mosaic is read from.
 
-    Lists and what they name, files of bands, archives behind `/vsizip/`, VRTs and their sources;
-    nothing of what is read over a network.
+    Lists and the files in them, files of bands, archives behind `/vsizip/`, VRTs and their sources;
+    but no files read over a network.
 
     Args:
         source: See `list_rasters`.
@@ -72,8 +72,8 @@ def _add_origins(name: str, found: dict[Path, None]):
         found[path] = None
     if is_plain or find_reader(name) is not None:
         return
-    # A virtual raster, or a name only GDAL understands: it says which files are behind it. What
-    # cannot be opened is refused where it is to be read.
+    # A virtual raster, or a name only GDAL understands: GDAL lists its files. Rasters that
+    # cannot be opened are refused later, when they are read.
     with suppress(RasterError), closing(open_raster(name)) as dataset:
         files = list(dataset.files)
         for file in files:
@@ -82,7 +82,7 @@ def _add_origins(name: str, found: dict[Path, None]):
 
 
 def _find_file(name: str) -> Path | None:
-    """Return the file or folder that GDAL's name of a raster begins with, None if there is none."""
+    """Return the file or folder that GDAL's name of a raster begins with, or None."""
     if name.lstrip().startswith("<"):
         return None
     if _exists(name):
@@ -103,9 +103,9 @@ def _exists(name: str) -> bool:
 
 
 def describe_origins(source: RasterPaths) -> list[dict[str, Any]]:
-    """Return of each file that a source is read from what tells whether it is another by now.
+    """Return, for each file that a source is read from, data that show whether it has changed.
 
-    Its name, size and time of change, and a hash of parts of it all over the file: of all of it,
+    Its name, size and time of change, and a hash of parts spread over the file, or of all of it
     unless the files of the source are larger than `SAMPLED_BYTES`.
 
     Raises:
@@ -135,27 +135,27 @@ def _describe_file(path: Path, budget_bytes: int) -> dict[str, Any]:
 def find_differences(
     before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]
 ) -> Iterator[str]:
-    """Yield in what the files of a source differ from what they were.
+    """Yield the differences of the files of a source from their earlier state.
 
-    Their names may differ, as they may lie elsewhere now, and so may their times. A file may also
-    have become longer with all of what it was: it was truncated, and has been fetched again.
+    Names may differ, as files may have moved, and so may times. A file may also
+    be longer than the earlier one and begin with it: it was truncated, and fetched again.
 
     Args:
-        before: What `describe_origins` returned.
-        now: What it returns by now.
+        before: Earlier result of `describe_origins`.
+        now: Its result now.
     """
     if len(before) != len(now):
-        yield f"it was read from {len(before)} files and is from {len(now)}"
+        yield f"it was read from {len(before)} files and is now from {len(now)}"
         return
     for was, found in zip(before, now, strict=True):
         path, size_bytes = Path(found["path"]), was["size_bytes"]
         if found["size_bytes"] < size_bytes:
             yield f"{path} had {size_bytes:,} bytes and has {found['size_bytes']:,}"
         elif _hash_samples(path, size_bytes, was["sampled_bytes"]) != was["sha256"]:
-            yield f"{path} is not the file that it was: its content differs"
+            yield f"{path} has changed: its content differs"
         elif _may_differ(was, found):
             logger.warning(
-                "%s was rewritten; its size and %d samples of it are as they were",
+                "%s was rewritten; its size and %d samples of it are unchanged",
                 path,
                 _count_samples(was["sampled_bytes"]),
             )
@@ -168,7 +168,7 @@ def _may_differ(was: dict[str, Any], found: dict[str, Any]) -> bool:
 
 
 def _update(digest: hashlib._Hash, file: BinaryIO, length: int):
-    """Read on in a file, little by little."""
+    """Read a file chunk by chunk."""
     while length > 0 and (part := file.read(min(length, READ_BYTES))):
         digest.update(part)
         length -= len(part)
@@ -179,7 +179,7 @@ def _count_samples(budget_bytes: int) -> int:
 
 
 def _hash_samples(path: Path, size_bytes: int, budget_bytes: int) -> str:
-    """Return the SHA-256 of parts of the first bytes of a file, of all of them if they are few."""
+    """Return the SHA-256 of parts of the first bytes of a file, or of all if they are few."""
     digest = hashlib.sha256()
     number = 1 if size_bytes <= budget_bytes else _count_samples(budget_bytes)
     length = min(size_bytes, budget_bytes) // number

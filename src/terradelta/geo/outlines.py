@@ -1,7 +1,7 @@
 """The 4-connected areas of one value in an array, and their outlines as polygons of whole pixels.
 
-GDAL polygonises as well; this gives the same polygons several times as fast where there are many
-small ones, and the number of each pixel's area besides.
+GDAL can also polygonize; this gives the same polygons several times faster if there are many
+small ones, and also the number of each pixel's area.
 
 Legend of the array names: H rows, W columns, R runs, N corners, P areas.
 """
@@ -42,7 +42,7 @@ def _label(values_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     is_start_HW[:, 1:] &= values_HW[:, 1:] != values_HW[:, :-1]
     run_HW = np.cumsum(is_start_HW, dtype=np.int32).reshape(values_HW.shape)
     meets_HW = (values_HW[1:] == values_HW[:-1]) & (values_HW[1:] != 0)
-    # Two runs meet along a stretch, of which the first pixel is enough.
+    # Two runs meet along several pixels, of which the first is enough.
     goes_on_HW = meets_HW[:, 1:] & meets_HW[:, :-1]
     goes_on_HW &= ~(is_start_HW[1:, 1:] | is_start_HW[:-1, 1:])
     meets_HW[:, 1:] &= ~goes_on_HW
@@ -56,7 +56,7 @@ def _label(values_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _join(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the least member of the set of each of `count` things, of which pairs are joined."""
+    """Return the least member of the set of each of `count` things, given the joined pairs."""
     root = np.arange(count)
     while True:
         one, other = root[first], root[second]
@@ -101,8 +101,8 @@ def _find_corners(owner_HW: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the corners of all areas.
 
     Of the four pixels around a point, each may make a corner there: of its own area, if none of
-    the others is in it, or of an area that both its neighbours are in and it is not. So where two
-    pixels of an area touch at a point only, its outline goes along what parts them: rings touch at
+    the others is in it, or of an area that both its neighbours are in and it is not. So if two
+    pixels of an area touch at a point only, its outline separates them: rings touch at
     points, and never themselves.
 
     Returns:

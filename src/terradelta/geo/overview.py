@@ -1,7 +1,7 @@
-"""A raster from afar, on another grid: read decimated first, then resampled.
+"""A reduced raster on another grid: decimated when read, then resampled.
 
-Through a fine grid every pixel would be resampled, of which the picture keeps one in thousands; and
-overviews of the file, where it has them, would be of no use.
+On a fine grid every pixel would be resampled, of which the picture keeps one in thousands, and
+overviews of the file would not be used.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -21,11 +21,11 @@ from terradelta.geo.grid import Grid, cut_window
 from terradelta.geo.source import WARP_TOLERANCE_PX, read_pixels
 
 MARGIN_PX = 2
-"""Of the decimated raster, around what is needed: bilinear resampling reads neighbours."""
+"""Margin of the decimated raster: bilinear resampling reads neighbours."""
 ANYWHERE = CRS.from_epsg(3857)
-"""Of pictures without a place: GDAL asks for a CRS, also where both have the same."""
+"""CRS of pictures without a place: GDAL needs one, even if both have the same."""
 OPAQUE = 100
-"""What says valid in a band beside the image's, whatever their data type is."""
+"""Value for valid in a mask band of any data type."""
 
 
 def warp_overview(
@@ -39,10 +39,10 @@ def warp_overview(
 
     Args:
         dataset: The raster.
-        own: Its pixels, with longitudes that run as the target's do.
-        bands: Which to read, by number from 1.
+        own: Its pixels, with longitudes in the target's range.
+        bands: Bands to read, by number from 1.
         target: The pixels to read.
-        resampling: Of the decimated raster.
+        resampling: Resampling of the decimated raster.
 
     Returns:
         The bands, (C, H, W) of the raster's own data type, and where they hold data, (H, W) bool.
@@ -57,7 +57,7 @@ def warp_overview(
         return empty_CHW, np.zeros(shape, bool)
     step = max(1.0, _measure_step(own.crop(needed), target))
     if resampling == Resampling.nearest:
-        # The pixels of an overview as they are: the nearest of the nearest may lie far.
+        # The pixels of an overview unchanged: nearest neighbour twice may shift far.
         step = 2.0 ** int(math.log2(step))
     window = _widen(needed, math.ceil(MARGIN_PX * step), own)
     size = math.ceil(window.height / step), math.ceil(window.width / step)
@@ -77,12 +77,12 @@ def warp_picture(
     Args:
         image_CHW: The picture.
         valid_HW: Where it holds data, bool.
-        own: Its pixels, with longitudes that run as the target's do.
-        target: The pixels to have it on.
-        resampling: How.
+        own: Its pixels, with longitudes in the target's range.
+        target: The pixels to resample to.
+        resampling: The resampling.
 
     Returns:
-        It there, (C, H, W) of its own data type, and where it holds data, (H, W) bool.
+        The picture on them, (C, H, W) of its own data type, and where it holds data, (H, W) bool.
     """
     warped_CHW = np.zeros((len(image_CHW) + 1, target.height, target.width), image_CHW.dtype)
     opacity_HW = np.where(valid_HW, OPAQUE, 0).astype(image_CHW.dtype)
@@ -105,7 +105,7 @@ def warp_picture(
 
 
 def _measure_step(own: Grid, target: Grid) -> float:
-    """Return about how many pixels of a grid are as wide as one of another there."""
+    """Return about how many pixels of a grid are as wide as one pixel of another."""
     transform = own.transform
     if own.crs != target.crs:
         assert own.crs is not None

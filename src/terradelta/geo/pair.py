@@ -33,55 +33,55 @@ class PairWindow(NamedTuple):
     """The same window of both dates."""
 
     before_CHW: np.ndarray
-    """Values of the before image, resampled where need be: its stored numbers in their own data
+    """Values of the before image, resampled if necessary: its stored numbers in their own data
     type, or float32 where the raster has a scale or an offset."""
     after_CHW: np.ndarray
-    """Bands of the after image, likewise."""
+    """The same for the after image."""
     valid_HW: np.ndarray
     """True where both dates hold data, inside the area of interest and not under a mask."""
     data_HW: np.ndarray
-    """True where both dates hold data, there or not: what a network may see as context."""
+    """True where both dates hold data, inside or outside: the context of a network."""
 
 
 class RasterPair:
-    """Two rasters or mosaics on one grid, cut to where they overlap; a context manager.
+    """Two rasters or mosaics on one grid, cut to their overlap; a context manager.
 
-    What lies on another grid (other CRS, resolution, extent or pixel phase) is resampled
-    bilinearly as it is read.
+    A raster on another grid (other CRS, resolution, extent or pixel phase) is resampled
+    bilinearly when read.
 
     Args:
         before: The earlier raster: a path or anything GDAL opens; or a mosaic, see `list_rasters`.
         after: The later one.
-        band_names: What the model needs, for example ("red", "green", "blue").
-        options: What the user says of bands, grid, area of interest and pixels.
+        band_names: The bands that the model needs, for example ("red", "green", "blue").
+        options: Options of bands, grid, area of interest and pixels.
 
     Raises:
         RasterError: If a raster cannot be opened, has no CRS while the other has one, does not
             overlap the other or the area of interest, or lacks the bands; or a mask cannot be used.
-        ArgumentError: If the options name another number of bands than `band_names`, a grid that is
-            not known, or values of no mask.
+        ArgumentError: If the options name another number of bands than `band_names`, an unknown
+            grid, or mask values without a mask.
     """
 
     options: PairOptions
-    """What the user says."""
+    """The options."""
     grid: Grid
-    """The pixels that both rasters cover at least in part."""
+    """The pixels that both rasters cover at least partly."""
     datasets: tuple[Images, Images]
-    """The two rasters or mosaics as they are opened."""
+    """The two rasters or mosaics as opened."""
     bands: tuple[list[int], list[int]]
-    """Which of their bands are read, by number from 1."""
+    """Numbers of their bands that are read, from 1."""
     band_names: tuple[str, ...]
-    """What those are to the model."""
+    """Names of these bands in the model."""
     notice: str
-    """What a user should know of pixels that are not a raster's own; mostly nothing."""
+    """A note for the user if the pixels are not those of a raster; mostly empty."""
     cautions: tuple[Caution, ...]
-    """Reasons to doubt where the pair lies."""
+    """Reasons to doubt the place of the pair."""
     aoi: AreaOfInterest | None
     """The area of interest on the grid."""
     area: Window
     """The window of `grid` that the area of interest needs; all of it without one."""
     masks: tuple[Exclusion | None, Exclusion | None]
-    """What is left out of before and of after."""
+    """Masks of before and of after."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class RasterPair:
         paths = options.before.mask, options.after.mask
         if options.mask_values is not None and not any(paths):
             raise ArgumentError(
-                f"--mask-values {options.mask_values} was given and no mask",
+                f"--mask-values {options.mask_values} was given without a mask",
                 fix="name the raster that holds these values with --mask, or leave it out",
             )
         before, after = (
@@ -143,12 +143,12 @@ class RasterPair:
 
     @property
     def is_resampled(self) -> tuple[bool, bool]:
-        """Whether before and after are resampled to get onto the grid."""
+        """Whether before and after are resampled to the grid."""
         return self._before.is_resampled, self._after.is_resampled
 
     @property
     def bytes_per_pixel(self) -> int:
-        """What a pixel of both dates and their masks takes in memory."""
+        """Memory of a pixel of both dates and their masks."""
         layers = self._before, self._after, *filter(None, self.masks)
         return sum(layer.bytes_per_pixel for layer in layers)
 
@@ -160,7 +160,7 @@ class RasterPair:
         """
         shape = int(window.height), int(window.width)
         if not self.touches(window):
-            # Nothing is read outside of the area, nor where one of the mosaics has no raster.
+            # Nothing is read outside of the area or where a mosaic has no raster.
             return self._leave_empty(shape)
         pair = self._read(window, shape)
         valid_HW = pair.valid_HW
@@ -178,7 +178,7 @@ class RasterPair:
 
     @property
     def scalings(self) -> tuple[list[BandScaling], list[BandScaling]]:
-        """What the stored numbers of both dates mean; a mosaic may mix several."""
+        """Scalings of the stored numbers of both dates; a mosaic may have several."""
         before, after = (
             images.list_scalings(bands)
             if isinstance(images, Mosaic)

@@ -13,37 +13,37 @@ from terradelta.errors import ArgumentError
 Value = TypeVar("Value")
 Bands = Sequence[int | str]
 Both = Value | tuple[Value | None, Value | None] | None
-"""One value for both dates, or one for each; None where nothing is said."""
+"""One value for both dates, or one for each; None if not given."""
 
 Range = tuple[float, float]
 """The darkest and the brightest value."""
 LightMatching = Literal["none", "linear", "histogram"]
-"""How the light of one date can be fitted to the other's; see `fit_light`."""
+"""How the light of one date is matched to the other's; see `fit_light`."""
 
 
 @dataclass(frozen=True)
 class DateOptions:
-    """What a user says of the pixels of one date."""
+    """The options of the pixels of one date."""
 
     nodata: float | None = None
-    """A stored value that is no data, besides those that the file declares."""
+    """A stored value that means no data, besides those that the file declares."""
     value_range: tuple[float, float] | None = None
-    """Values, scale and offset applied, that become the darkest and the brightest that the model
-    knows."""
+    """Values, scale and offset applied, that become the darkest and the brightest of the
+    model."""
     mask: str | Path | None = None
     """A raster of pixels to leave out, in any CRS and on any grid."""
 
 
 @dataclass(frozen=True)
 class ModelNeeds:
-    """What a model must be given."""
+    """The inputs that a model needs."""
 
     band_names: tuple[str, ...] = ("red", "green", "blue")
-    """What its bands are, in order."""
+    """Names of its bands, in order."""
     value_range: tuple[float, float] = (0.0, 255.0)
-    """The darkest and the brightest value that it learned from."""
+    """The darkest and the brightest value of its training images."""
     resolution_m: tuple[float, float] | None = None
-    """The least and the largest side of a pixel that it learned from, in metres."""
+    """The least and the largest side of a pixel of its training images, in metres."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,35 @@ class PairOptions:
     bands: Bands | None = None
     """Numbers (from 1) or names of the bands that a model reads, in its order."""
     grid: str | float = "before"
-    """Whose pixels the map gets: "before", "after", the side of a pixel in units of the before
+    """Pixels of the map: "before", "after", the side of a pixel in units of the before
     raster's CRS, or a CRS and the side of a pixel in its units, "EPSG:3035@10". A mosaic's pixels
-    are its first raster's. An exclamation mark at its end insists on far finer pixels than the
-    rasters have."""
+    are its first raster's. An exclamation mark at the end allows far finer pixels than the
+    rasters' own."""
     aoi: str | Path | None = None
     """A vector file, or FILE#LAYER; pixels outside of its polygons are not valid."""
     shift_px: tuple[float, float] = (0.0, 0.0)
     """The after image is read this many (columns, rows) of the grid further right and down, to undo
     a shift that was measured."""
     before: DateOptions = field(default_factory=DateOptions)
-    """Of the earlier date."""
+    """Options of the earlier date."""
     after: DateOptions = field(default_factory=DateOptions)
-    """Of the later date."""
+    """Options of the later date."""
     mask_values: str | None = None
-    """Which values of the masks leave a pixel out; any but 0 by default."""
+    """Mask values that leave a pixel out; any except 0 by default."""
     match_light: str = "none"
     """How the after image gets the light of the before image: "none", "linear" or "histogram"."""
 
     @property
     def seen_ranges(self) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-        """What is dark and bright in the values that a model is given.
+        """The darkest and the brightest value of each date.
 
-        With its light matched, the after image has the values of the before image.
+        With matched light, the after image has the values of the before image.
         """
         before = self.before.value_range
         return before, before if self.match_light != "none" else self.after.value_range
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a run.json keeps of them, the area of interest and the shift aside."""
+        """Return their record in a run.json, without the area of interest and the shift."""
         masks = [date.mask and str(date.mask) for date in (self.before, self.after)]
         nodata = [self.before.nodata, self.after.nodata]
         ranges = [date.value_range and list(date.value_range) for date in (self.before, self.after)]
@@ -103,7 +103,7 @@ def split_both(values: Both[Value]) -> tuple[Value | None, Value | None]:
 
 
 def require_range(value_range: Range | None, flag: str) -> Range | None:
-    """Return a range that is one.
+    """Return a valid range.
 
     Raises:
         ArgumentError: If it is not finite or runs backwards.

@@ -1,7 +1,7 @@
 """Patches of change, traced block by block and joined across the blocks' borders.
 
-Memory does not grow with the map: only patches that can still grow are held, and the values along
-the border between what is traced and what is not.
+Memory does not grow with the map: only patches that can still grow are in memory, and the values
+along the border of the traced part.
 
 Legend of the array names: H rows, W columns.
 """
@@ -22,7 +22,7 @@ from terradelta.geo.outlines import find_areas
 
 @dataclass
 class Patch:
-    """A 4-connected area of one transition, or as much of it as is known."""
+    """A 4-connected area of one transition, or its known part."""
 
     transition: int
     """Value in the map."""
@@ -33,14 +33,14 @@ class Patch:
     confidence_sum: int
     """Sum of the pixels' confidence, in percent."""
     pieces: list[tuple[Window, shapely.Geometry]]
-    """Its part of each block, in pixels of the map, and that block."""
+    """Its part in each block, in pixels of the map, with the block."""
     open_borders: int = 0
-    """Borders of blocks that it touches and beyond which nothing is traced yet."""
+    """Borders of blocks that it touches and beyond which no block is traced yet."""
     joined_to: Patch | None = field(default=None, repr=False)
-    """The patch that this one turned out to be part of."""
+    """The patch that this one is part of."""
 
     def resolve(self) -> Patch:
-        """Return the patch that this one is part of by now."""
+        """Return the patch that this one is part of now."""
         patch = self
         while patch.joined_to is not None:
             patch = patch.joined_to
@@ -62,7 +62,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Border:
-    """The pixels along one side of a block, beyond which nothing is traced yet."""
+    """The pixels along one side of a block, beyond which no block is traced yet."""
 
     values: np.ndarray
     """Transition of each."""
@@ -73,7 +73,7 @@ class Border:
 
     @classmethod
     def open(cls, values: np.ndarray, owners: np.ndarray, patches: list[Patch]) -> Border:
-        """Note which patches of a block may go on beyond this border."""
+        """Record the patches of a block that may continue beyond this border."""
         touching = {int(n): patches[n - 1] for n in np.unique(owners[owners > 0])}
         for patch in touching.values():
             patch.resolve().open_borders += 1
@@ -109,9 +109,9 @@ class PatchTracer:
 
     Args:
         grid: The pixels of the map.
-        classes: What its values mean.
+        classes: The classes of its values.
         nodata: Value of invalid pixels.
-        min_area_m2: Patches of less ground are not patches; they are counted and not traced.
+        min_area_m2: Smaller patches are counted but not traced.
     """
 
     def __init__(self, grid: Grid, classes: ClassTable, *, nodata: int, min_area_m2: float = 0.0):
@@ -123,7 +123,7 @@ class PatchTracer:
         self._below: dict[int, Border] = {}
         self._finished: list[Patch] = []
         self.dropped: list[Patch] = []
-        """Patches over several blocks that turned out to be too small."""
+        """Patches over several blocks that are too small."""
 
     def add(
         self,
@@ -141,7 +141,7 @@ class PatchTracer:
             pixel_area_m2_HW: Ground area of its pixels, None where unknown.
 
         Returns:
-            (H, W) bool, where patches lie that are too small and end within this block. Those that
+            (H, W) bool, the patches that are too small and end within this block. Those that
             span blocks are in `dropped` once the last block has been added.
         """
         owner_HW, transitions, outlines = find_areas(
@@ -198,10 +198,10 @@ class PatchTracer:
     def _cross_borders(
         self, window: Window, change_HW: np.ndarray, owner_HW: np.ndarray, patches: list[Patch]
     ) -> set[int]:
-        """Join a block's patches with those traced before, and note which may still grow.
+        """Join a block's patches with those traced before, and record which may still grow.
 
         Returns:
-            The numbers of the patches that are not of this block alone.
+            The numbers of the patches that are not only in this block.
         """
         left, top = int(window.col_off), int(window.row_off)
         closing: list[Border] = []

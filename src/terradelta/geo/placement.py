@@ -1,7 +1,7 @@
-"""Places a raster on the Earth or in a plane of its own, or refuses it.
+"""Places a raster on the Earth or in a local plane, or refuses it.
 
-All that GDAL says of a raster's place goes through `place_raster`: what it returns can be laid on
-a map, and what cannot be true is refused with its numbers.
+All georeferencing from GDAL goes through `place_raster`: its result can be placed on
+a map, and impossible values are refused with their numbers.
 """
 
 from __future__ import annotations
@@ -29,41 +29,42 @@ from terradelta.geo.virtual import name_raster
 from terradelta.redaction import redact
 
 WITHOUT_PLACE = (Affine.identity(), Affine(1, 0, 0, 0, -1, 0))
-"""What stands where nobody has said where a raster lies: GDAL's default, and it north-up."""
+"""Transforms of rasters without georeference: GDAL's default, and the same with north up."""
 LATTICE_PARTS = 8
-"""Of each side of a grid, for points all over it that are looked up on the Earth."""
+"""Points per side of a grid that are looked up on the Earth."""
 EDGE_POINTS = 257
-"""On each side of a grid, where it is looked whether it reaches off the Earth."""
+"""Points per side of a grid to test whether it reaches off the Earth."""
 LEAST_PIXEL_M = 1e-4
 LARGEST_NUMBER = 1e15
-"""Of a transform: NaN and infinity are not below it, nor is what overflows when multiplied."""
+"""Largest number of a transform: excludes NaN, infinity and overflow in products."""
 FLATTEST = 1e-6
-"""Of the area of a pixel to the product of its sides: below that, rows run along columns."""
+"""Smallest ratio of a pixel's area to the product of its sides: below it, rows are parallel to
+columns."""
 EARTH_M2 = 5.1007e14
 ROUNDING = 1.02
-"""By which the estimated area of a map of the whole Earth may exceed it."""
+"""Factor by which the estimated area of a map of the whole Earth may exceed the Earth's."""
 MOST_DISTORTED = 1e4
-"""Times that a projection may enlarge or reduce an area."""
+"""Largest factor by which a projection may enlarge or reduce an area."""
 TURN_M = 4.1e7
-"""Around the equator, and a little more: as far as coordinates may lie from those of their own
-longitude and latitude, and the longest side of a pixel."""
+"""The equator's length and a little more: limit of the distance of coordinates from those of their
+longitude and latitude, and of a pixel's side."""
 FURTHEST_DEGREES = 720
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a raster lies."""
+    """The place of a raster."""
 
     grid: Grid
-    """Its pixels; without CRS where they have no place on the Earth."""
+    """Its pixels; without CRS if they have no place on the Earth."""
     plane: CRS | None = None
-    """What the coordinates are of where that is not the Earth: another planet, a building site."""
+    """The CRS of coordinates that are not on the Earth: another planet, a local plane."""
     caution: Caution | None = None
-    """What follows from that."""
+    """The consequence."""
 
 
 class Referenced(Placed, Protocol):
-    """What may have control points or a sensor model in place of a transform."""
+    """A raster that may have control points or a sensor model in place of a transform."""
 
     @property
     def gcps(self) -> tuple[list[GroundControlPoint], CRS | None]: ...  # noqa: D102
@@ -72,11 +73,11 @@ class Referenced(Placed, Protocol):
 
 
 def choose_reference(raster: Referenced) -> tuple[CRS, dict[str, Any]] | None:
-    """Return how a raster without a transform of its own is laid on the ground.
+    """Return how a raster without a transform is georeferenced.
 
     Returns:
-        The CRS to lay it on and options of GDAL's transformer; None where the transform says where
-        the raster lies, or nothing does.
+        The CRS and options of GDAL's transformer; None if the transform places
+        the raster, or nothing does.
 
     Raises:
         RasterError: If it has control points without CRS.
@@ -95,26 +96,26 @@ def choose_reference(raster: Referenced) -> tuple[CRS, dict[str, Any]] | None:
         return crs, {"METHOD": "GCP_POLYNOMIAL"}
     if raster.rpcs is None:
         return None
-    # Rational polynomials are of WGS 84. Without a model of the terrain, its mean height is best.
+    # Rational polynomials refer to WGS 84. Without a terrain model, the mean height is best.
     return CRS.from_epsg(4326), {"METHOD": "RPC", "RPC_HEIGHT": raster.rpcs.height_off}
 
 
 def place_raster(raster: Placed, name: str | None = None) -> Placement:
-    """Return where a raster lies.
+    """Return the place of a raster.
 
     Args:
         raster: Anything with CRS, transform and size: an open raster, a mosaic, a grid.
-        name: What to call it in an error; by default its own name.
+        name: Name for errors; by default its own.
 
     Raises:
-        RasterError: If no raster can lie where it says, or it has a CRS and no place in it.
+        RasterError: If its place is impossible, or it has a CRS and no coordinates in it.
     """
     name = redact(name or name_raster(raster))
     return _place(name, raster.crs, raster.transform, raster.width, raster.height)
 
 
 def reaches_off_earth(grid: Grid) -> bool:
-    """Return whether a grid on the Earth has corners, or other points, that do not lie there."""
+    """Return whether a grid on the Earth has corners, or other points, that do not lie on it."""
     if grid.crs is None:
         return False
     steps = np.linspace(0, 1, EDGE_POINTS)
@@ -148,7 +149,7 @@ def _place(name: str, crs: CRS | None, transform: Affine, width: int, height: in
     if describe_crs(crs) is not None and pyproj.CRS(crs.to_wkt()).is_geocentric:
         raise RasterError(
             f"{name} is in {say_crs(crs)}, which is geocentric: its axes run through the Earth, "
-            "and no image lies in it",
+            "and no image can lie in it",
             fix=f"assign the CRS that its coordinates are in: gdal_edit.py -a_srs EPSG:CODE {name}",
         )
     hindrance = _find_hindrance(crs)
@@ -159,12 +160,12 @@ def _place(name: str, crs: CRS | None, transform: Affine, width: int, height: in
             Caution(
                 "place",
                 f"{name} is in {say_crs(crs)}, {hindrance}: the map has pixels and no hectares",
-                "give rasters in a geographic or projected CRS of the Earth, if they are of it",
+                "give rasters in a geographic or projected CRS of the Earth, if they show it",
             ),
         )
     if transform in WITHOUT_PLACE:
         raise RasterError(
-            f"{name} has the CRS {say_crs(crs)} and no place in it: its transform is "
+            f"{name} has the CRS {say_crs(crs)} and no coordinates in it: its transform is "
             f"{_say_transform(transform)}, the default where none was written",
             fix="assign the coordinates of its edges, for example: "
             f"gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM {name}",
@@ -176,7 +177,7 @@ def _place(name: str, crs: CRS | None, transform: Affine, width: int, height: in
 
 
 def _require_pixels(grid: Grid, name: str):
-    """Raise unless the transform makes pixels."""
+    """Raise unless the transform gives valid pixels."""
     numbers = tuple(grid.transform)[:6]
     is_finite = all(abs(number) < LARGEST_NUMBER for number in numbers)
     across, down = grid.pixel_size if is_finite else (0.0, 0.0)
@@ -192,7 +193,7 @@ def _require_pixels(grid: Grid, name: str):
 
 
 def _require_degrees(grid: Grid, name: str):
-    """Raise unless the bounds may be longitudes and latitudes."""
+    """Raise unless the bounds are possible longitudes and latitudes."""
     degrees = _measure_unit_degrees(grid.crs)
     left, bottom, right, top = (edge * degrees for edge in grid.bounds)
     # The middles of the outer pixels may lie on the poles.
@@ -211,7 +212,7 @@ def _require_degrees(grid: Grid, name: str):
 
 
 def _require_earth(grid: Grid, name: str):
-    """Raise unless the pixels lie on the Earth, on as much of it as there is."""
+    """Raise unless the pixels lie on the Earth, with a possible area."""
     fault = _find_fault(grid)
     if fault is not None:
         edges = ", ".join(f"{edge:.10g}" for edge in grid.bounds)
@@ -223,7 +224,7 @@ def _require_earth(grid: Grid, name: str):
 
 
 def _find_fault(grid: Grid) -> str | None:
-    """Return why pixels cannot lie on the Earth where they do, None if they can."""
+    """Return why pixels cannot lie on the Earth where they do, or None."""
     assert grid.crs is not None
     pixel = math.sqrt(abs(grid.transform.determinant)) * _measure_unit_m(grid.crs)
     longest = max(grid.pixel_size) * _measure_unit_m(grid.crs)
@@ -233,7 +234,7 @@ def _find_fault(grid: Grid) -> str | None:
     degrees = locate(grid, columns, rows)
     known = np.isfinite(degrees).all(axis=0)
     if not known.any():
-        return "none of that lies on the Earth"
+        return "no part of that lies on the Earth"
     distance_m = _measure_return(grid, columns[known], rows[known], degrees[:, known])
     if distance_m > TURN_M:
         return f"that is {distance_m / 1000:,.0f} km off its own longitudes and latitudes"
@@ -249,7 +250,7 @@ def _find_fault(grid: Grid) -> str | None:
 
 
 def _draw_lattice(grid: Grid) -> np.ndarray:
-    """Return columns and rows of points all over a grid, its corners among them, (2, N)."""
+    """Return columns and rows of points spread over a grid, including its corners, (2, N)."""
     steps = np.linspace(0, 1, LATTICE_PARTS + 1)
     columns, rows = np.meshgrid(steps * grid.width, steps * grid.height)
     return np.stack([columns.ravel(), rows.ravel()])
@@ -258,7 +259,7 @@ def _draw_lattice(grid: Grid) -> np.ndarray:
 def _measure_return(
     grid: Grid, columns: np.ndarray, rows: np.ndarray, degrees: np.ndarray
 ) -> float:
-    """Return how far points of a grid lie at most from where their degrees lie in its CRS, in m."""
+    """Return the largest distance in m of points of a grid from those of their degrees."""
     assert grid.crs is not None
     if grid.crs.is_geographic:
         return 0.0
@@ -272,7 +273,7 @@ def _measure_return(
 
 
 def _estimate_area(grid: Grid) -> float:
-    """Return about how much ground a grid covers, in m2."""
+    """Return the approximate ground area of a grid, in m2."""
     parts = (np.arange(LATTICE_PARTS) + 0.5) / LATTICE_PARTS
     rows, columns = np.meshgrid(parts * grid.height - 0.5, parts * grid.width - 0.5)
     return float(np.nanmean(measure_elements(grid, rows, columns))) * grid.width * grid.height
@@ -280,25 +281,25 @@ def _estimate_area(grid: Grid) -> float:
 
 @lru_cache(4096)
 def _find_hindrance(crs: CRS) -> str | None:
-    """Return what keeps positions in a CRS from having longitudes and latitudes, None if nothing.
+    """Return why positions in a CRS have no longitudes and latitudes, or None.
 
     It is worded to follow the name of the CRS.
     """
     known = describe_crs(crs)
     if known is None:
-        return "which GDAL cannot say to other programs (it has no WKT 1)"
+        return "which GDAL cannot pass to other programs (it has no WKT 1)"
     if known.is_vertical or known.is_engineering or not (known.is_geographic or known.is_projected):
         return f"which is not a map of the Earth (its kind is {known.type_name})"
     try:
         make_transformer(crs.to_wkt(), "EPSG:4326")
     except ProjError:
-        return "which has no way to longitude and latitude on the Earth"
+        return "which has no transformation to places on the Earth"
     return None
 
 
 @lru_cache(4096)
 def describe_crs(crs: CRS) -> pyproj.CRS | None:
-    """Return what PROJ knows of a CRS; None where there is no way to say it in WKT 1."""
+    """Return PROJ's description of a CRS; None if it cannot be written as WKT 1."""
     try:
         known = pyproj.CRS(crs.to_wkt())
         flat = CRS.from_wkt(known.to_2d().to_wkt()) if len(known.axis_info) > 2 else crs
@@ -309,7 +310,7 @@ def describe_crs(crs: CRS) -> pyproj.CRS | None:
 
 
 def _measure_unit_degrees(crs: CRS | None) -> float:
-    """Return how many degrees a unit of a geographic CRS is."""
+    """Return the degrees of a unit of a geographic CRS."""
     known = None if crs is None else describe_crs(crs)
     if known is None or not known.axis_info:
         return 1.0
@@ -317,7 +318,7 @@ def _measure_unit_degrees(crs: CRS | None) -> float:
 
 
 def _measure_unit_m(crs: CRS | None) -> float:
-    """Return how many metres a unit of a CRS is, of degrees on the equator."""
+    """Return the metres of a unit of a CRS, for degrees on the equator."""
     known = None if crs is None else describe_crs(crs)
     if crs is None or known is None or not known.axis_info:
         return 1.0
@@ -326,7 +327,7 @@ def _measure_unit_m(crs: CRS | None) -> float:
 
 
 def say_crs(crs: CRS | None) -> str:
-    """Return what a person calls a CRS: its code, or else its name."""
+    """Return a CRS's code, or else its name, for messages."""
     if crs is None:
         return "no CRS"
     authority = crs.to_authority()

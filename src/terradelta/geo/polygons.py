@@ -1,4 +1,4 @@
-"""Polygons of any vector file and CRS, laid on a grid."""
+"""Polygons of any vector file and CRS, in the CRS of a grid."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from terradelta.geo.placement import require_way
 from terradelta.geo.reprojection import cut_polygons, extract_polygons, show_whole
 
 LAYER_MARK = "#"
-"""Between a file and the name of one of its layers."""
+"""Separator of a file and the name of one of its layers."""
 NOT_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "MultiCurve", "CompoundCurve")
 
 
 def split_layer(path: str | Path) -> tuple[str, str | None]:
-    """Return the file and the layer in FILE#LAYER; the layer is None where none is named."""
+    """Return the file and the layer in FILE#LAYER; the layer is None if not named."""
     text = str(path)
     if LAYER_MARK not in text or Path(text).exists():
         return text, None
@@ -35,18 +35,19 @@ def read_polygons(
 ) -> geopandas.GeoDataFrame:
     """Return the polygons of a file's layer, with their attributes, in a grid's CRS.
 
-    Polygons that the grid's CRS cannot show as a whole are cut to the surroundings of the grid.
+    Polygons that the grid's CRS cannot represent as a whole are cut to the surroundings of the
+    grid.
 
     Args:
-        path: Any vector file that GDAL opens, or FILE#LAYER; of a file without a named layer, the
+        path: Any vector file that GDAL opens, or FILE#LAYER; without a named layer, the
             only one that holds polygons.
-        grid: Whose CRS they are brought to, edges densified.
-        option: What the file was given as, for messages: "--aoi".
-        is_whole: Whether polygons that cannot be shown as a whole are refused.
+        grid: Grid whose CRS they are transformed to, with densified edges.
+        option: Option that gave the file, for messages: "--aoi".
+        is_whole: Whether polygons that cannot be represented as a whole are refused.
 
     Raises:
         RasterError: If the file cannot be read, has no CRS or no polygon, holds them in several
-            layers, or the grid has no CRS or cannot show them.
+            layers, or the grid has no CRS or cannot represent them.
     """
     frame = load_polygons(path, grid, option)
     assert grid.crs is not None
@@ -64,12 +65,12 @@ def read_polygons(
 
 
 def load_polygons(path: str | Path, grid: Grid, option: str) -> geopandas.GeoDataFrame:
-    """Return the polygons of a file's layer as they are, valid, in their own CRS.
+    """Return the polygons of a file's layer made valid, in their own CRS.
 
     Args:
         path: See `read_polygons`.
-        grid: What they are for.
-        option: What the file was given as, for messages.
+        grid: Grid that they are used on.
+        option: Option that gave the file, for messages.
 
     Raises:
         RasterError: See `read_polygons`.
@@ -91,7 +92,7 @@ def load_polygons(path: str | Path, grid: Grid, option: str) -> geopandas.GeoDat
 
 
 def refuse_polygons(path: str | Path, frame: geopandas.GeoDataFrame, crs: CRS) -> RasterError:
-    """Return the error that a CRS cannot show the polygons of a file."""
+    """Return the error that a CRS cannot represent the polygons of a file."""
     assert frame.crs is not None
     return RasterError(
         f"{crs} cannot show all of {path}, which covers {frame.total_bounds.tolist()} in "
@@ -102,7 +103,7 @@ def refuse_polygons(path: str | Path, frame: geopandas.GeoDataFrame, crs: CRS) -
 
 
 def _choose_layer(path: str | Path, option: str) -> geopandas.GeoDataFrame:
-    """Return the rows with polygons of the layer that is named, or of the only one that has any."""
+    """Return the rows with polygons of the named layer, or of the only one with polygons."""
     file, wanted = split_layer(path)
     try:
         layers = {str(name): kind for name, kind in pyogrio.list_layers(file)}
@@ -111,13 +112,13 @@ def _choose_layer(path: str | Path, option: str) -> geopandas.GeoDataFrame:
                 f"{file} has no layer {wanted}, it has {', '.join(layers)}",
                 fix=f"name one of its layers: {option} {file}{LAYER_MARK}LAYER",
             )
-        # Without geometry are tables, such as the styles that QGIS keeps.
+        # Layers without geometry are tables, such as QGIS's styles.
         names = [
             name
             for name, kind in layers.items()
             if kind is not None and str(kind).split(" ")[0] not in NOT_AREAS
         ]
-        # A vertex that is NaN is refused by name.
+        # A vertex that is NaN is refused later, with its coordinates.
         with np.errstate(invalid="ignore"):
             found = {
                 name: _keep_polygons(geopandas.read_file(file, layer=name), path)
@@ -147,7 +148,7 @@ def _choose_layer(path: str | Path, option: str) -> geopandas.GeoDataFrame:
 
 
 def _keep_polygons(frame: geopandas.GeoDataFrame, path: str | Path) -> geopandas.GeoDataFrame:
-    """Return the rows that hold polygons, whatever else they hold dropped."""
+    """Return the rows that hold polygons, without other geometries."""
     shapes = [extract_polygons(shape, path) for shape in frame.geometry]
     kept = [shape is not None for shape in shapes]
     series = geopandas.GeoSeries(np.array(shapes, object), crs=frame.crs, index=frame.index)

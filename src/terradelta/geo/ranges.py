@@ -1,4 +1,4 @@
-"""Compares values with the range that is dark to bright for the model or the user.
+"""Compares values with the range from dark to bright of the model or of the user.
 
 Legend of the array names: C bands, N pixels.
 """
@@ -14,31 +14,32 @@ from terradelta.geo.finding import PairLevel
 from terradelta.geo.pair_options import Range
 
 PERCENT = (2, 98)
-"""Of the values of a date, its darkest and brightest for a suggestion."""
+"""Percentiles of a date's values that are suggested as darkest and brightest."""
 FEW_SHARE = 0.01
-"""Of all values: fewer in the range are almost none."""
+"""Share of all values; fewer in the range count as almost none."""
 TOO_BRIGHT = 2.0
-"""Spans of a model's range above its darkest value, beyond which values are of another depth."""
+"""Multiple of a model's range, above which values have another depth."""
 TOO_DARK = 0.01
-"""Of a model's range, within which fractions lie that are of another depth: values from 0 to 1 fill
-1/255 = 0.4 % of the range of an 8-bit model."""
+"""Share of a model's range that values of another depth, such as fractions, fill: from 0 to 1 that
+is 1/255 = 0.4 % of the range of an 8-bit model."""
 TOO_FLAT = 0.001
-"""Of a range: values within less of it are one colour."""
+"""Share of a range; values within less of it are one colour."""
 OTHER_FACTOR = 4.0
-"""Ratio of the dates' spreads from which they are of different units."""
+"""Ratio of the dates' spreads from which their units differ."""
 OTHER_OFFSET = 0.25
-"""Distance of the dates, in spreads, of dark and of bright values, from which one has an offset."""
+"""Distance of the dates, in spreads, of dark and of bright values, from which one date has an
+offset."""
 SUGGESTED_DIGITS = 4
-"""Of the span of a suggested range."""
+"""Significant digits of the span of a suggested range."""
 
 
 class Misfit(NamedTuple):
     """Why values do not fit a range."""
 
     level: PairLevel
-    """"WARN" or "FAIL", as of a `Finding`."""
+    """"WARN" or "FAIL", same as in `Finding`."""
     problem: str
-    """What is wrong, with the range."""
+    """The problem, with the range."""
 
 
 def find_percentiles(values_CN: np.ndarray) -> Range:
@@ -62,7 +63,7 @@ def judge_range(values_CN: np.ndarray, value_range: Range) -> Misfit | None:
 
 
 def judge_depth(values_CN: np.ndarray, model_range: Range) -> Misfit | None:
-    """Return why the values of a date are of another depth than those that a model knows."""
+    """Return why the values of a date have another depth than those of a model."""
     low, high = model_range
     text = f"the model was trained on values up to {high:g}"
     is_fraction = values_CN.dtype.kind == "f" and (
@@ -80,9 +81,9 @@ def judge_depth(values_CN: np.ndarray, model_range: Range) -> Misfit | None:
 
 
 def compare_dates(before_CN: np.ndarray, after_CN: np.ndarray) -> str | None:
-    """Return how the values of the dates differ by a factor or an offset, None if they do not.
+    """Return how the values of the dates differ by a factor or an offset, or None.
 
-    Light, haze and seasons change values too, by less or not at both ends.
+    Light, haze and seasons change values too, but less, or not at both ends.
     """
     before, after = find_percentiles(before_CN), find_percentiles(after_CN)
     spreads = before[1] - before[0], after[1] - after[0]
@@ -102,7 +103,7 @@ def compare_dates(before_CN: np.ndarray, after_CN: np.ndarray) -> str | None:
 
 
 def suggest_ranges(before_CN: np.ndarray, after_CN: np.ndarray, *, apart: bool) -> str:
-    """Return the flags of `predict` that say which values are dark and bright.
+    """Return the flags of `predict` that set the darkest and the brightest value.
 
     Args:
         before_CN: Values of the before image.

@@ -1,4 +1,4 @@
-"""Own sources of pixels: readers that are registered for a scheme or an ending of a path."""
+"""Your own sources of pixels: readers registered for a scheme or an ending of a path."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NAME = re.compile(r"\.[a-z0-9._-]+|[a-z][a-z0-9+-]*")
 
 
 def register_reader(name: str, create: Callable[[str], Source]):
-    """Add a reader of rasters, which BEFORE and AFTER may then name wherever rasters are read.
+    """Add a reader of rasters, whose paths may then be used wherever rasters are read.
 
-    `check`, `predict`, `plan` and `view` take what it reads: alone, in mosaics with files, and as
-    masks. A package offers one as an entry point of the group "terradelta.readers"; that needs no
-    call, and the workers of a cluster, which are other processes, know no others.
+    `check`, `predict`, `plan` and `view` accept these paths: alone, in mosaics with files, and as
+    masks. A package offers one as an entry point of the group "terradelta.readers"; this needs no
+    call, and is the only way for the workers of a cluster, which are other processes.
 
     Args:
         name: A scheme, such as "cube" for paths that begin with cube://; or an ending, such as
@@ -52,7 +52,7 @@ def open_registered(path: str) -> Source:
     """Open a path with its registered reader; `close` it.
 
     Raises:
-        RasterError: If the reader fails, or what it returns does not say what a source has to.
+        RasterError: If the reader fails, or its source lacks an attribute.
     """
     name = find_reader(path)
     assert name is not None
@@ -65,13 +65,13 @@ def open_registered(path: str) -> Source:
     except Exception as error:
         raise RasterError(
             f"{path} cannot be opened by the reader {name!r}: {type(error).__name__}: {error}",
-            fix="name what this reader reads, or correct the reader",
+            fix="give a path that this reader can read, or correct the reader",
         ) from error
 
 
 @dataclass(frozen=True)
 class _Stated:
-    """What a source says of itself."""
+    """The attributes of a source."""
 
     grid: Grid
     count: int
@@ -122,7 +122,7 @@ def _holds(dtype: str, nodata: float | None) -> bool:
 
 
 def describe_empty(source: Source, path: str) -> DatasetReader:
-    """Return a raster that has all of a source but the pixels: what is asked of a header."""
+    """Return a raster that has everything of a source except the pixels, like a header."""
     stated = _state(source)
     value = "" if stated.nodata is None else f"<NoDataValue>{float(stated.nodata)!r}</NoDataValue>"
     bands = "".join(

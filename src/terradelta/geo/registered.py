@@ -1,4 +1,4 @@
-"""Windows of registered sources, as they read from files: nodata, masks and reduced pictures.
+"""Windows of registered sources, as if read from files: nodata, masks and reduced pictures.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -17,15 +17,15 @@ from terradelta.geo.readers import open_registered
 from terradelta.geo.source import open_source, read_pixels
 
 STRIP_PIXELS = 2**22
-"""How much of a source is held at a time where only one pixel in many is kept."""
+"""Pixels of a source in memory at a time if only one pixel in many is kept."""
 
 
 class RegisteredSource:
-    """What a registered reader opened, read like a file.
+    """A source of a registered reader, read like a file.
 
     Args:
-        path: What it reads.
-        nodata: A stored value that is no data besides the source's own.
+        path: Its path.
+        nodata: A stored value that means no data, besides the source's own.
 
     Raises:
         RasterError: If it cannot be opened.
@@ -60,7 +60,7 @@ class RegisteredSource:
             "crs": grid.crs,
             "transform": grid.transform,
             "interleave": "band",
-            # Four bands of 8 bits would be taken for colours and alpha.
+            # Four bands of 8 bits would be read as colours and alpha.
             "photometric": "MINISBLACK",
             "alpha": "NO",
         }
@@ -72,7 +72,7 @@ class RegisteredSource:
                 return read_pixels(dataset, range(1, len(bands) + 1), whole, name=self._path)
 
     def _pick(self, bands: Sequence[int], window: Window, shape: tuple[int, int]) -> np.ndarray:
-        """Return the pixels of a window, of a larger one those in the middle of each step."""
+        """Return the pixels of a window; with a step, those in the middle of each step."""
         height, width = int(window.height), int(window.width)
         if shape == (height, width):
             return self._read(bands, window)
@@ -105,7 +105,7 @@ class RegisteredSource:
         except Exception as error:
             raise RasterError(
                 f"{self._path}: its reader cannot read {place}: {type(error).__name__}: {error}",
-                fix="correct the reader, or run the same command again if that may pass",
+                fix="correct the reader, or run the same command again if the error is temporary",
             ) from error
         wanted = (len(bands), int(window.height), int(window.width)), self._source.dtype
         if seen != wanted or not isinstance(image_CHW, np.ndarray):

@@ -2,12 +2,12 @@
 
 Phase correlation (Kuglin & Hines 1975) over patches of the pair, in two steps. The whole pixels
 come from the correlation of edge orientations (Fitch et al. 2002, "Orientation correlation", here
-of doubled angles), which hardly notices other light or season, even bright things turned dark. The
-fraction comes from the phase of plain gradients of patches cut again at those whole pixels, its
+of doubled angles), which is robust to other light or season, even to bright objects turned dark.
+The fraction comes from the phase of plain gradients of patches cut again at those whole pixels, its
 peak found on a finely sampled Fourier transform (Guizar-Sicairos, Thurman & Fienup 2008).
 
-What changed on the ground differs from patch to patch, while the shift is the same in all: spectra
-are summed over the patches before a peak is looked for.
+Change on the ground differs from patch to patch, while the shift is the same in all: spectra
+are summed over the patches before the search for a peak.
 
 Legend of the array names: C bands, H rows, W columns, P patches.
 """
@@ -26,7 +26,7 @@ from terradelta.geo.pair import RasterPair
 PATCH_SIZE_PX = 256
 PATCHES_PER_SIDE = 6
 MAX_SHIFT_PX = 24
-"""Larger shifts are not looked for; they are errors of georeferencing."""
+"""Larger shifts are not searched; they are errors of georeferencing."""
 MIN_SIDE_PX = 64
 MIN_VALID_SHARE = 0.5
 MAX_FREQUENCY = 0.35
@@ -38,31 +38,31 @@ MIN_SIGNIFICANCE = 4.5
 """Height of the correlation's peak over the rest, in standard deviations, below which it is chance;
 between images of different places it was 2 to 4.5."""
 MIN_SIGNIFICANCE_ALONE = 6.5
-"""The same where fewer than three patches agree; there it was up to 5.9."""
+"""The same if fewer than three patches agree; then it was up to 5.9."""
 MIN_CONTRAST = 1e-6
 """Of a band's largest value, and of a patch, the standard deviation below which it is flat."""
 AGREEMENT_PX = 1.0
 MIN_AGREEING_SHARE = 0.4
-"""Of all patches; between images of different places at most 0.22."""
+"""Share of all patches; between images of different places it was at most 0.22."""
 MAD_TO_SIGMA = 1.4826
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Where the after image shows what the before image shows."""
+    """The shift of the after image against the before image."""
 
     columns_px: float
-    """How far to the right; what to pass as `shift_px` to undo it."""
+    """Distance to the right; pass it as `shift_px` to undo it."""
     rows_px: float
-    """How far down."""
+    """Distance down."""
     spread_px: float
-    """Robust standard deviation over the patches, of either axis the larger; NaN without any."""
+    """Robust standard deviation over the patches, the larger of both axes; NaN without patches."""
     patches: int
     """Patches that agree, to within a pixel."""
     of_patches: int
     """Patches with enough data and detail."""
     reliable: bool
-    """Whether there is a shift to speak of: a clear peak in which enough patches agree."""
+    """Whether the shift is reliable: a clear peak on which enough patches agree."""
 
     @property
     def length_px(self) -> float:
@@ -74,7 +74,7 @@ UNKNOWN = Shift(0.0, 0.0, float("nan"), 0, 0, False)
 
 
 def measure_shift(pair: RasterPair) -> Shift:
-    """Return how far the after image lies off, from at most 36 patches spread over the pair.
+    """Return the shift of the after image, from at most 36 patches spread over the pair.
 
     Raises:
         RasterError: If pixels cannot be read.
@@ -94,15 +94,15 @@ def measure_shift(pair: RasterPair) -> Shift:
 def measure_stack(
     before_PHW: Sequence[np.ndarray], after_PHW: Sequence[np.ndarray], reach: int
 ) -> Shift:
-    """Return the shift between two stacks of patches that lie in the same places.
+    """Return the shift between two stacks of patches of the same places.
 
-    Spectra are made patch by patch, so that no more than one is held.
+    Spectra are made patch by patch, so that only one is in memory.
 
     Args:
         before_PHW: Grey patches of the before image, with a border of `reach` pixels; NaN where
-            there is no data.
+            there are no data.
         after_PHW: The same of the after image.
-        reach: Whole pixels that are looked for in each direction, at least 1.
+        reach: Largest shift in whole pixels that is searched in each direction, at least 1.
     """
     pairs = list(zip(before_PHW, after_PHW, strict=True))
     surfaces_PHW = np.stack([_correlate_orientations(*pair, reach) for pair in pairs])
@@ -157,7 +157,7 @@ def _read_patches(pair: RasterPair, side: int) -> list[tuple[np.ndarray, np.ndar
 
 
 def _spread(length: int, side: int) -> list[int]:
-    """Return starts of patches spread evenly over an axis, that overlap as little as can be."""
+    """Return starts of patches spread evenly over an axis, that overlap as little as possible."""
     count = min(PATCHES_PER_SIDE, max(1, length // side))
     return np.linspace(0, length - side, count).round().astype(int).tolist()
 
@@ -167,14 +167,14 @@ def _grey(image_CHW: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:
     grey_HW = np.where(valid_HW, 0.0, np.nan)
     for band_HW in image_CHW:
         values = band_HW[valid_HW].astype(np.float64)
-        # The mean of equal numbers may be another one, by rounding.
+        # The mean of equal numbers may differ from them by rounding.
         if values.std() > MIN_CONTRAST * np.abs(values).max():
             grey_HW[valid_HW] += (values - values.mean()) / values.std()
     return grey_HW / len(image_CHW)
 
 
 def _gradients(image_HW: np.ndarray) -> np.ndarray:
-    """Return x + iy gradients, tapered to nothing at the patch's borders; 0 beside NaN."""
+    """Return x + iy gradients, tapered to 0 at the patch's borders; 0 beside NaN."""
     rows_HW, columns_HW = np.nan_to_num(np.gradient(image_HW))
     taper_HW = np.outer(*(np.hanning(length + 2)[1:-1] for length in image_HW.shape))
     return (columns_HW + 1j * rows_HW) * taper_HW
@@ -186,7 +186,7 @@ def _correlate_orientations(before_HW: np.ndarray, after_HW: np.ndarray, reach: 
     for image_HW in (before_HW, after_HW):
         squared_HW = _gradients(image_HW) ** 2
         strength_HW = np.abs(squared_HW)
-        # The root tells edges from noise and keeps the strongest from ruling alone.
+        # The root separates edges from noise and keeps the strongest from dominating.
         floor = strength_HW.mean() + 1e-12
         spectra.append(np.fft.fft2(squared_HW / np.sqrt(strength_HW * floor + floor**2)))
     surface_HW = np.fft.ifft2(spectra[0].conj() * spectra[1]).real
@@ -238,7 +238,7 @@ def _find_fraction(spectrum_HW: np.ndarray) -> np.ndarray:
         np.exp(2j * np.pi * np.outer(shifts, np.fft.fftfreq(length)))
         for length in spectrum_HW.shape
     ]
-    # The magnitude: what was bright may have turned dark.
+    # The magnitude, as bright objects may have turned dark.
     surface = np.abs(np.real(waves[0] @ spectrum_HW @ waves[1].T))
     row, column = np.unravel_index(surface.argmax(), surface.shape)
     return np.array([shifts[row], shifts[column]])

@@ -1,7 +1,7 @@
-"""Polygons brought from one CRS to another, or what of them lies around a grid.
+"""Transforms polygons from one CRS to another, or only the parts around a grid.
 
-A CRS shows a part of the world. What lies far from a grid may have no place in the grid's CRS, or a
-false one, so it is cut away first, in the polygons' own CRS.
+A CRS covers a part of the world. Polygons far from a grid may have no place in the grid's CRS, or a
+false one, so distant parts are cut away first, in the polygons' own CRS.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from terradelta.errors import RasterError
 from terradelta.geo.grid import Grid, make_transformer
 
 DENSIFY_PARTS = 64
-"""A polygon's extent over this is the longest edge that is reprojected as it is."""
+"""A polygon's extent divided by this is the longest edge that is not densified."""
 REGION_PARTS = 1024
-"""A grid's extent over this, where polygons are cut to its surroundings."""
+"""The same for a grid's extent, if polygons are cut to its surroundings."""
 REGION_MARGIN = 0.1
-"""Around a grid, of its extent."""
+"""Width of the surroundings of a grid, as a share of its extent."""
 TORN_SHARE = 0.25
-"""Of an edge: how far its middle may lie off, transformed, before the edge counts as torn."""
+"""Share of an edge by which its transformed middle may deviate before the edge counts as torn."""
 OUTLINE_POINTS = 256
 RETURN_SHARE = 1e-3
-"""Of a polygon's extent: how far its points may lie off when they are transformed back."""
+"""Share of a polygon's extent by which points may deviate when transformed back."""
 
 
 def extract_polygons(
     shape: shapely.Geometry | None, path: str | Path = ""
 ) -> shapely.Geometry | None:
-    """Return the polygons of a geometry, of a collection too, as a valid one; None without any.
+    """Return the polygons of a geometry, or of a collection, made valid; None without polygons.
 
     Args:
         shape: Any geometry.
-        path: The file it is from, for messages.
+        path: Its file, for messages.
 
     Raises:
         RasterError: If a vertex is not finite.
@@ -60,7 +60,7 @@ def extract_polygons(
 
 
 def show_whole(shape: shapely.Geometry, source: pyproj.CRS, target: CRS) -> shapely.Geometry | None:
-    """Return polygons in another CRS; None where it cannot show all of them."""
+    """Return polygons in another CRS; None if it cannot represent all of them."""
     if source.equals(pyproj.CRS(target.to_wkt()), ignore_axis_order=True):
         return shape
     left, bottom, right, top = shapely.bounds(shape).tolist()
@@ -71,7 +71,7 @@ def show_whole(shape: shapely.Geometry, source: pyproj.CRS, target: CRS) -> shap
 def _transform(
     shape: shapely.Geometry, source: pyproj.CRS, target: CRS, extent: float
 ) -> shapely.Geometry | None:
-    """Return polygons in another CRS; None where a point of them has no place in it."""
+    """Return polygons in another CRS; None if a point of them has no place in it."""
     transformer = make_transformer(source.to_wkt(), target.to_wkt())
     points_2N = shapely.get_coordinates(shape).T
     placed_2N = np.stack(transformer.transform(*points_2N))
@@ -81,11 +81,11 @@ def _transform(
     off = back_2N - points_2N
     if source.is_geographic:
         off[0] -= 360 * np.round(off[0] / 360)
-        # All longitudes meet in the poles.
+        # All longitudes meet at the poles.
         off[0, np.abs(points_2N[1]) > 90 - 1e-6] = 0
     if np.abs(off).max() > RETURN_SHARE * extent:
         return None
-    # Longitudes that leap are put right by `_turn_towards`.
+    # `_turn_towards` corrects jumps of longitude.
     if not target.is_geographic and _is_torn(shape, transformer):
         return None
     placed = shapely.set_coordinates(shapely.transform(shape, lambda points: points), placed_2N.T)
@@ -93,7 +93,7 @@ def _transform(
 
 
 def _is_torn(shape: shapely.Geometry, transformer: pyproj.Transformer) -> bool:
-    """Return whether a projection shows the two ends of an edge on two sides of the world."""
+    """Return whether a projection puts the ends of an edge on opposite sides of the world."""
     rings = shapely.get_rings(shapely.get_parts(shape))
     points_N2, ring_N = shapely.get_coordinates(rings, return_index=True)
     starts_N2, ends_N2 = (
@@ -111,16 +111,16 @@ def _is_torn(shape: shapely.Geometry, transformer: pyproj.Transformer) -> bool:
 def cut_polygons(
     shapes: np.ndarray, source: pyproj.CRS, grid: Grid
 ) -> list[shapely.Geometry | None]:
-    """Return what of polygons lies around a grid, in the grid's CRS.
+    """Return the parts of polygons around a grid, in the grid's CRS.
 
     Args:
         shapes: Valid polygons, (N,).
         source: Their CRS.
-        grid: What is asked about.
+        grid: The grid.
 
     Returns:
-        For each the polygons in the grid's CRS, empty where they lie elsewhere; None where the CRS
-        cannot show them even there.
+        For each the polygons in the grid's CRS, empty if they lie elsewhere; None if the CRS
+        cannot represent them even there.
     """
     assert grid.crs is not None
     region = _find_region(source, grid)
@@ -146,7 +146,7 @@ def cut_polygons(
 
 
 def _find_region(source: pyproj.CRS, grid: Grid) -> shapely.Polygon | None:
-    """Return the surroundings of a grid in another CRS, as a box; None where it has no place."""
+    """Return the surroundings of a grid in another CRS, as a box; None without a place in it."""
     assert grid.crs is not None
     transformer = make_transformer(grid.crs.to_wkt(), source.to_wkt())
     steps = np.linspace(0, 1, 17)
@@ -157,7 +157,7 @@ def _find_region(source: pyproj.CRS, grid: Grid) -> shapely.Polygon | None:
     x, y = transformer.transform(points_x, points_y)
     known = np.isfinite(x) & np.isfinite(y)
     if not known.all():
-        # No box around what is known holds all of the rest.
+        # A box around the known points may miss others.
         return None
     if source.is_geographic:
         middle = x[len(inner[0]) // 2]
@@ -193,7 +193,7 @@ def _holds_pole(grid: Grid, sign: int) -> bool:
 
 
 def _turn_towards(shape: shapely.Geometry, grid: Grid) -> shapely.Geometry | None:
-    """Return polygons with longitudes as a grid counts them; None where one goes around a pole."""
+    """Return polygons with longitudes in the range of a grid; None if one goes around a pole."""
     left, bottom, right, top = grid.bounds
     frame = shapely.box(left - 1, bottom - 1, right + 1, top + 1)
     parts = []
@@ -213,7 +213,7 @@ def _turn_towards(shape: shapely.Geometry, grid: Grid) -> shapely.Geometry | Non
 
 
 def _unroll(ring: shapely.LinearRing) -> np.ndarray:
-    """Return a ring's points with longitudes that do not leap, (N, 2)."""
+    """Return a ring's points without jumps of longitude, (N, 2)."""
     points = shapely.get_coordinates(ring)
     points[:, 0] = np.unwrap(points[:, 0], period=360)
     return points

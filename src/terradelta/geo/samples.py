@@ -1,4 +1,4 @@
-"""Pixels of windows spread over a pair, and what their values say.
+"""Samples the pixels of windows spread over a pair, and checks their values.
 
 Legend of the array names: C bands, N pixels.
 """
@@ -34,7 +34,7 @@ from terradelta.geo.scaling import BandScaling
 from terradelta.geo.virtual import name_raster
 
 Ranges = tuple[Range | None, Range | None]
-"""What is dark and bright at each date, None where nobody says."""
+"""The darkest and the brightest value of each date, None if not given."""
 
 SAMPLES_PER_SIDE = 6
 SAMPLE_SIZE_PX = 256
@@ -56,14 +56,14 @@ class PixelSamples:
     """Values, scale and offset applied."""
     after_CN: np.ndarray
     valid_share: float
-    """Of the pixels that are wanted."""
+    """Share of valid pixels among the wanted ones."""
     names: tuple[str, str]
-    """What the rasters are called."""
+    """Names of the rasters."""
     band_names: tuple[str, ...]
     scalings: tuple[str, str] = ("", "")
-    """What the stored numbers of each date mean, where they are not the values."""
+    """Scalings of the stored numbers of each date, if they are not the values."""
     is_whole: bool = True
-    """Whether the windows cover all of the pair."""
+    """Whether the windows cover the whole pair."""
 
     @classmethod
     def read(cls, pair: RasterPair) -> PixelSamples:
@@ -78,7 +78,7 @@ class PixelSamples:
             np.concatenate([part[date][:, part.valid_HW] for part in parts], axis=1)
             for date in (0, 1)
         )
-        # What lies outside of an area of interest lacks nothing.
+        # Pixels outside of an area of interest do not count as missing.
         wanted = sum(
             part.valid_HW.size if pair.aoi is None else int(pair.aoi.mask(window).sum())
             for part, window in zip(parts, windows, strict=True)
@@ -106,32 +106,32 @@ class PixelSamples:
         return self.before_CN.shape[1] == 0
 
     def check_nodata(self, aoi: str | Path | None = None) -> Finding:
-        """Say how much of the common ground, or of an area of interest, holds no data."""
+        """Report the share of the common ground, or of an area of interest, without data."""
         share = 1 - self.valid_share
         message = f"{share:.1%} of the common ground lacks data on one of the dates"
         values = {"nodata_share": share}
         if self.is_empty:
             fix = "give images that hold data of the same ground; see the nodata values above"
             # Data may lie between the windows of a large pair.
-            level, extent = ("FAIL", "") if self.is_whole else ("WARN", "of the pixels looked at, ")
+            level, extent = ("FAIL", "") if self.is_whole else ("WARN", "of the sampled pixels, ")
             inside = "" if aoi is None else f" and has its centre inside of {aoi}"
             message = f"{extent}no pixel is valid on both dates{inside}"
             return Finding("nodata", level, message, fix, values)
         if share <= WARN_NODATA_SHARE:
             return Finding("nodata", "OK", message, values=values)
-        fix = "nothing, if that is so on the ground; those pixels are nodata in the map"
+        fix = "nothing, if the images lack these pixels; they are nodata in the map"
         return Finding("nodata", "WARN", message, fix, values)
 
     def suggest_ranges(self) -> str:
-        """Return the flags of `predict` that say which values are dark and bright."""
+        """Return the flags of `predict` that set the darkest and the brightest value."""
         return suggest_ranges(*self.dates, apart=self._compare(*self.dates) is not None)
 
     def judge_values(self, ranges: Ranges, model_range: Range) -> tuple[Misfit | None, ...]:
         """Return for each date why its values do not fit.
 
         Args:
-            ranges: What the user says is dark and bright at each date.
-            model_range: What the model takes for that where the user says nothing.
+            ranges: The user's darkest and brightest value of each date.
+            model_range: The model's range, used if the user gives none.
         """
         return tuple(
             judge_depth(values_CN, model_range)
@@ -141,7 +141,7 @@ class PixelSamples:
         )
 
     def require_values(self, ranges: Ranges, model_range: Range):
-        """Raise if the values of a date do not fit; warn where hardly any do.
+        """Raise if the values of a date do not fit; warn if hardly any fit.
 
         Args:
             ranges: Same as in `judge_values`.
@@ -164,13 +164,13 @@ class PixelSamples:
             )
             fix = f"say which values are dark and bright, for example {self.suggest_ranges()}"
             if not any(judge_depth(values_CN, model_range) for values_CN in self.dates):
-                fix += "; or leave that out, as the model knows such values"
+                fix += "; or leave the range out, as the values fit the model"
             if misfit.level == "FAIL":
                 raise RasterError(problem, fix=fix)
             logger.warning("%s\n  fix: %s", problem, fix)
 
     def check_values(self, ranges: Ranges, model_range: Range) -> Iterator[Finding]:
-        """Hold values against what is dark and bright, and the dates against each other.
+        """Compare values with the range from dark to bright, and the dates with each other.
 
         Args:
             ranges: Same as in `judge_values`.
@@ -202,7 +202,7 @@ class PixelSamples:
         return Finding("depth", level, message, self.suggest_ranges(), values)
 
     def _check_dates(self, ranges: Ranges, model_range: Range) -> Finding:
-        """Compare the values of the dates, as they are or as the ranges given make them."""
+        """Compare the values of the dates, as they are or scaled by the given ranges."""
         percentiles = [find_percentiles(values_CN) for values_CN in self.dates]
         message = ", ".join(
             f"{date} {low:.4g} to {high:.4g}" + (f" ({scaling})" if scaling else "")
@@ -219,12 +219,12 @@ class PixelSamples:
 
     def _compare(self, before_CN: np.ndarray, after_CN: np.ndarray) -> str | None:
         if all(values_CN.dtype == np.uint8 for values_CN in self.dates):
-            # Of pictures the light differs, not the unit.
+            # 8-bit pictures differ in light, not in unit.
             return None
         return compare_dates(before_CN, after_CN)
 
     def _lay_out(self, ranges: Ranges, model_range: Range) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values as shares of what is dark and bright; as they are if nobody says it."""
+        """Return the values as shares of the range; unchanged without a range."""
         if ranges == (None, None):
             return self.dates
         before_CN, after_CN = (
@@ -253,12 +253,12 @@ class PixelSamples:
                             "saturated",
                             "WARN",
                             f"{date}: {full:.1%} of band {name} is at {np.iinfo(kind).max}",
-                            "fetch the image in its full depth, if there is one",
+                            "fetch the image in its full depth, if available",
                             {"share": full},
                         )
 
     def check_drift(self, ranges: Ranges, model_range: Range) -> Finding:
-        """Compare medians and spreads: other light, haze, season, or another processing.
+        """Compare medians and spreads: to find other light, haze, season or processing.
 
         Args:
             ranges: Same as in `judge_values`.
@@ -266,7 +266,7 @@ class PixelSamples:
         """
         laid_out = self._lay_out(ranges, model_range)
         if self._compare(*laid_out) is not None:
-            # What remains once each date has a range of its own.
+            # The differences that remain with a range for each date.
             own = find_percentiles(self.before_CN), find_percentiles(self.after_CN)
             laid_out = self._lay_out(own, model_range)
         drifts, ratios = [], []

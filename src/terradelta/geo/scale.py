@@ -1,4 +1,4 @@
-"""Measures a grid's pixels on the ground and compares them with those that a model knows."""
+"""Compares a grid's pixels on the ground with those of a model's training images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from terradelta.geo.grid import Grid
 def measure_pixel_size(grid: Grid) -> float | None:
     """Return about how long the side of a pixel in the middle is on the ground, in metres.
 
-    None where the grid has no CRS, or no ground lies around its middle.
+    None if the grid has no CRS, or no ground around its middle.
     """
     sides_m = measure_sides(grid)
     return None if sides_m is None else math.sqrt(abs(float(np.linalg.det(sides_m))))
 
 
 def find_scale_caution(grid: Grid, resolution_m: tuple[float, float] | None) -> Caution | None:
-    """Return the caution that a model does not know a grid's pixel size, None if it does.
+    """Return a caution if a model was not trained on a grid's pixel size, or None.
 
     Args:
         grid: The grid a map will have.
@@ -36,10 +36,10 @@ def find_scale_caution(grid: Grid, resolution_m: tuple[float, float] | None) -> 
 
 
 def doubt_unknown_size(resolution_m: tuple[float, float]) -> Caution:
-    """Return the caution for images of which nobody knows how large their pixels are.
+    """Return the caution for images with pixels of unknown size.
 
     Args:
-        resolution_m: Least and largest pixel that the model learned from, in metres.
+        resolution_m: Least and largest pixel of the model's training images, in metres.
     """
     least_m, most_m = resolution_m
     return Caution(
@@ -51,12 +51,12 @@ def doubt_unknown_size(resolution_m: tuple[float, float]) -> Caution:
 
 
 def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[str, str] | None:
-    """Return what is wrong with a grid's pixel size and what fixes it; None where nothing is.
+    """Return the problem of a grid's pixel size and its fix, or None.
 
     Args:
         grid: The grid a map will have.
-        resolution_m: Least and largest pixel that the model learned from, in metres; None if it
-            does not say.
+        resolution_m: Least and largest pixel of the model's training images, in metres; None if its
+            card does not give it.
     """
     if resolution_m is None:
         return None
@@ -69,20 +69,20 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
     problem = f"pixels of {size_m:.3g} m, and the model learned from {least_m:g} to {most_m:g} m"
     if size_m > most_m:
         return problem, (
-            "train on images of this resolution (`terradelta train --from default`): what is "
-            "smaller than a few pixels cannot be found, and what is larger looks unlike"
+            "train on images of this resolution (`terradelta train --from default`): objects "
+            "smaller than a few pixels cannot be found, and larger ones look different"
         )
-    # By what a unit of the CRS, metres or feet or degrees, is here on the ground.
+    # Converted with the length on the ground of a unit of the CRS: metres, feet or degrees.
     side = math.sqrt(abs(grid.transform.determinant))
     wanted = side * math.sqrt(least_m * most_m) / size_m
     return problem, f"--grid {wanted:.2g}, which maps coarser pixels"
 
 
 def advise_unknown_scale(resolution_m: tuple[float, float]) -> tuple[str, str]:
-    """Return what is doubtful where nothing says how large pixels are, and what helps."""
+    """Return the problem of an unknown pixel size, and its fix."""
     least_m, most_m = resolution_m
     return (
         "the size of the pixels on the ground is unknown, and the model learned from "
         f"{least_m:g} to {most_m:g} m",
-        "georeference both images, or make sure that their pixels are of that size",
+        "georeference both images, or make sure that their pixels have that size",
     )

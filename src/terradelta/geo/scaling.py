@@ -1,7 +1,7 @@
 """Scale and offset of stored numbers, band by band: value = stored * scale + offset.
 
 GDAL keeps both numbers as tags of a band, STAC as fields of an asset's bands. They are applied
-after it is decided which pixels hold data, which goes by stored numbers.
+after the valid pixels are found, which depends on stored numbers.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -17,13 +17,13 @@ import numpy as np
 from terradelta.errors import RasterError
 
 DTYPE = "float32"
-"""Of values that are not the stored numbers themselves."""
+"""Data type of values that are not the stored numbers."""
 SAME = 1e-6
-"""What two scales or offsets may differ by, relatively, and be the same."""
+"""Relative difference below which two scales or offsets count as the same."""
 
 
 class Tagged(Protocol):
-    """What says scale and offset of its bands, as a raster that is open does."""
+    """An object with scales and offsets of bands, such as an open raster."""
 
     @property
     def scales(self) -> Sequence[float]: ...  # noqa: D102
@@ -40,7 +40,7 @@ class BandScaling:
 
     @classmethod
     def of(cls, dataset: Tagged) -> BandScaling:
-        """Return what a raster says of all its bands."""
+        """Return the scaling of all bands of a raster."""
         return cls(tuple(dataset.scales), tuple(dataset.offsets))
 
     @property
@@ -53,7 +53,7 @@ class BandScaling:
 
         Args:
             bands: By number from 1.
-            name: Of the raster.
+            name: Name of the raster.
 
         Raises:
             RasterError: If a scale or an offset cannot be used.
@@ -63,15 +63,15 @@ class BandScaling:
             tuple(self.offsets[band - 1] for band in bands),
         )
         for band, scale, offset in zip(bands, chosen.scales, chosen.offsets, strict=True):
-            # In float32, as values are: 1e-300 is 0 there.
+            # In float32, like the values: 1e-300 is 0 in it.
             with np.errstate(over="ignore", under="ignore"):
                 numbers = np.array([scale, offset]).astype(DTYPE)
             if numbers[0] == 0 or not np.isfinite(numbers).all():
                 raise RasterError(
                     f"{name}: band {band} has the scale {scale:g} and the offset {offset:g}, "
-                    "which give no values",
+                    "which give no valid values",
                     fix=f"correct them, for example: gdal_edit.py -scale 0.0001 -offset 0 {name}; "
-                    "-scale 1 -offset 0 leaves the stored numbers as they are",
+                    "-scale 1 -offset 0 keeps the stored numbers",
                 )
         return chosen
 
@@ -80,15 +80,15 @@ class BandScaling:
         return stored if self.is_identity else DTYPE
 
     def apply(self, image_CHW: np.ndarray, valid_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values of stored numbers, and where there are any.
+        """Return the values of stored numbers, and where they are valid.
 
         Args:
             image_CHW: Stored numbers of these bands.
             valid_HW: bool, where they are data.
 
         Returns:
-            The values, float32 and 0 where there is no data, and the mask, less what is not finite;
-            both as they are given where the values are the stored numbers.
+            The values, float32 and 0 without data, and the mask without values that are not finite;
+            both unchanged if the values are the stored numbers.
         """
         if self.is_identity:
             return image_CHW, valid_HW
@@ -97,14 +97,15 @@ class BandScaling:
             for value_HW, stored_HW, scale, offset in zip(
                 values_CHW, image_CHW, self.scales, self.offsets, strict=True
             ):
-                # In double precision: the same value comes from any pair of numbers that give it.
+                # In double precision, so that different stored numbers of one value give the same
+                # value.
                 value_HW[:] = stored_HW.astype(np.float64) * scale + offset
         valid_HW = valid_HW & np.isfinite(values_CHW).all(axis=0)
         values_CHW[:, ~valid_HW] = 0
         return values_CHW, valid_HW
 
     def to_text(self) -> str:
-        """Return it as a formula of each kind of band."""
+        """Return it as a formula for each kind of band."""
         kinds = dict.fromkeys(zip(self.scales, self.offsets, strict=True))
         return " or ".join(
             f"stored x {scale:g}" + (f" {'-' if offset < 0 else '+'} {abs(offset):g}")
@@ -120,18 +121,18 @@ def merge_scaling(
     counts: Sequence[int],
     name: str,
 ) -> BandScaling:
-    """Return the scaling of a raster's bands by its tags and by what a catalogue says.
+    """Return the scaling of a raster's bands from its tags and from a catalogue.
 
     Args:
-        found: By its tags.
+        found: Scaling from its tags.
         said: Scale and offset of each band of each of its files, one for all bands of a file, or
-            none where the catalogue is silent.
-        counts: How many bands each file has.
-        name: Of the raster.
+            none if the catalogue has none.
+        counts: Number of bands of each file.
+        name: Name of the raster.
 
     Raises:
-        RasterError: If both speak of a band and differ, or the catalogue speaks of fewer bands
-            than there are.
+        RasterError: If both describe a band and differ, or the catalogue describes fewer bands
+            than exist.
     """
     scales, offsets = list(found.scales), list(found.offsets)
     first = 0

@@ -1,7 +1,7 @@
-"""One raster, opened so that it reads like any other: referenced, in colours, its mask honest.
+"""Opens one raster so that it reads like any other: georeferenced, in colours, with a true mask.
 
-What GDAL opens may carry ground control points instead of a transform, a colour table instead of
-colours, or near infrared where its header says alpha. Each is wrapped in a virtual raster.
+A raster may have ground control points instead of a transform, a colour table instead of
+colours, or near infrared in a band declared as alpha. Such rasters are wrapped in a virtual raster.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from terradelta.geo.virtual import (
 )
 
 WARP_TOLERANCE_PX = 0.01
-"""Of the approximated transformation; with GDAL's 0.125 a window differs from the same window of a
-full read."""
+"""Error of the approximated transformation; with GDAL's 0.125 a window differs from the same window
+of a full read."""
 ARCHIVES = {
     ".zip": "/vsizip/",
     ".tar": "/vsitar/",
@@ -64,10 +64,10 @@ NETWORK_SETTINGS = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "GDAL_HTTP_LOW_SPEED_TIME": "60",
 }
-"""What GDAL does about a server that fails, is busy or hangs; the environment has the last word.
-The delay in seconds about doubles from try to try."""
+"""GDAL's options for servers that fail, are busy or hang; environment variables override them.
+The delay in seconds about doubles with each try."""
 READ_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-"""Before a window is read once more over a network."""
+"""Seconds before a window is read again over a network."""
 HEADER_BYTES = 65_536
 ALPHA_PROBES = 5
 ALPHA_PROBE_SIZE_PX = 64
@@ -81,14 +81,14 @@ def open_source(
     """Open a raster for reading; a context manager.
 
     Args:
-        path: A path, URL, `/vsi...` path, VRT, archive of one raster, or whatever else GDAL opens.
-        bands: Band numbers or names that will be read; an alpha band among them is data.
-        nodata: A stored value that is no data, as if each band declared it.
+        path: A path, URL, `/vsi...` path, VRT, archive of one raster, or anything else GDAL opens.
+        bands: Band numbers or names that will be read; an alpha band among them counts as data.
+        nodata: A stored value that means no data, as if each band declared it.
 
     Raises:
         RasterError: If it cannot be opened, holds no bands, or can never hold that value.
     """
-    # Closed and not entered: rasterio's own contexts must end in the thread that began them.
+    # Closed, not entered: rasterio's own contexts must end in the thread that began them.
     with closing(open_raster(path)) as dataset, ExitStack() as exits:
         if nodata is not None:
             require_nodata(dataset, nodata)
@@ -129,11 +129,11 @@ def require_plain(dataset: Described, bands: Sequence[int]):
 
 
 def has_false_alpha(dataset: DatasetReader, bands: Bands | None = None) -> bool:
-    """Return whether a band that is declared alpha holds measurements, or is to be read as such.
+    """Return whether a band that is declared alpha holds measurements, or is read as such.
 
     Many four-band images (NAIP is one) are written as RGB plus alpha although the fourth band is
-    near infrared; its darkest pixels would be taken for holes. A true alpha band is mostly opaque
-    or empty, so a few probes tell.
+    near infrared; its darkest pixels would count as holes. A true alpha band is mostly opaque
+    or empty, so a few samples decide.
     """
     if ColorInterp.alpha not in dataset.colorinterp:
         return False
@@ -171,7 +171,7 @@ def _spread_windows(dataset: DatasetReader):
 
 
 def open_raster(path: str | Path) -> DatasetReader:
-    """Open a raster as it is; `open_source` makes it readable like any other.
+    """Open a raster as it is; see `open_source` for one that reads like any other.
 
     Raises:
         RasterError: If it cannot be opened or holds no bands.
@@ -181,7 +181,7 @@ def open_raster(path: str | Path) -> DatasetReader:
 
 
 def open_header(path: str | Path) -> DatasetReader:
-    """Open a raster as `open_raster` does, where warnings are taken care of: threads can't.
+    """Open a raster as `open_raster` does, where warnings are handled already: threads cannot.
 
     Raises:
         RasterError: If it cannot be opened or holds no bands.
@@ -196,7 +196,7 @@ def open_header(path: str | Path) -> DatasetReader:
         if find_reader(file) is not None:
             raise RasterError(
                 f"{file} is read by a registered reader, and its bands cannot be joined to others",
-                fix="have the reader return all bands",
+                fix="let the reader return all bands",
             )
     with ExitStack() as opened:
         datasets = [opened.enter_context(closing(_open_file(file))) for file in files]
@@ -210,12 +210,12 @@ def _open_file(path: str) -> DatasetReader:
         location = f"{archive}{Path(location).resolve()}"
     if is_remote(location):
         for name, value in NETWORK_SETTINGS.items():
-            # In the environment, where every thread's and child's GDAL looks.
+            # In the environment, which GDAL reads in every thread and child process.
             os.environ.setdefault(name, value)
     try:
         dataset = rasterio.open(location)
     except OPEN_ERRORS as error:
-        if os.path.isdir(location):  # noqa: PTH112 - of a name that is too long it says no
+        if os.path.isdir(location):  # noqa: PTH112 - it returns False for names that are too long
             raise _refuse_folder(Path(location)) from error
         raise RasterError(
             f"{path} cannot be opened as a raster: {error}",
@@ -227,11 +227,11 @@ def _open_file(path: str) -> DatasetReader:
         names = ", ".join(dataset.subdatasets) or "none"
         dataset.close()
         raise RasterError(
-            f"{path} holds no bands but subdatasets: {names}",
+            f"{path} holds no bands, only subdatasets: {names}",
             fix="name one of the subdatasets instead of the container",
         )
     if dataset.driver == "VRT":
-        # GDAL may read what is missing as no data, without a word.
+        # GDAL may silently read missing files as nodata.
         missing = find_missing_sources(path)
         if missing:
             dataset.close()
@@ -243,7 +243,7 @@ def _refuse_folder(folder: Path) -> RasterError:
     joined = join_bands(folder, ("red", "green", "blue"))
     example = joined or "red.tif + green.tif + blue.tif"
     return RasterError(
-        f"{folder} is a folder and not a raster",
+        f"{folder} is a folder, not a raster",
         fix=f'give a raster; join files of one band each with " + ": "{example}"',
     )
 
@@ -257,7 +257,7 @@ def read_pixels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a window of bands, (C, H, W), and where it holds data, (H, W) bool.
 
-    Floats are 0 where they are no data. See `read_stored`.
+    Floats are 0 where they are invalid. See `read_stored`.
     """
     image_CHW, valid_HW = read_stored(dataset, bands, window, shape, name)
     if np.issubdtype(image_CHW.dtype, np.floating):
@@ -272,14 +272,14 @@ def read_stored(
     shape: tuple[int, int] | None = None,
     name: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a window of bands as they are stored, (C, H, W), and where it holds data, (H, W) bool.
+    """Return a window of bands as stored, (C, H, W), and where it holds data, (H, W) bool.
 
     Args:
-        dataset: What `open_source` opened, or that as it is warped.
-        bands: Which bands, by number from 1.
-        window: Which part.
-        shape: Rows and columns to return it as; by default its own.
-        name: What to call it in an error.
+        dataset: Result of `open_source`, or a warped view of it.
+        bands: Band numbers from 1.
+        window: The window to read.
+        shape: Rows and columns of the result; by default its own.
+        name: Name for errors.
 
     Raises:
         RasterError: If the pixels cannot be read.
@@ -292,7 +292,8 @@ def read_stored(
             image_CHW = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
             return image_CHW, find_valid(dataset, bands, image_CHW, window)
         except RasterioError as error:
-            # GDAL itself asks a busy server again, but not one that breaks off in mid-answer.
+            # GDAL itself asks a busy server again, but not one that stops in the middle of an
+            # answer.
             if pauses_seconds:
                 time.sleep(pauses_seconds.pop(0))
                 _forget(name)
@@ -303,8 +304,8 @@ def read_stored(
 def _refuse_missing(name: str, missing: Sequence[str]) -> RasterError:
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return RasterError(
-        f"{name} shows {missing[0]}{more}, which is not there",
-        fix="put it back where the virtual raster looks for it, or build the virtual raster "
+        f"{name} shows {missing[0]}{more}, which does not exist",
+        fix="put it back where the virtual raster expects it, or build the virtual raster "
         "again with gdalbuildvrt",
     )
 
@@ -324,18 +325,18 @@ def _explain(name: str, window: Window, error: RasterioError) -> RasterError:
 
 
 def _forget(name: str):
-    """Have GDAL forget what it has fetched of a raster: it keeps answers that were broken off."""
+    """Clear GDAL's cache of a raster: it keeps incomplete answers."""
     for location in map(locate, split_files(name)):
         uncached = rasterio.Env(CPL_VSIL_CURL_NON_CACHED=location)
         with suppress(RasterioError), allow_no_place(), uncached:
-            # What is opened so is dropped when it is closed.
+            # The cache of a file opened like this is dropped when it is closed.
             rasterio.open(location, sharing=False).close()
 
 
 def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
-    """Return what identifies an input: name, size, shape, and a hash of its header.
+    """Return a description that identifies an input: name, size, shape, and a hash of its header.
 
-    The hash is of what GDAL reads of the header and, for a local file, of its first 64 KiB.
+    The hash covers GDAL's reading of the header and, for a local file, of its first 64 KiB.
     """
     scaling = BandScaling.of(dataset)
     facts = {
@@ -352,7 +353,7 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps([facts, dataset.tags()], sort_keys=True).encode())
     files = split_files(path)
     if len(files) > 1:
-        # The order of the bands; such names stay when an address is signed again.
+        # The order of the bands; such names stay the same with a new signature.
         digest.update(json.dumps([name_source(file) for file in files]).encode())
     local = [Path(file) for file in files if is_file(file)]
     for file in local:
@@ -367,11 +368,11 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
 
 
 def _is_plain(dataset: DatasetReader) -> bool:
-    """Return whether a raster reads as it should without more ado."""
+    """Return whether a raster needs no wrapping."""
     if ColorInterp.alpha in dataset.colorinterp:
         return False
     has_nodata = any(value is not None for value in dataset.nodatavals)
-    # It matters to nodata values which bands are of one file.
+    # Nodata values depend on which bands are in one file.
     return (
         not has_nodata
         or NAMESPACE in dataset.tag_namespaces()
@@ -385,12 +386,12 @@ def _is_paletted(dataset: DatasetReader) -> bool:
     try:
         return bool(dataset.colormap(1))
     except ValueError:
-        # Declared a palette, it has none: its values are grey.
+        # It is declared as a palette but has none: its values are grey.
         return False
 
 
 def _lay_down(dataset: DatasetReader, crs: CRS, options: dict[str, Any]) -> WarpedVRT:
-    """Lay a raster of control points or a sensor model on a grid; see `choose_reference`."""
+    """Georeference a raster by its control points or sensor model; see `choose_reference`."""
     try:
         with allow_no_place():
             return WarpedVRT(

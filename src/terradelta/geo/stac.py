@@ -23,7 +23,7 @@ EXTENSIONS = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 )
-UNKNOWN_PERIOD = "When the images were taken is not known; the date is that of the making."
+UNKNOWN_PERIOD = "The dates of the images are unknown; this is the date when the map was made."
 POINTS_PER_SIDE = 16
 DEGREE_DIGITS = 9
 
@@ -40,8 +40,8 @@ def describe_item(
     Args:
         name: Identifies it.
         grid: The pixels; they need a CRS.
-        period: Begin and end of what the maps show, or one instant; where it is empty nobody knows,
-            and as an item must have a date it gets the moment of its making.
+        period: Begin and end of the period that the maps show, or one instant; if it is empty,
+            the item gets the time of its creation, as an item must have a date.
         assets: See `describe_asset`.
         created: When the item was made; now by default.
     """
@@ -85,8 +85,8 @@ def describe_asset(
     """Return the asset of one map.
 
     Args:
-        href: Where it lies, relative to the file of the items.
-        map_format: What it holds.
+        href: Its path, relative to the file of the items.
+        map_format: Format of the map.
         legend: Name and colour of its values, if they are classes.
     """
     classes = [
@@ -112,7 +112,7 @@ def describe_asset(
 def _draw_outline(grid: Grid) -> dict[str, Any]:
     """Return the ground of a grid in degrees, cut in two where it crosses the antimeridian."""
     frame = shapely.Polygon(np.stack(grid.walk_around(POINTS_PER_SIDE), axis=1))
-    # GeoJSON has outer rings run counterclockwise.
+    # Outer rings of GeoJSON are counterclockwise.
     frame = shapely.geometry.polygon.orient(frame)
     outline = transform_geom(
         grid.crs, "EPSG:4326", shapely.geometry.mapping(frame), precision=DEGREE_DIGITS

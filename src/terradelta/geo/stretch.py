@@ -1,4 +1,4 @@
-"""Images of any depth as the 8-bit red, green and blue that a picture needs.
+"""Converts images of any depth to the 8-bit red, green and blue of a picture.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import numpy as np
 
 PERCENT = (2, 98)
-"""Of the values, what becomes black and white."""
+"""Percentiles of the values that become black and white."""
 
 
 def find_range(image_CHW: np.ndarray, valid_HW: np.ndarray) -> tuple[float, float]:
-    """Return the values that become black and white: all of 8-bit ones, most of others.
+    """Return the values that become black and white: all values of 8-bit images, most of others.
 
     Args:
         image_CHW: Stored values; the first three bands are drawn.
-        valid_HW: bool, where there are any.
+        valid_HW: bool, where they are valid.
     """
     if image_CHW.dtype == np.uint8 or not valid_HW.any():
         return 0.0, 255.0
@@ -29,7 +29,7 @@ def draw_rgb(image_CHW: np.ndarray, value_range: tuple[float, float]) -> np.ndar
 
     Args:
         image_CHW: Stored values.
-        value_range: Those that become black and white; 8-bit ones stay as they are.
+        value_range: Values that become black and white; 8-bit values stay unchanged.
     """
     rgb_CHW = image_CHW[:3] if len(image_CHW) >= 3 else np.repeat(image_CHW[:1], 3, axis=0)
     if rgb_CHW.dtype == np.uint8:

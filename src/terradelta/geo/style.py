@@ -1,6 +1,6 @@
 """Styles for maps and polygons: attribute tables and QGIS styles with colours and names.
 
-GDAL pads a palette to 256 entries and knows no names for them, so a GIS that is given nothing else
+GDAL pads a palette to 256 entries without names, so a GIS without these files
 shows a legend of 256 numbers.
 """
 
@@ -18,8 +18,8 @@ from terradelta.geo.vector import FIXED_DATE, LAYER
 from terradelta.outputs import write_bytes
 
 UNCHANGED_ALPHA = 64
-"""Opacity, of 255, of value 0: a veil of white mutes the imagery below, so that changes stand out,
-and tells ground that was compared from ground without data, which is left clear."""
+"""Opacity, of 255, of value 0: white mutes the imagery below, so that changes stand out,
+and distinguishes compared ground from ground without data, which is clear."""
 FILL_ALPHA = 166
 """Opacity, of 255, of a polygon's inside."""
 OUTLINE_WIDTH_MM = 0.2
@@ -30,9 +30,10 @@ RAMP: tuple[Colour, ...] = (
     (94, 201, 98),
     (253, 231, 37),
 )
-"""Low to high in five steps of viridis, whose order shows to colour-blind readers and in grey."""
+"""Low to high in five steps of viridis, whose order is visible to colour-blind readers and in
+grey."""
 QGIS_VERSION = "3.22.0"
-"""The oldest long-term release that the styles are tried with; newer ones read them as well."""
+"""The oldest long-term release that the styles are tested with; newer ones read them too."""
 
 # GDAL's numbers for the type and the use of an attribute table's column.
 _INTEGER, _STRING = 0, 2
@@ -65,13 +66,13 @@ def write_raster_style(
     """Give a map of classes its names and colours, in files beside it.
 
     `X.tif.aux.xml` holds GDAL's raster attribute table, which ArcGIS and QGIS from 3.30 on read; a
-    VRT holds it itself. `X.qml` is the style that QGIS takes by default. Nodata is left clear, and
-    0, unchanged, almost.
+    VRT holds it itself. `X.qml` is the style that QGIS takes by default. Nodata is clear, and
+    0, unchanged, almost clear.
 
     Args:
         path: The map, `X.tif` or `X.vrt`.
-        classes: Name and colour (red, green, blue) of each value that is to be in the legend.
-        counts: Pixels of each of these values, if they are to be shown.
+        classes: Name and colour (red, green, blue) of each value in the legend.
+        counts: Pixels of each of these values, to show in the legend.
     """
     dataset = _attribute_table(classes, counts)
     if path.suffix == ".vrt":
@@ -99,7 +100,7 @@ def write_quantity_style(path: Path, low: float, high: float, unit: str = ""):
         path: The map, `X.tif`.
         low: Value at the ramp's dark end; values below it look the same.
         high: Value at its bright end.
-        unit: What the legend says after a number.
+        unit: Unit after a number in the legend.
     """
     limits = {"classificationMin": f"{low:g}", "classificationMax": f"{high:g}"}
     style, renderer = _raster_style("singlebandpseudocolor", limits)
@@ -129,12 +130,12 @@ def write_layer_style(path: Path, classes: ClassTable, transitions: Iterable[int
     """Give the polygons of changes a legend of their transitions.
 
     In a GeoPackage the style lies in the table `layer_styles`, from which QGIS takes a layer's
-    default; beside any other file it is a `.qml`.
+    default; for other files it is a `.qml` beside them.
 
     Args:
         path: `X.gpkg`, or another file of polygons.
         classes: Names and colours.
-        transitions: Those that occur; 0, unchanged, is passed over.
+        transitions: Those that occur; 0, unchanged, is ignored.
     """
     style = _layer_style(classes, sorted(set(transitions) - {0}))
     if path.suffix == ".gpkg":
@@ -187,7 +188,7 @@ def _embed(path: Path, dataset: Element):
 def _raster_style(
     kind: str, attributes: Mapping[str, str] | None = None
 ) -> tuple[Element, Element]:
-    """Return a raster style's root and its renderer, which is still to be filled."""
+    """Return a raster style's root and its renderer, which is still empty."""
     style = _style()
     renderer = SubElement(
         SubElement(style, "pipe"),
@@ -230,12 +231,12 @@ def _layer_style(classes: ClassTable, transitions: Iterable[int]) -> Element:
 
 
 def store_layer_style(path: Path, layer: str, description: str, qml: str):
-    """Put a layer's style into a GeoPackage as QGIS does: a table of attributes, one row a layer.
+    """Put a layer's style into a GeoPackage like QGIS: a table of attributes, one row a layer.
 
     Args:
         path: The GeoPackage, which holds the layer and no styles yet.
-        layer: The layer, which QGIS will open with the style.
-        description: What the style shows.
+        layer: The layer, which QGIS opens with the style.
+        description: Description of the style.
         qml: The style.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Decides which pixels of a raster hold data, the same for every way of reading it.
+"""Decides which pixels of a raster hold data, in the same way for all readers.
 
-A pixel is without data where a mask or an alpha band says so, where a band that is read holds a
-nodata value, and where a float is NaN or a number that no sensor measures. The pixels themselves
-show nodata, so only masks cost a read of their own.
+A pixel has no data if a mask or an alpha band says so, if a band that is read holds a
+nodata value, or if a float is NaN or a number that no sensor measures. The pixels themselves
+show nodata, so only masks need another read.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -24,7 +24,8 @@ from terradelta.geo.virtual import NAMESPACE, is_masked, name_raster
 IMPOSSIBLE = 1e30
 """No sensor measures a float of this size, but -3.4e38 and the like are common fill values."""
 ROUNDING = 2
-"""Of float nodata values, in units of the data type's precision: they pass through text."""
+"""Tolerance of float nodata values, in units of the data type's precision: they are stored as
+text."""
 
 
 def find_valid(
@@ -32,14 +33,14 @@ def find_valid(
 ) -> np.ndarray:
     """Return where pixels of a raster hold data, (H, W) bool.
 
-    A nodata value makes a pixel invalid in whichever of the bands it stands. In 8-bit files 0 and
-    255 are colours too, so there all bands of a file that are read must have it.
+    A nodata value makes a pixel invalid in any of the bands. In 8-bit files 0 and
+    255 are also colours, so in them all read bands of a file must have it.
 
     Args:
-        dataset: The raster, as `open_source` opens it, or that as it is warped.
+        dataset: The raster, from `open_source`, or a warped view of it.
         bands: The bands that were read, by number from 1.
-        image_CHW: What they hold, as stored.
-        window: Where, maybe read as another number of pixels.
+        image_CHW: Their values, as stored.
+        window: The window, maybe read as another number of pixels.
     """
     valid_HW = _read_masks(dataset, bands, window, image_CHW.shape[1:])
     for hole_HW in _find_nodata(dataset, bands, image_CHW):
@@ -50,12 +51,12 @@ def find_valid(
 
 
 def is_possible(image_CHW: np.ndarray) -> np.ndarray:
-    """Return where all bands are numbers that a sensor may measure, (H, W) bool."""
+    """Return where all bands hold possible measurements, (H, W) bool."""
     return np.all((image_CHW < IMPOSSIBLE) & (image_CHW > -IMPOSSIBLE), axis=0)
 
 
 def require_nodata(dataset: DatasetReader, value: float):
-    """Raise unless a raster's bands can hold a nodata value that was asked for.
+    """Raise unless a raster's bands can hold a nodata value that was given.
 
     Raises:
         RasterError: If they cannot.
@@ -64,8 +65,7 @@ def require_nodata(dataset: DatasetReader, value: float):
         return
     raise RasterError(
         f"{name_raster(dataset)} holds {'/'.join(dict.fromkeys(dataset.dtypes))}, which is never "
-        f"the nodata value {value:g}"
-        + ("; what is not a number is never data" if not np.isfinite(value) else ""),
+        f"the nodata value {value:g}" + ("; NaN is never data" if not np.isfinite(value) else ""),
         fix="give a value that it holds, for the date that holds it: --nodata before=VALUE or "
         "--nodata after=VALUE",
     )
@@ -78,7 +78,7 @@ def _read_masks(
     shape: tuple[int, ...],
 ) -> np.ndarray:
     if isinstance(dataset, WarpedVRT):
-        # The alpha band itself: GDAL takes it for a mask only beside one or three 8-bit bands.
+        # The alpha band itself: GDAL uses it as a mask only with one or three 8-bit bands.
         alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1
         return dataset.read(alpha, window=window, out_shape=shape) > 0
     flags = dataset.mask_flag_enums
@@ -86,7 +86,7 @@ def _read_masks(
     shared = [band for band in masked if MaskFlags.per_dataset in flags[band - 1]]
     wanted = [band for band in masked if band not in shared[1:]]
     if not wanted:
-        # GDAL would make it pixel by pixel, of the whole window however small `shape` is.
+        # GDAL would make it for the whole window at full resolution, however small `shape` is.
         return np.ones(shape, bool)
     masks = dataset.read_masks(wanted, window=window, out_shape=(len(wanted), *shape))
     return (masks > 0).all(axis=0)
@@ -113,7 +113,7 @@ def _find_nodata(
 
 
 def _bound(kind: np.dtype, value: float) -> tuple[float, float] | None:
-    """Return the least and the largest number that is a nodata value; None if none can be."""
+    """Return the least and the largest number that count as the nodata value, or None."""
     if not np.isfinite(value):
         return None
     if kind.kind == "f":

@@ -21,15 +21,15 @@ from terradelta.errors import ArgumentError, OutputError
 LAYER = "changes"
 CHUNK_ROWS = 20_000
 GEOPACKAGE_VERSION = "1.2"
-"""What GDAL 2.2 and later read; the polygons need nothing newer."""
+"""Readable by GDAL 2.2 and later; the polygons need nothing newer."""
 GEOPARQUET_VERSION = "1.0.0"
 FIXED_DATE = "1970-01-01T00:00:00.000Z"
-"""GDAL stamps a GeoPackage with the time of writing; the same map is to be the same bytes."""
+"""GDAL stamps a GeoPackage with the time of writing; the same map must give the same bytes."""
 
 
 @contextmanager
 def fix_date() -> Iterator[None]:
-    """Have GDAL stamp what it writes with one date, so that equal content is equal bytes."""
+    """Make GDAL write a fixed time stamp, so that equal content gives equal bytes."""
     dated = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
     try:
@@ -43,7 +43,7 @@ def write_tables(path: Path, tables: Mapping[str, pandas.DataFrame]):
 
     Args:
         path: A file that does not exist yet.
-        tables: By layer name; the first is the one that opens when none is named.
+        tables: By layer name; the first is the default layer.
 
     Raises:
         OutputError: If it cannot be written.
@@ -55,14 +55,14 @@ def write_tables(path: Path, tables: Mapping[str, pandas.DataFrame]):
 
 
 class PolygonWriter:
-    """Writes patches as `PatchTracer.take_finished` returns them; a context manager.
+    """Writes patches returned by `PatchTracer.take_finished`; a context manager.
 
-    What is held in memory is a chunk. Equal patches in equal order give equal bytes. Without
-    patches the file has its columns all the same.
+    Only one chunk is in memory. Equal patches in equal order give equal bytes. Without
+    patches the file still has its columns.
 
     Args:
         path: `.gpkg` or `.parquet`; must not exist yet.
-        crs: Of the geometries.
+        crs: CRS of the geometries.
 
     Raises:
         ArgumentError: If pyarrow, which writes Parquet, is not installed.
@@ -111,7 +111,7 @@ class PolygonWriter:
 
 @contextmanager
 def guard_writing(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise, the disk being full, for example, into an OutputError."""
+    """Turn errors of the libraries, for example because the disk is full, into an OutputError."""
     try:
         yield
     except (OSError, DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
@@ -133,7 +133,7 @@ class _GeoPackage:
         if exists and frame.empty:
             return
         with fix_date(), warnings.catch_warnings():
-            # A picture without georeference gives polygons without, and that is no news.
+            # A picture without georeference gives polygons without; no warning is needed.
             warnings.filterwarnings("ignore", "'crs' was not provided")
             pyogrio.write_dataframe(
                 frame,
@@ -146,7 +146,7 @@ class _GeoPackage:
             )
 
     def close(self):
-        """Nothing is open between two chunks."""
+        """No file is open between two chunks."""
 
 
 class _Parquet:
@@ -158,11 +158,11 @@ class _Parquet:
             import pyarrow.parquet
         except ImportError as error:
             raise ArgumentError(
-                f"{path.name} was asked for and pyarrow is not installed",
+                f"{path.name} was requested and pyarrow is not installed",
                 fix='pip install "terradelta[parquet]", or leave out --vector parquet',
             ) from error
         self._from_pandas = pyarrow.Table.from_pandas
-        # Stated, as an empty chunk does not tell what its columns would hold.
+        # Stated, as an empty chunk does not show the types of its columns.
         fields = {
             "from": pyarrow.string(),
             "to": pyarrow.string(),
@@ -186,7 +186,7 @@ class _Parquet:
 
 
 def _describe(crs: CRS | None) -> str:
-    """Return what GeoParquet says of its geometry column."""
+    """Return GeoParquet's metadata of the geometry column."""
     geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None}
     if crs is not None:
         geometry["crs"] = pyproj.CRS.from_user_input(crs).to_json_dict()

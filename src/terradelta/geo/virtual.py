@@ -1,6 +1,6 @@
-"""Virtual rasters: bands of files put together as GDAL's VRT has them, in memory.
+"""Virtual rasters: bands of files combined by GDAL's VRT format, in memory.
 
-Each keeps the name of what it was made from, which its own does not tell: see `name_raster`.
+Each stores the name of its source, which its own name does not contain: see `name_raster`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from terradelta.geo.grid import Grid, allow_no_place
 from terradelta.geo.listing import BAND_JOINER, is_file, split_files
 
 NAMESPACE = "TERRADELTA"
-"""Of GDAL's metadata, where it is kept what a virtual raster was made from."""
+"""Domain of GDAL's metadata that stores the source of a virtual raster."""
 
 
 def name_raster(raster: Any) -> str:
-    """Return what a person calls a raster, of a virtual one what that was made from.
+    """Return a raster's name for messages, for a virtual one that of its source.
 
     Args:
-        raster: An open raster, or whatever else has a name.
+        raster: An open raster, or another object with a name.
     """
     raster = raster.src_dataset if isinstance(raster, WarpedVRT) else raster
     made_from = raster.tags(ns=NAMESPACE).get("name") if isinstance(raster, DatasetReader) else None
@@ -40,13 +40,13 @@ def name_raster(raster: Any) -> str:
 
 
 def count_bands(raster: DatasetReader) -> list[int]:
-    """Return how many bands each of the files has that make a raster."""
+    """Return the number of bands of each of the files that make a raster."""
     files = raster.tags(ns=NAMESPACE).get("files", "").split()
     return list(Counter(files).values()) or [raster.count]
 
 
 def name_gdal_type(dtype: str) -> str:
-    """Return what GDAL calls a data type of numpy's."""
+    """Return GDAL's name of a numpy data type."""
     return typename_fwd[dtype_rev[dtype]]
 
 
@@ -57,10 +57,10 @@ def open_virtual(
     """Open a virtual raster with the place of a raster; a context manager.
 
     Args:
-        dataset: That raster.
+        dataset: The raster.
         layers_xml: See `expand_palette` and `copy_bands`.
-        files: Which file each of the bands is of; see `tell_files`.
-        nodata: A value that is no data besides those that the bands declare.
+        files: File of each of the bands; see `tell_files`.
+        nodata: A value that means no data, besides those that the bands declare.
     """
     facts = {"name": name_raster(dataset), "files": " ".join(map(str, files))}
     if nodata is not None:
@@ -72,8 +72,8 @@ def open_virtual(
 
 
 def is_masked(flags: Sequence[MaskFlags]) -> bool:
-    """Return whether a band has a mask that its own values do not tell of."""
-    # Without flags it has a mask of its own; GDAL's NODATA_VALUES are of all bands together.
+    """Return whether a band has a mask that does not follow from its own values."""
+    # Without flags it has its own mask; GDAL's NODATA_VALUES apply to all bands together.
     return not flags or MaskFlags.per_dataset in flags
 
 
@@ -99,7 +99,7 @@ def _pick_colour(dataset: DatasetReader, number: int) -> str:
 
 
 def copy_bands(dataset: DatasetReader, alpha: int | None = None) -> str:
-    """Return the bands of a raster, alpha being one like any other, and their masks.
+    """Return the bands of a raster, including alpha, and their masks.
 
     Args:
         dataset: The raster.
@@ -120,14 +120,14 @@ def copy_bands(dataset: DatasetReader, alpha: int | None = None) -> str:
 
 
 def copy_with_points(dataset: DatasetReader, alpha: int | None, nodata: float | None) -> str:
-    """Return the bands of a raster, one mask of all that is no data, and what places it.
+    """Return the bands of a raster, one mask of all invalid pixels, and its georeference.
 
     GDAL warps a raster by its nodata values or by its mask, not by both.
 
     Args:
         dataset: A raster with control points or a sensor model.
         alpha: The number of an alpha band that masks the others.
-        nodata: A value that is no data besides those that the bands declare.
+        nodata: A value that means no data, besides those that the bands declare.
     """
     bands = "".join(
         _write_band(dataset, number, number, _write_source(dataset, str(number)), has_nodata=False)
@@ -140,21 +140,21 @@ def copy_with_points(dataset: DatasetReader, alpha: int | None, nodata: float | 
             for number, value in enumerate(values, start=1)
             if value is not None and number != alpha
         ]
-        # In 8 bits one band alone says nothing; see `find_valid`.
+        # With 8 bits one band alone is not enough; see `find_valid`.
         is_colour = dataset.dtypes[0] in ("uint8", "int8")
         masks += [_sum_sources(dataset, parts)] if is_colour and parts else parts
     return _write_points(dataset) + bands + _write_mask(masks)
 
 
 def _mask_value(dataset: DatasetReader, number: int, value: float) -> str:
-    """Return what reads 0 where a band holds a value, 255 elsewhere."""
+    """Return the XML of a source that reads 0 where a band holds a value, 255 elsewhere."""
     scaling = "<ScaleOffset>255</ScaleOffset><ScaleRatio>0</ScaleRatio>"
     other = f"{_name_source(dataset, str(number))}{scaling}<NODATA>{value!r}</NODATA>"
     return f"<ComplexSource>{other}</ComplexSource>"
 
 
 def _sum_sources(dataset: DatasetReader, sources: Sequence[str]) -> str:
-    """Return what reads the sum of several sources."""
+    """Return the XML of the sum of several sources."""
     xml = (
         f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
         '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
@@ -193,9 +193,9 @@ def copy_values(dataset: DatasetReader) -> str:
 
 
 def tell_files(dataset: DatasetReader) -> list[int]:
-    """Return which file each band of a raster is of, by numbers from 0.
+    """Return the file of each band of a raster, numbered from 0.
 
-    Bands of one file lie side by side in it; those of a virtual raster may be of many.
+    Bands of one file are consecutive; those of a virtual raster may come from many files.
     """
     told = dataset.tags(ns=NAMESPACE).get("files")
     if told is not None:
@@ -212,7 +212,7 @@ def tell_files(dataset: DatasetReader) -> list[int]:
 
 
 def find_missing_sources(name: str) -> list[str]:
-    """Return the local files that a virtual raster, or one of its sources, shows and are gone.
+    """Return the missing local files of a virtual raster or of its sources.
 
     Args:
         name: A raster, or files of bands; see `split_files`.
@@ -251,16 +251,16 @@ def _parse(path: Path) -> ElementTree.Element:
 def stack_bands(
     datasets: Sequence[DatasetReader], names: Sequence[str], alphas: Sequence[int | None]
 ) -> DatasetReader:
-    """Open the bands of several rasters as those of one, in their order.
+    """Open the bands of several rasters as one raster, in their order.
 
-    It has the pixels of the finest; coarser ones are laid on them bilinearly. Bands keep their
+    It has the pixels of the finest; coarser ones are resampled to them bilinearly. Bands keep their
     names, nodata values, scales and offsets, and each has the mask and the true alpha band of its
     file.
 
     Args:
         datasets: The rasters, open.
-        names: What to call them in an error.
-        alphas: The number of each one's alpha band that is one.
+        names: Names for errors.
+        alphas: The number of the true alpha band of each.
 
     Raises:
         RasterError: If they do not cover the same ground in the same CRS.
@@ -288,7 +288,7 @@ def _require_same_ground(base: DatasetReader, base_name: str, other: DatasetRead
         raise RasterError(
             f"{base_name} and {name} cannot be bands of one raster: they cover {_say_place(base)} "
             f"and {_say_place(other)}",
-            fix=f"lay {name} on the other's ground first, for example with gdalwarp -t_srs and -te",
+            fix=f"warp {name} to the other's ground first: gdalwarp with -t_srs and -te",
         )
 
 
@@ -306,14 +306,14 @@ def _write_band(
     *,
     has_nodata: bool = True,
 ) -> str:
-    """Return a band of a raster as one of a virtual raster."""
+    """Return a band of a raster as a band of a virtual raster."""
     kind, text = dataset.dtypes[number - 1], dataset.descriptions[number - 1]
     colour = dataset.colorinterp[number - 1]
     nodata = dataset.nodatavals[number - 1] if has_nodata else None
     name = "Undefined" if colour == ColorInterp.alpha else colour.name.capitalize()
     described = f"<Description>{escape(text)}</Description>" if text else ""
     value = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
-    # Tags only: what is read is what is stored.
+    # Tags only: the stored values are read.
     scale, offset = dataset.scales[number - 1], dataset.offsets[number - 1]
     if (scale, offset) != (1.0, 0.0):
         value += f"<Offset>{offset!r}</Offset><Scale>{scale!r}</Scale>"
@@ -326,7 +326,7 @@ def _write_band(
 def _list_masks(
     dataset: DatasetReader, number: int, alpha: int | None, base: DatasetReader | None = None
 ) -> list[str]:
-    """Return what reads the mask of a band and its alpha band, where it has them."""
+    """Return the XML that reads the mask of a band and its alpha band, if any."""
     flags = dataset.mask_flag_enums[number - 1]
     masks = []
     if is_masked(flags) and MaskFlags.alpha not in flags:
@@ -353,7 +353,7 @@ def _write_source(
     base: DatasetReader | None = None,
     resampling: str = "bilinear",
 ) -> str:
-    """Return what reads a band, laid on the whole of a base raster where that has other pixels."""
+    """Return the XML that reads a band, resampled to a base raster if that has other pixels."""
     name = _name_source(dataset, band)
     if base is None or (dataset.width, dataset.height) == (base.width, base.height):
         return f"<SimpleSource>{name}</SimpleSource>"

@@ -1,4 +1,4 @@
-"""The look at a pair before it is mapped: what stops the run, and what its map will carry."""
+"""Checks a pair before it is mapped: errors stop the run, warnings become cautions of the map."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def look_over(
     needs: ModelNeeds,
     dates: tuple[str | None, str | None] = (None, None),
 ) -> Report:
-    """Look a pair over as `check` does.
+    """Check a pair like `check`.
 
     Args:
         before: The earlier raster or mosaic; see `list_rasters`.
         after: The later one.
-        reading: How the pair is read, a shift that was measured included.
-        needs: What the models must be given.
-        dates: When the images were taken, as the user says.
+        reading: How the pair is read, with the measured shift.
+        needs: The inputs that the models need.
+        dates: Dates of the images, as given by the user.
 
     Returns:
-        Findings, none of which fails.
+        Findings without failures.
 
     Raises:
-        RasterError: If one fails.
+        RasterError: If a check fails.
     """
     report = examine_pair(before, after, reading, needs, dates)
-    # What it read would be taken for what the run needs.
+    # Otherwise the memory it used would count as the run's.
     return_freed_memory()
     for finding in report.findings:
         if finding.level == "FAIL":
@@ -49,13 +49,13 @@ def look_over(
 
 
 def _phrase(fix: str | None) -> str:
-    """Return what fixes it as an imperative; a check names the flag alone."""
+    """Return the fix as an imperative; a check names only the flag."""
     fix = fix or "give images that can be compared"
     return f"add {fix}" if fix.startswith("--") else fix
 
 
 def _tell_undone(finding: Finding, reading: PairOptions) -> Finding:
-    """Say of the shift that what is left is left after another was undone."""
+    """Say that the shift remains after another one was undone."""
     if finding.name != "shift":
         return finding
     columns, rows = reading.shift_px

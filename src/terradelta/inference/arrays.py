@@ -1,4 +1,4 @@
-"""Maps without folders: of arrays in memory, and of raster pairs block by block into a sink.
+"""Maps without folders: from arrays in memory, and from raster pairs block by block into a sink.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -34,7 +34,7 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class ArrayPrediction(Generic[Array]):
-    """What changed between two arrays: numpy arrays, or DataArrays where those went in."""
+    """What changed between two arrays: numpy arrays, or DataArrays if the inputs were such."""
 
     change: Array
     """(H, W) uint8: 1 where changed, 0 elsewhere."""
@@ -44,7 +44,7 @@ class ArrayPrediction(Generic[Array]):
     """(H, W) uint8: class id after where changed, 0 elsewhere."""
     confidence: Array
     """(H, W) float32 in 0 to 1, in steps of 0.01: the probability that the answer is right; NaN
-    where there is no data."""
+    where a date has no data."""
     valid: Array
     """(H, W) bool: where both dates hold data."""
 
@@ -63,13 +63,13 @@ def predict_arrays(
     Args:
         before: The first date, (C, H, W) of any size: a numpy array, a torch tensor or an
             xarray.DataArray; uint8, or other numbers in the model's own scale or with a
-            `value_range`. Bands are the model's, in its order. NaN is no data.
+            `value_range`. Bands are the model's, in its order. NaN means no data.
         after: The second date, of the same shape, on the same pixels.
         valid: Where both dates hold data, (H, W) bool; by default everywhere.
         model: Model folder, or several that vote; the embedded model by default.
-        value_range: Values that become the darkest and the brightest the model knows.
+        value_range: Values that become the darkest and brightest of the model.
         predictor: A `Predictor` with further options, in place of `model` and `value_range`; with
-            it the model is loaded once for many calls. It is not thread-safe.
+            it, the model is loaded once for many calls. It is not thread-safe.
 
     Returns:
         Numpy arrays; of DataArrays, DataArrays with the coordinates of `before`.
@@ -99,19 +99,19 @@ def predict_arrays(
 
 
 def predict_blocks(pair: RasterPair, sink: Sink, predictor: Predictor):
-    """Map a raster pair block by block into a sink: an own database, array store or service.
+    """Map a raster pair block by block into a sink: your own database, array store or service.
 
     Nothing is written to disk and nothing is resumed: a run that fails starts again. Each block of
-    the pair's area comes once, those without data too.
+    the pair's area comes once, including blocks without data.
 
     Args:
         pair: The rasters, open with the predictor's bands: `RasterPair(..., predictor.bands)`.
-        sink: Takes the blocks; see `terradelta.protocols.Sink`.
+        sink: Receives the blocks; see `terradelta.protocols.Sink`.
         predictor: The models.
 
     Raises:
         RasterError: If pixels cannot be read, or lie far outside of what the models know.
-        ModelError: If a model answers no numbers.
+        ModelError: If a model answers NaN or infinity.
     """
     if pair.band_names != tuple(predictor.bands):
         raise ArgumentError(
@@ -121,7 +121,7 @@ def predict_blocks(pair: RasterPair, sink: Sink, predictor: Predictor):
         )
     if not callable(getattr(sink, "put", None)):
         raise ArgumentError(
-            f"the sink is of the type {type(sink).__name__}, which has no method put",
+            f"the sink is a {type(sink).__name__}, which has no method put",
             fix="give it `put(block)`; see terradelta.protocols.Sink",
         )
     read = prepare_reading(pair, predictor, None)
@@ -222,7 +222,7 @@ def _take_array(image: Any, name: str) -> np.ndarray:
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "uifb":
         kind = getattr(image, "dtype", type(image).__name__)
         raise ArgumentError(
-            f"{name} is {kind}, and it must be an array of real numbers",
+            f"{name} is {kind}; it must be an array of real numbers",
             fix="give a numpy array, a torch tensor or an xarray.DataArray; paths go to td.predict",
         )
     return image
@@ -239,7 +239,7 @@ def _cut_from(pair: PairWindow) -> Callable[[Window], PairWindow]:
 
 
 def _is_labelled(image: Any) -> bool:
-    """Return whether an array is xarray's, which is not imported for others."""
+    """Return whether an array is a DataArray, without importing xarray."""
     xarray = sys.modules.get("xarray")
     return xarray is not None and isinstance(image, xarray.DataArray)
 

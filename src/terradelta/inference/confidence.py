@@ -1,4 +1,4 @@
-"""Estimates the share of change that is less likely right than wrong, by the models' own account.
+"""Sums the change that is more likely wrong than right by the confidence of the models.
 
 Legend of the array names: H rows, W columns.
 """
@@ -13,7 +13,7 @@ from terradelta.prediction.records import Summary
 UNSURE_PERCENT = 50
 """A stated confidence below which an answer is more likely wrong than right."""
 CAUTION_SHARE = 0.25
-"""Of the changed area: from so much unsure change on a map carries a caution."""
+"""Share of the changed area; with so much unsure change a map carries a caution."""
 M2_PER_HECTARE = 10_000
 
 
@@ -40,9 +40,9 @@ class UnsureChange:
 
         Args:
             changed_HW: Where something changed.
-            confidence_HW: Percent.
-            pixel_area_m2_HW: Of each pixel; None where areas are unknown.
-            sign: -1 takes what was counted back.
+            confidence_HW: Confidence in percent.
+            pixel_area_m2_HW: Area of each pixel; None if areas are unknown.
+            sign: -1 subtracts the window again.
         """
         unsure_HW = changed_HW & (confidence_HW < UNSURE_PERCENT)
         self.pixels += sign * int(np.count_nonzero(unsure_HW))
@@ -51,16 +51,16 @@ class UnsureChange:
 
     @property
     def area_ha(self) -> float | None:
-        """Its ground; None where areas are unknown."""
-        # What was taken back leaves a rounding error.
+        """Its ground; None if areas are unknown."""
+        # Subtracting leaves a rounding error.
         return max(0.0, self._area_m2) / M2_PER_HECTARE if self._has_area else None
 
     def find_percent(self, changed_pixels: int, changed_ha: float | None) -> float:
-        """Return its share of all that changed, by area where that is known, in percent.
+        """Return its share of all change in percent, by area if areas are known.
 
         Args:
-            changed_pixels: All of them.
-            changed_ha: Their area; None where areas are unknown.
+            changed_pixels: All changed pixels.
+            changed_ha: Their area; None if areas are unknown.
         """
         part, whole = (
             (self.pixels, changed_pixels) if not changed_ha else (self.area_ha or 0.0, changed_ha)
@@ -69,7 +69,7 @@ class UnsureChange:
 
 
 def doubt_confidence(summary: Summary) -> tuple[Caution, ...]:
-    """Return the caution of a map of whose change too much is unsure, if it is one."""
+    """Return a caution if too much of a map's change is unsure."""
     percent = summary.unsure_percent
     if percent is None or percent < 100 * CAUTION_SHARE:
         return ()
@@ -81,7 +81,7 @@ def doubt_confidence(summary: Summary) -> tuple[Caution, ...]:
     return (
         Caution(
             "confidence",
-            f"{percent:.0f} % of what is mapped as changed ({extent}) has a stated confidence "
+            f"{percent:.0f} % of the mapped change ({extent}) has a stated confidence "
             f"below {UNSURE_PERCENT} %",
             "look at the least certain patches before you use the numbers, or estimate areas from "
             "labelled points: `terradelta sample` and `terradelta assess`",

@@ -1,4 +1,4 @@
-"""Where blocks are answered: in this process, or by a cluster."""
+"""Chooses where blocks are answered: in this process, or by a cluster."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class LocalEngine:
 
 
 def make_engine(cluster: Cluster, *, memory_bytes: int) -> Executor:
-    """Return what answers the blocks, to be entered.
+    """Return the executor that answers the blocks, as a context manager.
 
     Args:
-        cluster: Which one.
-        memory_bytes: What a worker may take.
+        cluster: The cluster options.
+        memory_bytes: Memory limit of a worker.
 
     Raises:
-        ArgumentError: If Ray is asked for and not installed.
+        ArgumentError: If Ray is requested and not installed.
     """
     if cluster.engine == "local":
         return LocalEngine()

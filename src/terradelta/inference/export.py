@@ -38,10 +38,10 @@ from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.deployment import fold_norms
 
 ONNX_OPSET = 18
-"""The oldest that torch writes: what reads it is on more machines."""
+"""The oldest that torch writes: more machines can read it."""
 PT2_METADATA_FILE = "terradelta.json"
 DEEPNESS_DIVISOR = 255
-"""Deepness divides whatever a raster stores by this, before it standardises."""
+"""Deepness divides the stored values of a raster by this, before it standardises."""
 MAX_OVERLAP_PERCENT = 90
 
 TargetName = Literal["onnx", "openvino", "pt2", "deepness"]
@@ -115,23 +115,23 @@ Graph = PairGraph | DeepnessGraph
 
 @dataclass(frozen=True)
 class InputSize:
-    """What images a graph takes, in batches of any number."""
+    """The images that a graph accepts, in batches of any size."""
 
     bands: int
     """2C."""
     stride_px: int
     """Both sides are multiples of this."""
     tile_size_px: int | None
-    """Both sides; None leaves them open."""
+    """Both sides; None allows any."""
 
     @property
     def shape(self) -> list[int]:
-        """(B, 2C, H, W), -1 where it is open."""
+        """(B, 2C, H, W), -1 where any size is allowed."""
         side_px = self.tile_size_px or -1
         return [-1, self.bands, side_px, side_px]
 
     def make_example(self) -> Tensor:
-        """Return a pair whose open sizes have nothing in common: that would become a condition."""
+        """Return a pair whose open sizes all differ: equal ones would become a condition."""
         height, width = (self.tile_size_px or steps * self.stride_px for steps in (3, 4))
         return torch.zeros(2, self.bands, height, width)
 
@@ -154,26 +154,26 @@ def export(
         to: "onnx", "openvino" (an .xml with a .bin beside it), "pt2", or "deepness": the ONNX file
             that QGIS's plug-in of this name opens.
         tile_size: Side of the images in pixels, a multiple of the network's output stride. By
-            default images of any such size will do, but for networks that pool over the image and
+            default images of any such size fit, except for networks that pool over the image and
             for Deepness, which take tiles of the size that `predict` would cut.
-        overwrite: Replace what is there.
+        overwrite: Replace an existing output.
 
     Returns:
         The file that was written.
 
     Raises:
-        ArgumentError: If the target, the suffix or the tile size cannot be, or a package that
+        ArgumentError: If the target, the suffix or the tile size is not valid, or a package that
             writes the format is not installed.
         ModelError: If the folder is not a model.
-        OutputExistsError: If the output is there and `overwrite` is False.
+        OutputExistsError: If the output exists and `overwrite` is False.
     """
     if to not in TARGETS:
-        raise ArgumentError(f"{to!r} is not a target", fix=f"use one of {', '.join(TARGETS)}")
+        raise ArgumentError(f"{to!r} is not a valid target", fix=f"use one of {', '.join(TARGETS)}")
     target = TARGETS[to]
     path = Path(output) if output else Path(Path(model).resolve().name + target.suffixes[0])
     if path.suffix != target.suffixes[0]:
         raise ArgumentError(
-            f"{path} ends in {path.suffix!r}, and {to} is written as {target.suffixes[0]}",
+            f"{path} ends in {path.suffix!r}, and {to} files end in {target.suffixes[0]}",
             fix=f"name it {path.parent / ((path.stem or 'model') + target.suffixes[0])}",
         )
     files = [
@@ -207,10 +207,10 @@ def choose_tile_size(network: ChangeNetwork, to: str, tile_size_px: int | None) 
     Args:
         network: The network, with `pool_window_px` set where it pools.
         to: The target.
-        tile_size_px: What was asked for.
+        tile_size_px: The requested size.
 
     Raises:
-        ArgumentError: If what was asked for is not a multiple of the output stride.
+        ArgumentError: If it is not a multiple of the output stride.
     """
     stride_px = network.output_stride
     if tile_size_px is not None and (tile_size_px < 1 or tile_size_px % stride_px):
@@ -237,13 +237,13 @@ def trace(graph: Graph, size: InputSize) -> ExportedProgram:
     with torch.no_grad():
         program = torch.export.export(graph, (size.make_example(),), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:
-        # Else the file would tell the folders of whoever wrote it.
+        # Otherwise the file would contain folder names of its author.
         node.meta.pop("stack_trace", None)
     return program
 
 
 def describe(model: Model, graph: Graph, size: InputSize) -> dict[str, Any]:
-    """Return what has to be known to use a graph; JSON-ready.
+    """Return the metadata needed to use a graph, JSON-ready.
 
     Raises:
         ArgumentError: If Deepness cannot lay out tiles of this size.
@@ -269,7 +269,7 @@ def describe(model: Model, graph: Graph, size: InputSize) -> dict[str, Any]:
 
 
 def _describe_for_deepness(model: Model, tile_size_px: int) -> dict[str, Any]:
-    """Return what Deepness 0.6 reads of a segmentation model, under its own keys."""
+    """Return the metadata that Deepness 0.6 reads for a segmentation model, under its keys."""
     card, network = model.card, model.network
     bands = 2 * len(card.bands)
     return {
@@ -280,10 +280,10 @@ def _describe_for_deepness(model: Model, tile_size_px: int) -> dict[str, Any]:
         ],
         "tile_size": tile_size_px,
         "tiles_overlap": _choose_overlap(tile_size_px, network.margin_px, network.output_stride),
-        # Deepness gives (value / 255 - mean) / std: so the graph gets the stored values back.
+        # Deepness gives (value / 255 - mean) / std: so the graph undoes this.
         "standardization_mean": [0.0] * bands,
         "standardization_std": [1 / DEEPNESS_DIVISOR] * bands,
-        # The graph has decided already.
+        # The graph applies the threshold already.
         "seg_thresh": 0.0,
         "seg_small_segment": 0,
     }
@@ -315,7 +315,7 @@ def write_onnx(graph: Graph, size: InputSize, path: Path, metadata: dict[str, An
 def write_openvino(graph: Graph, size: InputSize, path: Path, metadata: dict[str, Any]):
     """Write an .xml and a .bin; the metadata are `rt_info` under "terradelta", each a JSON text.
 
-    Through the front end itself: `openvino.convert_model` reports its use to its makers.
+    Uses the front end itself: `openvino.convert_model` sends telemetry.
     """
     import openvino
     from openvino.frontend import FrontEndManager
@@ -351,7 +351,7 @@ class Target(NamedTuple):
     """A file format and what goes into it."""
 
     suffixes: tuple[str, ...]
-    """Of the file that is opened, and of what lies beside it."""
+    """Suffixes of the file that is opened, and of the files beside it."""
     write: Callable[[Graph, InputSize, Path, dict[str, Any]], None]
     graph: type[PairGraph] | type[DeepnessGraph] = PairGraph
     extra: str | None = None
@@ -359,7 +359,7 @@ class Target(NamedTuple):
 
 
 PACKAGES = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino",)}
-"""What each extra brings to write files with."""
+"""The packages that each extra installs to write files."""
 TARGETS: dict[str, Target] = {
     "onnx": Target((".onnx",), write_onnx, extra="onnx"),
     "openvino": Target((".xml", ".bin"), write_openvino, extra="openvino"),
@@ -369,7 +369,7 @@ TARGETS: dict[str, Target] = {
 
 
 def _choose_deepness_tile(margin_px: int, stride_px: int) -> int:
-    """Return the smallest tile from the default on that some whole percent of overlap suits."""
+    """Return the smallest tile, at least the default, that a whole percent of overlap fits."""
     overlap_px = 2 * margin_px
     for percent in range(100 * overlap_px // (MIN_MARGINS_PER_TILE * margin_px), 0, -1):
         tile_size_px, rest = divmod(100 * overlap_px, percent)
@@ -379,7 +379,7 @@ def _choose_deepness_tile(margin_px: int, stride_px: int) -> int:
 
 
 def _choose_overlap(tile_size_px: int, margin_px: int, stride_px: int) -> int:
-    """Return the least overlap of neighbours, in percent, that throws the margins away.
+    """Return the least overlap of neighbours, in percent, that discards the margins.
 
     Deepness cuts half of it off on either side, and rounds it to whole pixels; tiles must still
     begin at multiples of the stride.
@@ -406,17 +406,17 @@ def _require_extra(extra: str | None, to: str):
             import_module(package)
         except ImportError as error:
             raise ArgumentError(
-                f"writing {to} takes the package {package}, which is not installed: {error}",
+                f"writing {to} needs the package {package}, which is not installed: {error}",
                 fix=f'install it with pip install "terradelta[{extra}]"',
             ) from error
 
 
 @contextmanager
 def _hush_torch() -> Iterator[None]:
-    """Keep from users what torch says of itself while it exports: they cannot fix it.
+    """Hide the warnings of torch's export from users, who cannot fix them.
 
-    Shapes that a trace turns into constants are those of the module's own decisions, which are the
-    same for every size that is let in.
+    Shapes that a trace turns into constants come from the module's own decisions, which are the
+    same for every accepted size.
     """
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -37,7 +37,7 @@ from terradelta.inference.votes import ClassMaps
 from terradelta.prediction.records import Summary, ViewsRecord
 
 SAMPLED_PAIRS = 36
-"""Of a folder, whose values are looked at before any is mapped."""
+"""Images of a folder whose values are checked before any is mapped."""
 SAMPLED_SIDE_PX = 256
 FOLDER_NAMES = {
     "terradelta": ("before", "after", "change"),
@@ -96,13 +96,13 @@ def map_folder(
     Args:
         predictor: The models.
         pairs: The image pairs; outputs take their names.
-        folder: Where the folders of maps go.
+        folder: Folder of the folders of maps.
         layout: "terradelta" writes before/, after/ and change/ (from*(K+1)+to); "senseearth"
             writes im1/ and im2/ as the contest asks.
         pace: How many test-time views each pair may have.
 
     Returns:
-        The summary of all pairs, and which of them had how many views.
+        The summary of all pairs, and the number of views of each.
 
     Raises:
         DataError: If a picture cannot be read or does not fit its partner or the model.
@@ -120,7 +120,7 @@ def map_folder(
     views: list[int] = []
     for number, files in enumerate(tqdm(pairs, desc="predicting", unit="pair", disable=None)):
         started = time.monotonic()
-        # Sizes of the pictures to come are not known: each counts alike.
+        # The sizes of the next pictures are unknown, so each counts the same.
         views.append(pace.choose(len(pairs) - number))
         pair = ImagePair.load(files, predictor.bands)
         before_HW, after_HW, confidence_HW, _ = _map_images(predictor, pair, views[-1])
@@ -139,12 +139,12 @@ def map_folder(
 def examine_folders(
     pairs: Sequence[PairFiles], needs: ModelNeeds, dates: Dates
 ) -> Iterator[Finding]:
-    """Look over what two folders of images say of themselves: dates, and size of pixels.
+    """Check the dates and the pixel size in the metadata of two folders of images.
 
     Args:
-        pairs: The image pairs, of which the first speaks for all.
-        needs: What the models must be given.
-        dates: When the images were taken.
+        pairs: The image pairs, of which only the first is checked.
+        needs: The inputs that the models need.
+        dates: Dates of the images.
     """
     yield from check_dates(*dates)
     if needs.resolution_m is None or not pairs:
@@ -153,18 +153,18 @@ def examine_folders(
         with allow_no_place(), rasterio.open(pairs[0].before) as dataset:
             advice = advise_scale(Grid.of(dataset), needs.resolution_m)
     except RasterioIOError:
-        # Formats that only Pillow knows say nothing of the ground.
+        # Formats that only Pillow reads have no pixel size.
         advice = advise_unknown_scale(needs.resolution_m)
     if advice is not None:
         yield Finding("scale", "WARN", *advice, {"resolution_m": list(needs.resolution_m)})
 
 
 def require_values(predictor: Predictor, pairs: Sequence[PairFiles]):
-    """Hold the values of some pictures against what the models know.
+    """Compare the values of some pictures with the range of the models.
 
     Raises:
         DataError: If a picture cannot be read or does not fit its partner or the model.
-        RasterError: If the values are of another depth, or none lies in the range that was given.
+        RasterError: If the values are of another depth, or none lies in the given range.
     """
     count = min(len(pairs), SAMPLED_PAIRS)
     chosen = [pairs[number * len(pairs) // count] for number in range(count)]
@@ -186,7 +186,7 @@ def require_values(predictor: Predictor, pairs: Sequence[PairFiles]):
 
 
 def count_pixels_per_size(pairs: Sequence[PairFiles]) -> int:
-    """Return how many pixels an image size has on average; a network is compiled for each size.
+    """Return the mean number of pixels per image size; a network is compiled for each size.
 
     Raises:
         DataError: If an image cannot be read.
@@ -213,7 +213,7 @@ def _map_images(predictor: Predictor, pair: ImagePair, num_views: int | None = N
 
 
 class ImageProbabilities(NamedTuple):
-    """What a predictor states of one picture pair, float32."""
+    """Probabilities of one picture pair, float32."""
 
     before_KHW: np.ndarray
     """Probability of each class at the before date."""
@@ -224,9 +224,9 @@ class ImageProbabilities(NamedTuple):
 def find_probabilities(
     predictor: Predictor, before_CHW: Tensor, after_CHW: Tensor
 ) -> ImageProbabilities:
-    """Return the probabilities of one picture pair, tile by tile as `predict_images` maps it.
+    """Return the probabilities of one picture pair, tile by tile like `predict_images`.
 
-    They stay in memory whole: 4 * (2 * K + 1) bytes a pixel.
+    All stay in memory: 4 * (2 * K + 1) bytes a pixel.
 
     Args:
         predictor: The models.
@@ -272,7 +272,7 @@ def _measure_size(path: Path) -> tuple[int, int]:
             with rasterio.open(path) as dataset:
                 return dataset.shape
         except RasterioIOError:
-            # Pillow knows other formats, and says better what is wrong with a file.
+            # Pillow knows other formats, and its errors are clearer.
             height, width = read_image(path).shape[1:]
             return height, width
 

@@ -1,7 +1,7 @@
-"""A prediction under way: what was asked for and what of it is done, in `OUT.partial/`.
+"""An unfinished prediction: its request and its finished blocks, in `OUT.partial/`.
 
-A killed run finds its blocks there and goes on; a run that asks for something else does not touch
-them; shards meet there.
+A killed run resumes from its blocks there; a run with another request does not touch
+them; shards share the folder.
 """
 
 from __future__ import annotations
@@ -30,26 +30,25 @@ from terradelta.outputs import write_bytes
 from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
 from terradelta.prediction.records import JobRecord
 
-DROP_IT = "run the same `terradelta predict` with --overwrite, which drops what is under way"
+DROP_IT = "run the same `terradelta predict` with --overwrite, which drops the unfinished run"
 NOT_COMPARED = ("path", "folder", "size_bytes", "origins", "dates", "findings")
-"""Keys that may differ between runs of one job: the same files mounted elsewhere, or one that was
-truncated and has been fetched again; and what no block depends on. `find_differences` compares the
-content of the origins."""
+"""Keys that may differ between runs of one job: files mounted elsewhere or fetched again, and
+values that no block depends on. `find_differences` compares the content of the origins."""
 BLOCK_BYTES_PER_PIXEL = 0.3
-"""Of a block's file: of drawn ground, which compresses better than most."""
+"""Size of a block's file, of drawn ground, which compresses better than most."""
 MAP_BYTES_PER_PIXEL = 0.2
-"""Of maps and polygons."""
+"""Size of maps and polygons."""
 PARTIAL_ENDING = ".partial"
 
 logger = logging.getLogger(__name__)
 
 
 class Job:
-    """What a raster prediction does, as it stands in `job.json`.
+    """A raster prediction as recorded in `job.json`.
 
     Args:
-        output: Where the prediction will be.
-        request: Everything that its maps depend on, JSON-ready; see `describe_request`.
+        output: Path of the prediction.
+        request: All values that its maps depend on, JSON-ready; see `describe_request`.
     """
 
     def __init__(self, output: Path, request: dict[str, Any]):
@@ -69,25 +68,26 @@ class Job:
         )
         self.store = BlockStore(self.folder / "blocks", self.grid, self.classes)
         self.answered_now: frozenset[int] = frozenset()
-        """The blocks that this run has answered; the others were before, or by other shards."""
+        """The blocks that this run answered; the others were answered earlier or by other
+        shards."""
 
     @property
     def dates(self) -> Dates:
-        """When the two images were taken, as far as that is known."""
+        """Dates of the two images, if known."""
         return (None, None) if self.record.dates is None else self.record.dates.build()
 
     @classmethod
     def load(cls, output: Path) -> Job:
-        """Read the job that is under way for an output.
+        """Read the unfinished job of an output.
 
         Raises:
-            OutputError: If there is none, or it is damaged.
+            OutputError: If there is no such job, or it is damaged.
         """
         path = partial_folder(output) / JOB_FILE
         check_partial(output)
         if not path.is_file():
             raise OutputError(
-                f"{path} is not there: nothing is under way for {output}",
+                f"{path} does not exist: no run is unfinished for {output}",
                 fix="run `terradelta predict ... --shard 1/N` first, with this output",
             )
         request = _read_request(path)
@@ -97,12 +97,12 @@ class Job:
             raise _refuse_damaged(path) from error
 
     def start(self, overwrite: bool):
-        """Make the folder, or take up the one that is there.
+        """Make the folder, or resume the existing one.
 
         Raises:
-            OutputExistsError: If another request is under way for this output and `overwrite` is
+            OutputExistsError: If another request is unfinished for this output and `overwrite` is
                 False.
-            OutputError: If what is there cannot be taken up.
+            OutputError: If the existing folder cannot be resumed.
         """
         path = self.folder / JOB_FILE
         check_partial(self.output, overwrite)
@@ -110,18 +110,18 @@ class Job:
             differing = self._find_differences(path)
             if differing and not overwrite:
                 raise OutputExistsError(
-                    f"{self.folder} holds an unfinished run that asked for something else: "
+                    f"{self.folder} holds an unfinished run with other options: "
                     + "; ".join(differing),
-                    fix="ask for the same to finish it, or drop it with --overwrite",
+                    fix="use the same options to finish it, or drop it with --overwrite",
                 )
             if differing:
                 self.discard()
-        # Also of a run that is taken up: its files may lie elsewhere now, or be signed again.
+        # Also for a resumed run: its files may have moved, or have new signatures.
         content = json.dumps(self.request, indent=2) + "\n"
         write_bytes(path, content.encode())
 
     def _find_differences(self, path: Path) -> list[str]:
-        """Return a line per value in which the job that was begun differs from this one."""
+        """Return a line per value that differs between the unfinished job and this one."""
         try:
             begun = _read_request(path)
         except OutputError as error:
@@ -134,7 +134,7 @@ class Job:
         return differing
 
     def discard(self):
-        """Remove the folder; files in it that terradelta did not make stay there."""
+        """Remove the folder, except files that terradelta did not make."""
         clear_folder(self.folder, JOB_FILES)
         if self.folder.exists():
             logger.warning(
@@ -143,10 +143,10 @@ class Job:
 
     @contextmanager
     def lock(self, part: str) -> Iterator[None]:
-        """Keep other processes from the same part of the work for as long as the context lasts.
+        """Lock this part of the work against other processes while the context is open.
 
         Raises:
-            OutputError: If another process is at them.
+            OutputError: If another process works on it.
         """
         path = self.folder / f"{part}.lock"
         try:
@@ -169,15 +169,15 @@ class Job:
 
 
 def require_space(job: Job, missing: Sequence[int], is_whole: bool):
-    """Raise if the disk plainly has no room for blocks, and for the maps that are made of them.
+    """Raise if the disk clearly has too little space for the blocks and their maps.
 
     Args:
         job: The job.
-        missing: The blocks that are to be written.
-        is_whole: Whether maps are to be made right after.
+        missing: The blocks to write.
+        is_whole: Whether maps are made right after.
 
     Raises:
-        OutputError: If so; both numbers are named.
+        OutputError: If so, with both numbers.
     """
     windows = (job.plan[index].write for index in missing)
     pixels = sum(int(window.width * window.height) for window in windows)
@@ -192,35 +192,35 @@ def require_space(job: Job, missing: Sequence[int], is_whole: bool):
 
 
 def partial_folder(output: Path) -> Path:
-    """Return where an output is under way."""
+    """Return the folder of an unfinished output."""
     return output.with_name(output.name + PARTIAL_ENDING)
 
 
 def check_partial(output: Path, overwrite: bool = False):
-    """Raise unless what is under way for an output, if anything is, can be taken up.
+    """Raise if an output has an unfinished run that cannot be resumed.
 
     Args:
-        output: The output, any link followed.
-        overwrite: Whether a damaged one may be dropped.
+        output: The output, with links followed.
+        overwrite: Whether a damaged run may be dropped.
 
     Raises:
         OutputError: If it is not a folder, holds foreign files, or its job.json is damaged.
     """
     folder = partial_folder(output)
     path = folder / JOB_FILE
-    aside = "move it away: this folder is for what is not finished"
+    aside = "move it away: this folder is for unfinished runs"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         what = "a link" if folder.is_symlink() else "a file"
-        raise OutputError(f"{folder} is {what} and no folder", fix=aside)
+        raise OutputError(f"{folder} is {what}, not a folder", fix=aside)
     foreign = find_foreign(folder, JOB_FILES)
     if foreign is not None:
-        raise OutputError(f"{foreign} is there, which terradelta did not make", fix=aside)
+        raise OutputError(f"{foreign} exists, and terradelta did not make it", fix=aside)
     if path.is_file() and not overwrite:
         _read_request(path)
     elif not path.exists() and any(folder.glob("blocks/*/*")):
         raise OutputError(
-            f"{folder} holds blocks and no {JOB_FILE}, which says of what map they are",
-            fix=f"bring {JOB_FILE} back, or delete the folder",
+            f"{folder} holds blocks but no {JOB_FILE}, which identifies their map",
+            fix=f"restore {JOB_FILE}, or delete the folder",
         )
 
 
@@ -253,7 +253,7 @@ def describe_grid(grid: Grid) -> dict[str, Any]:
 
 
 def describe_plan(tiling: Tiling, area: Window, tiles_per_side: int) -> dict[str, Any]:
-    """Return how a map is cut into blocks and tiles as JSON."""
+    """Return the blocks and tiles of a map as JSON."""
     edges = (area.col_off, area.row_off, area.width, area.height)
     return {
         "tile_size_px": tiling.tile_size_px,
@@ -265,7 +265,7 @@ def describe_plan(tiling: Tiling, area: Window, tiles_per_side: int) -> dict[str
 
 
 def _compare(begun: Any, asked: Any, name: str = "") -> list[str]:
-    """Return a line per value that differs, those that are not compared aside."""
+    """Return a line per value that differs, except those that are not compared."""
     if isinstance(begun, dict) and isinstance(asked, dict):
         keys = sorted((begun.keys() | asked.keys()) - set(NOT_COMPARED))
         lines = [

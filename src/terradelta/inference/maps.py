@@ -1,4 +1,4 @@
-"""The maps of a prediction folder: which there are and what their values mean."""
+"""The maps of a prediction folder: their names and the meaning of their values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MAP_LAYERS = {
 
 
 def find_band(name: str) -> int:
-    """Return the band of the blocks' files that a map shows, from 1."""
+    """Return the band of the blocks' files that a map shows, counted from 1."""
     return LAYERS.index(MAP_LAYERS[name]) + 1
 
 
 def describe_maps(classes: ClassTable) -> Mapping[str, MapFormat]:
-    """Return what each map holds, by the name of its file."""
+    """Return the content of each map, by the name of its file."""
     dtype, nodata = transition_format(classes)
     transitions = range(classes.num_transitions)
     formats = {

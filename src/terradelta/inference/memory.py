@@ -1,4 +1,4 @@
-"""Keeping to a memory budget: what a run holds at once, and what is left for reading ahead."""
+"""Divides a memory budget between the network, GDAL's cache and reading ahead."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from terradelta.inference.tiling import Block
 DEFAULT_MEMORY_BYTES = 4 * 1024**3
 SAMPLE_SECONDS = 0.002
 CACHE_SHARE = 1 / 16
-"""Of the budget, for GDAL's block cache."""
+"""Share of the budget for GDAL's block cache."""
 MAX_CACHE_BYTES = 512 * 1024**2
 MAX_READ_AHEAD = 4
 ANSWER_BYTES_PER_PIXEL = 24
-"""Of a block: its layers, their stack and its compressed file, and the sums of the pass that
-follows."""
+"""Memory per pixel of a block: its layers, their stack, its compressed file, and the sums of the
+next pass."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a budget is spent."""
+    """The parts of a budget."""
 
     cache_bytes: int
     """GDAL's block cache."""
@@ -41,10 +41,10 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return how to spend a budget on blocks of this size.
 
-    What the network takes is measured on an empty tile.
+    The memory of the network is measured on an empty tile.
 
     Raises:
-        ArgumentError: If not even one block after the other fits.
+        ArgumentError: If not even one block at a time fits.
     """
     pixels = int(block.read.width * block.read.height)
     cache_bytes = plan_cache_bytes(budget_bytes)
@@ -53,7 +53,7 @@ def plan_memory(
     fixed_bytes = psutil.Process().memory_info().rss + cache_bytes
     fixed_bytes += estimate_network_bytes(predictor, block)
     fixed_bytes += pixels * ANSWER_BYTES_PER_PIXEL
-    # One block is being answered and one is being read, whatever waits in between.
+    # One block is being answered and one is being read, whatever number waits in between.
     read_ahead = (budget_bytes - fixed_bytes) // input_bytes - 1
     if read_ahead < 1:
         needed = fixed_bytes + 2 * input_bytes
@@ -67,12 +67,12 @@ def plan_memory(
 
 
 def plan_cache_bytes(budget_bytes: int) -> int:
-    """Return what of a budget is for GDAL's block cache."""
+    """Return the bytes of a budget for GDAL's block cache."""
     return int(min(MAX_CACHE_BYTES, budget_bytes * CACHE_SHARE))
 
 
 def estimate_network_bytes(predictor: Predictor, block: Block) -> int:
-    """Return what answering the block's largest tile takes beyond what the process holds now."""
+    """Return the bytes that answering the block's largest tile adds to those of the process now."""
     tile = max(block.tiles, key=lambda tile: tile.read.width * tile.read.height)
     size = int(tile.read.height), int(tile.read.width)
     dtype = torch.uint8 if predictor.value_ranges == (None, None) else torch.float32
@@ -81,7 +81,7 @@ def estimate_network_bytes(predictor: Predictor, block: Block) -> int:
 
 
 def measure_peak(work: Callable[[], object]) -> int:
-    """Return by how many bytes the process grew at most while this ran."""
+    """Return the largest growth of the process in bytes while this ran."""
     return_freed_memory()
     process = psutil.Process()
     before = process.memory_info().rss

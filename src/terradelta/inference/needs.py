@@ -9,14 +9,14 @@ from terradelta.models.card import ModelCard
 
 
 def describe_needs(cards: Sequence[ModelCard]) -> ModelNeeds:
-    """Return what models that vote must be given.
+    """Return the inputs that models need to vote.
 
     Args:
-        cards: Of models of the same bands, at least one.
+        cards: Cards of models with the same bands, at least one.
 
     Returns:
-        Their bands, the brightest value that any of them knows, and the pixels on the ground that
-        all of them know; None if one is silent.
+        Their bands, the brightest value of any of them, and the ground sizes of pixels that
+        all of them know; None if a card does not say.
     """
     ranges = [card.resolution_m for card in cards]
     known = [span for span in ranges if span is not None]

@@ -1,4 +1,4 @@
-"""Keeping to a time budget by dropping test-time views."""
+"""Keeps to a time budget by dropping test-time views."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ SPEED_MEMORY = 0.7
 
 @dataclass
 class Pace:
-    """How many test-time views each block may have, so that all are done in time.
+    """Chooses the number of test-time views of each block so that all are done in time.
 
     The reference implementation's test script does the same for a contest's limit of 400 s: it
     measures its own speed and drops to one view when late.
 
     Args:
-        num_views: How many views were asked for.
-        deadline: When all blocks must be done, in seconds of `time.monotonic`; None for no limit.
+        num_views: Requested number of views.
+        deadline: Time when all blocks must be done, in seconds of `time.monotonic`; None for no
+            limit.
     """
 
     num_views: int
@@ -38,15 +39,15 @@ class Pace:
         if self.deadline is None or self.num_views == 1:
             return self.num_views
         if self._seconds_per_view is None:
-            # Nothing is known yet: the first block tells.
+            # The speed is unknown until the first block is done.
             return 1
         seconds_left = self.deadline - time.monotonic()
-        # As many for all that is left, so one view of the rest always stays affordable.
+        # The same number for all remaining blocks, so one view of each always stays affordable.
         affordable = seconds_left / (self._seconds_per_view * pixels_left)
         return max(1, min(self.num_views, int(affordable)))
 
     def learn(self, pixels: int, num_views: int, seconds: float):
-        """Take in how long a block took."""
+        """Record the time of a block."""
         measured = seconds / (pixels * num_views)
         if self._seconds_per_view is None:
             self._seconds_per_view = measured

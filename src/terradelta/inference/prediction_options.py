@@ -1,4 +1,4 @@
-"""What can be asked of a map: one dataclass each is the API, the command line and the YAML file.
+"""Options of a map: each dataclass is the API, the command line and the YAML file.
 
 They import neither torch nor GDAL, as the help of the command line is built from them.
 """
@@ -50,42 +50,42 @@ class RasterOptions:
     """How two rasters are read onto one grid.
 
     Raises:
-        ArgumentError: If an option is of another type or out of its range, or two contradict each
-            other.
+        ArgumentError: If an option is of another type or out of its range, or two options
+            contradict each other.
     """
 
     bands: Annotated[Bands | None, as_flag(read_list, metavar="BANDS")] = None
-    """Which bands the model reads, in its order, by number from 1 or by name: 1,2,3."""
+    """Bands that the model reads, in its order, by number from 1 or by name: 1,2,3."""
     value_range: Annotated[
         Range | None, as_flag(read_range, metavar="LOW,HIGH", allow_leading_hyphen=True)
     ] = None
-    """Values, scale and offset applied, that become the darkest and the brightest the model knows;
-    needed for images of another depth than those it was trained on: 0,3000."""
+    """Values, scale and offset applied, that become the darkest and the brightest of the model;
+    needed for images of another depth than its training images: 0,3000."""
     after_value_range: Annotated[
         Range | None, as_flag(read_range, metavar="LOW,HIGH", allow_leading_hyphen=True)
     ] = None
-    """The same of the after image, where it differs: 1000,4000."""
+    """The same for the after image, if it differs: 1000,4000."""
     match_light: LightMatching = "none"
-    """Give the after image the light of the before image, fitted over pixels that look unchanged;
-    histogram where the contrast differs between dark and bright. The after image then has the
+    """Match the light of the after image to the before image, fitted on pixels that look unchanged;
+    use histogram if the contrast differs between dark and bright. The after image then has the
     values of the before image, so it takes no range of its own."""
     nodata: Annotated[Both[float], as_flag(read_nodata, metavar="VALUE")] = None
-    """A stored value that is no data, besides those that the rasters declare: 0, or
+    """A stored value that means no data, besides those that the rasters declare: 0, or
     before=0,after=255."""
     mask: Annotated[Both[str | Path], as_flag(read_masks, metavar="FILE")] = None
     """Raster of pixels to leave out, such as clouds, in any CRS and on any grid: clouds.tif, or
     before=a.tif,after=b.tif."""
     mask_values: str | None = None
-    """Which values of the masks leave a pixel out, any but 0 by default: 3,8-11, bits:3,4 of a bit
+    """Mask values that leave a pixel out, any except 0 by default: 3,8-11, bits:3,4 of a bit
     field, or those of scl, qa_pixel or omnicloudmask."""
     before_date: str | None = None
-    """When the before image was taken, 2019-06-01; by default what the raster says."""
+    """Date of the before image, 2019-06-01; by default the one in the raster."""
     after_date: str | None = None
-    """When the after image was taken."""
+    """Date of the after image."""
     grid: str | float = "before"
-    """Whose pixels the map gets: before, after, the side of a pixel in units of the before raster's
-    CRS, or CRS@SIDE: EPSG:3035@10. A mosaic's pixels are its first raster's. A ! at its end insists
-    on far finer pixels than the rasters have, or on more than 1e11 of them."""
+    """Pixels of the map: before, after, the side of a pixel in units of the before raster's
+    CRS, or CRS@SIDE: EPSG:3035@10. A mosaic's pixels are its first raster's. A ! at the end allows
+    far finer pixels than the rasters have, or more than 1e11 of them."""
     aoi: str | Path | None = None
     """Vector file with polygons, in any CRS, or FILE#LAYER; the rest is nodata."""
 
@@ -95,19 +95,18 @@ class RasterOptions:
         require_range(self.after_value_range, "--after-value-range")
         if self.match_light != "none" and self.after_value_range is not None:
             raise ArgumentError(
-                "--match-light and --after-value-range both say what the values of the after image "
-                "mean",
+                "--match-light and --after-value-range both set the values of the after image mean",
                 fix="leave --after-value-range out: matched, it has the values of the before image",
             )
 
     @property
     def dates(self) -> tuple[str | None, str | None]:
-        """When the images were taken, where the user says so."""
+        """Dates of the images, if the user gives them."""
         return self.before_date, self.after_date
 
     @property
     def reading(self) -> PairOptions:
-        """How a pair is read, date by date."""
+        """How a pair is read, for each date."""
         ranges = self.value_range, self.after_value_range or self.value_range
         before, after = (
             DateOptions(*said)
@@ -126,7 +125,7 @@ class RasterOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MapOptions:
-    """What is made of a pair, and within which limits.
+    """Outputs of a map, and limits.
 
     Raises:
         ArgumentError: If an option is of another type or out of its range.
@@ -135,25 +134,25 @@ class MapOptions:
     register: Annotated[bool, SWITCH] = False
     """Measure the shift between the two images and undo it."""
     min_area: str | float = 0.0
-    """Smaller patches of change are taken for unchanged: 100m2, 0.5ha."""
+    """Smaller patches of change become unchanged: 100m2, 0.5ha."""
     vector: Literal["gpkg", "parquet"] = "gpkg"
     """Format of the polygons."""
     cog_size: int | None = None
-    """For maps too large for one file: cut them into COGs of so many pixels a side, a power of two
-    such as 16384, with a VRT over each map's and STAC items."""
+    """For maps too large for one file: cut them into COGs with this many pixels per side, a power
+    of two such as 16384, with a VRT per map and STAC items."""
     layout: Literal["terradelta", "senseearth"] = "terradelta"
     """For folders: before/ after/ change/, or im1/ im2/ as the contest asks."""
     time_budget: Annotated[float, ABOVE_ZERO] | None = None
-    """Seconds after which the map must be done; flips and turns are dropped when late."""
+    """Seconds after which the map must be done; flips and rotations are dropped when late."""
     memory: str | int = "4GB"
-    """What the process may take."""
+    """Memory that the process may use."""
     shard: str = "1/1"
-    """2/4 answers the second quarter of the map only; `merge` joins the quarters."""
+    """2/4 computes only the second quarter of the map; `merge` joins the quarters."""
     picture: Annotated[bool, SWITCH] = False
     """Also draw before, after and the map into OUTPUT/picture.png."""
     strict: Annotated[bool, SWITCH] = False
-    """Fail where the map would carry a caution; what is known before the work is refused before
-    it."""
+    """Fail if the map would carry a caution, before the work starts if the caution is known
+    then."""
 
     def __post_init__(self):
         check_fields(self)
@@ -161,23 +160,23 @@ class MapOptions:
         size_px = self.cog_size
         if size_px is not None and (size_px < SMALLEST_PIECE_PX or size_px & (size_px - 1)):
             raise ArgumentError(
-                f"COGs of {size_px} x {size_px} px were asked for",
+                f"COGs of {size_px} x {size_px} px were requested",
                 fix=f"give a power of two from {SMALLEST_PIECE_PX} on, such as --cog-size 16384",
             )
 
     @property
     def min_area_m2(self) -> float:
-        """Smaller patches of change are taken for unchanged."""
+        """Smaller patches of change become unchanged."""
         return read_area(self.min_area)
 
     @property
     def memory_bytes(self) -> int:
-        """What the process may take."""
+        """Memory that the process may use."""
         return read_memory(self.memory)
 
     @property
     def shard_of(self) -> tuple[int, int]:
-        """Which of how many parts of the blocks to answer, counted from 1."""
+        """Number of the part of the blocks to answer, from 1, and number of parts."""
         return read_shard(self.shard)
 
 
@@ -190,17 +189,17 @@ class Runtime:
     """
 
     tta: Views = "none"
-    """Flips and turns whose answers are averaged, 4, 8 or the 6 of the reference; slower, a little
-    better."""
+    """Flips and rotations whose answers are averaged, 4, 8 or the reference's 6; slower, slightly
+    more accurate."""
     tile_size: Annotated[int, TILE_SIZE] | None = None
-    """Side of the squares that the network sees, in pixels; 1024 by default, more for networks that
-    look very far."""
+    """Side of the squares that the network sees, in pixels; 1024 by default, more for networks with
+    a large receptive field."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     backend: BackendName = "auto"
-    """What runs the network."""
+    """Runtime of the network."""
     precision: PrecisionName = "auto"
-    """bf16 is faster where the processor has it, int8 faster still for a model that has been
+    """bf16 is faster if the processor supports it, int8 faster still for a model that has been
     quantized, fp32 exact."""
 
     def __post_init__(self):
@@ -209,35 +208,35 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Where the blocks are answered.
+    """Where the blocks are computed.
 
     Raises:
-        ArgumentError: If an option is of another type or out of its range, or is one of a cluster
+        ArgumentError: If an option is of another type or out of its range, or belongs to a cluster
             and the engine is local.
     """
 
     engine: Literal["local", "ray"] = "local"
-    """ray shares the blocks among the workers of a Ray cluster."""
+    """ray distributes the blocks to the workers of a Ray cluster."""
     address: str | None = None
-    """Of a running cluster, such as host:6379; by default RAY_ADDRESS, else one is started on this
-    machine."""
+    """Address of a running cluster, such as host:6379; by default RAY_ADDRESS, or one is started on
+    this machine."""
     workers: Annotated[int, POSITIVE_COUNT] | None = None
-    """How many; by default as many as the cluster has room for. Each may take --memory."""
+    """Number of workers; by default as many as fit on the cluster. Each may use --memory."""
     worker_cpus: Annotated[float, ABOVE_ZERO] | None = None
-    """Cores of a worker; by default up to 4."""
+    """Cores per worker; by default up to 4."""
 
     def __post_init__(self):
         check_fields(self)
         flags = list_given(self)
         if self.engine == "local" and flags:
             raise ArgumentError(
-                f"{', '.join(flags)} was asked for and the engine is local",
+                f"{', '.join(flags)} was given, and the engine is local",
                 fix="add --engine ray, or leave it out",
             )
 
 
 def list_given(options: RasterOptions | MapOptions | Runtime | Cluster) -> list[str]:
-    """Return the flags of the options that are not what they are by default."""
+    """Return the flags of the options that differ from their defaults."""
     return [
         "--" + field.name.replace("_", "-")
         for field in fields(options)

@@ -38,13 +38,13 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_SIZE_PX = 1024
 MIN_MARGINS_PER_TILE = 5
-"""A tile of fewer margins would throw away more than two thirds of its answer."""
+"""A smaller tile, in margins, would discard more than two thirds of its answer."""
 DEFAULT_POOL_WINDOW_PX = 512
-"""Where a model with global pooling does not say what size of image it was trained on."""
+"""For a model with global pooling whose card names no training size."""
 DEFAULT_BATCH_SIZE = {"cpu": 1, "cuda": 4}
-"""Tiles of a batch. Fixed and not by the memory at hand, as other batches round differently."""
+"""Tiles per batch. It does not depend on the free memory, as other batches round differently."""
 BATCHES_AHEAD = {"cpu": 0, "cuda": 1}
-"""How many batches the network is given before the answer to an earlier one is taken."""
+"""Number of batches given to the network before an earlier answer is fetched."""
 
 
 class Predictor:
@@ -53,19 +53,20 @@ class Predictor:
     Args:
         models: Models of one class table and one list of bands; their probabilities are averaged.
         runtime: Views, tiles, device, backend and number format.
-        value_ranges: Values of the before and of the after image that become the darkest and the
+        value_ranges: Values of the before and of the after image that become the darkest and
             brightest the models know; None for images in the models' own scale.
-        batch_size: Tiles of one size that are answered together; by default what suits the device.
-        device: What the networks compute on, without a look whether this machine has it; by default
-            what the runtime says.
-        choose: What chooses the backend: `choose_backend` of this machine, or of the one that is to
+        batch_size: Tiles of one size that are answered together; by default a number that suits the
+            device.
+        device: What the networks compute on, without a check that this machine has it; by default
+            that of the runtime.
+        choose: Chooses the backend: `choose_backend` on this machine, or on the one that will
             answer.
-        create_backend: What makes a model ready to run, from the choice, the model, the device and
-            the side of the window of global pooling in pixels: `make_backend`, or what makes an own
-            `terradelta.protocols.Backend`.
+        create_backend: Prepares a model to run, from the choice, the model, the device and
+            the side of the window of global pooling in pixels: `make_backend`, or a function that
+            makes your own `terradelta.protocols.Backend`.
 
     Raises:
-        ArgumentError: If this machine does not have what the runtime asks for.
+        ArgumentError: If this machine does not have what the runtime needs.
         ModelError: If the models do not fit each other.
     """
 
@@ -95,7 +96,7 @@ class Predictor:
         self.threshold = float(np.mean([model.card.change_threshold for model in models]))
         self._models = list(models)
         self._asked = runtime.backend, runtime.precision
-        # Wrong names are refused now, the choice itself may wait for the size of the job.
+        # Wrong names are rejected now; the choice itself may need the size of the job.
         choose(*self._asked, self.device)
         self._choose = choose
         self._create_backend = create_backend
@@ -106,13 +107,13 @@ class Predictor:
         self._batches_ahead = BATCHES_AHEAD[self.device.type]
 
     def choose(self, pixels: int | None = None) -> Choice:
-        """Return what runs the networks; once chosen it stays.
+        """Return the choice of the backend; it does not change afterwards.
 
         Args:
-            pixels: Of the whole job, which decides whether compiling is worth its time.
+            pixels: Pixels of the whole job, which decide whether compiling is worth its time.
 
         Raises:
-            ArgumentError: If the runtime that was asked for cannot be had.
+            ArgumentError: If the requested runtime is not available.
         """
         if self._choice is None:
             if pixels is not None:
@@ -122,14 +123,14 @@ class Predictor:
         return self._choice
 
     def start(self, pixels: int | None = None):
-        """Make ready what runs the networks; the first answer does it otherwise.
+        """Prepare the backends; otherwise the first answer does it.
 
         Args:
             pixels: Same as in `choose`.
 
         Raises:
-            ArgumentError: If the runtime that was asked for cannot be had.
-            ModelError: If a model has no graph for the precision that was asked for.
+            ArgumentError: If the requested runtime is not available.
+            ModelError: If a model has no graph for the precision requested.
         """
         if not self._backends:
             choice = self.choose(pixels)
@@ -140,28 +141,28 @@ class Predictor:
 
     @property
     def backends(self) -> tuple[Backend, ...]:
-        """What runs the networks, one for each model; made ready if need be, see `start`."""
+        """The backends, one for each model, prepared if necessary; see `start`."""
         self.start()
         return tuple(self._backends)
 
     @property
     def choice(self) -> Choice:
-        """What runs the networks."""
+        """The choice of the backend."""
         return self.choose()
 
     @property
     def num_views(self) -> int:
-        """How many test-time views there are."""
+        """Number of test-time views."""
         return len(VIEW_SETS[self.tta])
 
     @property
     def largest_value(self) -> float:
-        """The brightest stored value that the models know."""
+        """The brightest stored value of the models."""
         return max(model.card.scaling.divisor for model in self._models)
 
     @property
     def needs(self) -> ModelNeeds:
-        """What the models must be given."""
+        """The inputs that the models need."""
         return describe_needs([model.card for model in self._models])
 
     def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
@@ -185,11 +186,11 @@ class Predictor:
         """Return the probabilities for a batch of pairs.
 
         Args:
-            before_BCHW: Images of the first date, as they are read.
+            before_BCHW: Images of the first date, as read.
             after_BCHW: Images of the second date.
             valid_BHW: Where both dates hold data; elsewhere the networks see their mean colour, as
                 they do beyond an image's border.
-            num_views: How many of the test-time views to average; all by default.
+            num_views: Number of test-time views to average; all by default.
         """
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
@@ -207,10 +208,10 @@ class Predictor:
         """Return the class maps of a batch of pairs.
 
         Args:
-            before_BCHW: As of a call.
-            after_BCHW: As of a call.
-            valid_BHW: As of a call.
-            num_views: As of a call.
+            before_BCHW: Same as in a call.
+            after_BCHW: Same as in a call.
+            valid_BHW: Same as in a call.
+            num_views: Same as in a call.
             kept: Rows and columns of each pair that are wanted; all by default.
         """
         height, width = before_BCHW.shape[-2:]
@@ -227,7 +228,7 @@ class Predictor:
         valid_BHW: Tensor | None,
         num_views: int | None,
     ) -> tuple[list[Vote], tuple[int, int]]:
-        """Return what each model answers to each view, and the size of the images they saw."""
+        """Return the answer of each model to each view, and the size of its images."""
         self.start()
         if valid_BHW is None:
             shape = (len(before_BCHW), *before_BCHW.shape[-2:])
@@ -251,7 +252,7 @@ class Predictor:
         return votes, (height, width)
 
     def _require_finite(self, votes: Sequence[Vote]):
-        """Raise where a model answers no numbers: compared with a threshold, NaN is no change."""
+        """Raise if a model answers NaN or infinity: NaN would count as unchanged."""
         views = len(votes) // len(self._models)
         for number, vote in enumerate(votes):
             if vote.is_finite:
@@ -262,7 +263,7 @@ class Predictor:
                 f"the model {model.name} answers with NaN or infinite scores at {precision}",
                 fix=unusable
                 if precision == "fp32"
-                else f"use --precision fp32; where that fails too, {unusable}",
+                else f"use --precision fp32; if that fails too, {unusable}",
             )
 
     def map_window(
@@ -278,9 +279,9 @@ class Predictor:
         Args:
             pair: The pixels of the window.
             window: Where they lie in the source.
-            tiles: What the network is to see; each lies within the window.
+            tiles: The tiles that the network sees; each lies within the window.
             write: The part of the source that the tiles answer for.
-            num_views: How many of the test-time views to average; all by default.
+            num_views: Number of test-time views to average; all by default.
 
         Returns:
             The maps of the `write` window. They are undefined where the pair is invalid: tiles
@@ -292,7 +293,7 @@ class Predictor:
         for batch in _batch_alike(wanted, self.batch_size):
             request = self._cut(pair, [offset_slices(tile.read, window) for tile in batch])
             asked.append((batch, *self._collect_votes(*request, num_views)))
-            # A GPU works on this batch while the maps of the one before it are fetched.
+            # A GPU works on this batch while the maps of the previous one are fetched.
             if len(asked) > self._batches_ahead:
                 self._decide_into(maps, write, *asked.popleft())
         while asked:
@@ -319,7 +320,7 @@ class Predictor:
         votes: Sequence[Vote],
         size: tuple[int, int],
     ):
-        # Not earlier: it waits for a GPU, which is to have the next batch by then.
+        # Not earlier: this waits for the GPU, which should have the next batch before.
         self._require_finite(votes)
         kept = [tile.kept for tile in batch]
         answers = decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
@@ -338,7 +339,7 @@ def _scale(model: Model, image_BCHW: Tensor, value_range: Range | None) -> Tenso
 
 
 def choose_pool_window(model: Model) -> int | None:
-    """Return the side of the window that a model's heads take their means over."""
+    """Return the side of the window over which a model's heads take means."""
     if not model.network.has_global_pooling:
         return None
     return model.card.tile_size_px or DEFAULT_POOL_WINDOW_PX
@@ -380,7 +381,7 @@ def _batch_alike(tiles: Sequence[Tile], batch_size: int) -> Iterator[list[Tile]]
 
 def _stack(image_CHW: np.ndarray, parts: Sequence[tuple[slice, slice]]) -> Tensor:
     stacked_BCHW = np.stack([image_CHW[:, *part] for part in parts])
-    # torch knows few operations on unsigned integers of more than a byte.
+    # torch has few operations on unsigned integers of more than a byte.
     return torch.from_numpy(
         stacked_BCHW if stacked_BCHW.dtype == np.uint8 else stacked_BCHW.astype(np.float32)
     )

@@ -1,4 +1,4 @@
-"""The int8 graph of a model, made with NNCF from images like those it will see.
+"""The int8 graph of a model, made with NNCF from images like those to predict.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """
@@ -40,11 +40,11 @@ class Quantization:
     """An int8 graph and how well it agrees with the model it was made from."""
 
     path: Path
-    """The graph, in the model's folder."""
+    """The graph, in the folder of the model."""
     calibration_pairs: int
-    """How many pairs the ranges of the activations come from."""
+    """Number of pairs that gave the ranges of the activations."""
     checked_pairs: int
-    """How many others the labels were compared on."""
+    """Number of other pairs on which labels were compared."""
     agreement: float | None
     """Share of their pixels that have the labels of fp32 at both dates; None without any."""
 
@@ -57,27 +57,27 @@ def quantize(
     pairs: int = 24,
     overwrite: bool = False,
 ) -> Quantization:
-    """Make the int8 graph of a model and put it into its folder, for `--precision int8`.
+    """Make the int8 graph of a model and store it in its folder, for `--precision int8`.
 
     Weights and activations of convolutions become 8-bit integers (post-training quantization with
-    asymmetric activations, NNCF); what the classifiers answer stays as it is.
+    asymmetric activations, NNCF); the classifiers stay unchanged.
 
     Args:
         model: The model's folder.
         data: A data set like the images to come; labels are not needed. Half as many pairs again,
-            if there are, tell how far the labels agree with those of fp32.
-        split: Which part of it.
-        pairs: How many pairs the ranges of the activations come from, spread over the data set.
-        overwrite: Replace a graph that is there.
+            if available, measure how far the labels agree with those of fp32.
+        split: Split of the data set.
+        pairs: Number of pairs that give the ranges of the activations, spread over the data set.
+        overwrite: Replace a graph that exists.
 
     Raises:
         ArgumentError: If NNCF or OpenVINO is not installed, or `pairs` is less than 1.
         DataError: If the images do not fit the model.
-        OutputExistsError: If there is a graph and `overwrite` is False.
+        OutputExistsError: If a graph exists and `overwrite` is False.
     """
     if pairs < 1:
         raise ArgumentError(
-            f"{pairs} pairs were asked for", fix="calibrate on 1 or more, such as 24"
+            f"{pairs} pairs were requested", fix="calibrate on 1 or more, such as 24"
         )
     _require_packages()
     from terradelta.inference.backends.openvino_backend import WEIGHTS_KEY, convert, set_shapes
@@ -107,7 +107,7 @@ def _require_packages():
     for package in ("nncf", "openvino"):
         if find_spec(package) is None:
             raise ArgumentError(
-                f"quantizing networks takes {package}, which is not installed",
+                f"quantizing networks needs {package}, which is not installed",
                 fix='pip install "terradelta[int8]"',
             )
 
@@ -123,7 +123,7 @@ def _spread(pairs: PairFolder, count: int) -> PairFolder:
 def _read_requests(
     pairs: PairFolder, bands: Sequence[str], stride_px: int, window_px: int | None
 ) -> Iterator[Request]:
-    """Yield the middle of each pair, of a size that the graph can answer."""
+    """Yield the middle of each pair, of a size that fits the graph."""
     for pair in tqdm(pairs.pairs, "reading", unit="pair", disable=None, leave=False):
         before_CHW, after_CHW = read_image(pair.before), read_image(pair.after)
         if before_CHW.shape != after_CHW.shape:
@@ -163,7 +163,7 @@ def _cut_middle(length: int, size: int) -> slice:
 
 
 def _quantize_graph(graph: openvino.Model, requests: Sequence[Request]) -> openvino.Model:
-    # NNCF reports its use to its makers unless it takes this for a test run.
+    # NNCF sends telemetry unless it believes that this is a test run.
     os.environ.setdefault("NNCF_CI", "1")
     import nncf
 
@@ -181,7 +181,7 @@ def _quantize_graph(graph: openvino.Model, requests: Sequence[Request]) -> openv
 
 
 def _save(graph: openvino.Model, path: Path):
-    """Write the graph beside its place first; the .xml comes last and makes it valid."""
+    """Write the graph beside its place first; the .xml comes last and makes it complete."""
     import openvino
 
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".terradelta-") as folder:

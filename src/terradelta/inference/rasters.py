@@ -1,4 +1,4 @@
-"""Prediction of a georeferenced pair: from what is asked to answered blocks."""
+"""Prediction of a georeferenced pair: from a request to answered blocks."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ from terradelta.stopwatch import Stopwatch
 
 FORMAT = 2
 BLOCK_BYTES = 64 * 1024**2
-"""What the pixels of a block may take; blocks are as large as this allows."""
+"""Memory for the pixels of a block; blocks are as large as this allows."""
 MAX_BLOCK_SIZE_PX = 3072
 RESERVED_SHARE = 0.15
-"""Of a time budget, for making maps and polygons of the answered blocks. They took 18 % of a job
-whose map was noise, with 1.8 million patches (benchmarks/README.md, "A large pair")."""
+"""Share of a time budget for making maps and polygons from the answered blocks. They took 18 % of a
+job whose map was noise, with 1.8 million patches (benchmarks/README.md, "A large pair")."""
 UINT8_MAX = 255.0
 
 logger = logging.getLogger(__name__)
@@ -60,18 +60,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PairRequest:
-    """What is asked of a raster prediction."""
+    """The request of a raster prediction."""
 
     before: RasterPaths
     """The earlier raster or mosaic; see `list_rasters`."""
     after: RasterPaths
     """The later one."""
     models: tuple[ModelRecord, ...]
-    """Where the models come from."""
+    """Origin of the models."""
     rasters: RasterOptions
-    """How the pair is read, but for a shift that is yet to be measured."""
+    """How the pair is read, without a shift that is still to be measured."""
     maps: MapOptions
-    """What is made of it."""
+    """Outputs and limits."""
 
     @property
     def paths(self) -> tuple[RasterPaths, RasterPaths]:
@@ -81,24 +81,24 @@ class PairRequest:
 
 @dataclass(frozen=True)
 class Work:
-    """What an engine is given to do."""
+    """The work of an engine."""
 
     predictor: Predictor
     """The models."""
     pair: RasterPair
     """The rasters, open."""
     job: Job
-    """Where the answers go."""
+    """Store of the answers."""
     missing: list[int]
     """The blocks to answer."""
     total: int
-    """How many blocks the progress bar counts, those done before included."""
+    """Blocks that the progress bar counts, including those done before."""
     watch: Stopwatch
-    """Of the run, since whose start the time budget counts."""
+    """Stopwatch of the run, from whose start the time budget counts."""
     maps: MapOptions
-    """What is made of the answers."""
+    """Outputs and limits."""
     light: LightMatch | None = None
-    """What gives the after image the light of the before image."""
+    """Matches the light of the after image to the before image."""
 
 
 def answer_rasters(
@@ -110,31 +110,31 @@ def answer_rasters(
     overwrite: bool = False,
     answer: Callable[[Work], None] | None = None,
 ) -> Job:
-    """Answer the blocks of a raster pair, those that are not answered yet.
+    """Answer the blocks of a raster pair that are not answered yet.
 
     Args:
         predictor: The models.
-        asked: The pair and what is asked of it.
-        output: Where the prediction will be; the blocks go to a folder beside it.
-        watch: Of the run, since whose start the time budget counts.
-        overwrite: Drop an unfinished run that asked for something else.
-        answer: What answers the blocks; this process by default.
+        asked: The request.
+        output: Path of the prediction; the blocks go to a folder beside it.
+        watch: Stopwatch of the run, from whose start the time budget counts.
+        overwrite: Drop an unfinished run with other options.
+        answer: Executor of the blocks; this process by default.
 
     Returns:
         The job, whose blocks (those of the shard) are all in its store.
 
     Raises:
         RasterError: If the rasters cannot be read or do not fit each other.
-        CautionError: If the map would carry a caution and `strict` is asked for.
+        CautionError: If the map would carry a caution and `strict` is on.
         OutputError: If a block cannot be written.
-        OutputExistsError: If an unfinished run that asked for something else is in the way.
+        OutputExistsError: If an unfinished run with other options exists.
     """
     with open_pair(predictor, asked) as (pair, shift_px):
         if pair.notice:
             logger.info(pair.notice)
         report = _look_over(predictor, asked, shift_px)
         light = _fit_light(pair, asked.rasters.match_light)
-        # The whole grid's, so that shards and areas of interest are answered by the same runtime.
+        # Of the whole grid, so that shards and areas of interest get the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         request = _describe_request(predictor, pair, plan, asked)
@@ -165,7 +165,7 @@ def answer_rasters(
 
 
 def _look_over(predictor: Predictor, asked: PairRequest, shift_px: tuple[float, float]) -> Report:
-    """Look the pair over and say what its map will carry."""
+    """Check the pair and report the cautions of its map."""
     reading = replace(asked.rasters.reading, shift_px=shift_px)
     with rasterio.Env(GDAL_CACHEMAX=plan_cache_bytes(asked.maps.memory_bytes)):
         report = look_over(*asked.paths, reading, predictor.needs, asked.rasters.dates)
@@ -177,7 +177,7 @@ def _look_over(predictor: Predictor, asked: PairRequest, shift_px: tuple[float, 
 
 
 def _pass_over_empty(pair: RasterPair, job: Job, indices: list[int]) -> list[int]:
-    """Return the blocks that hold something to answer; the others are written as nodata."""
+    """Return the blocks with data; the others are written as nodata."""
     filled = []
     for index in indices:
         block = job.plan[index]
@@ -192,7 +192,7 @@ def _pass_over_empty(pair: RasterPair, job: Job, indices: list[int]) -> list[int
 def open_pair(
     predictor: Predictor, asked: PairRequest
 ) -> Iterator[tuple[RasterPair, tuple[float, float]]]:
-    """Open the pair, its shift undone if that is asked for, and yield it with the shift."""
+    """Open the pair, undo its shift if requested, and yield it with the shift."""
     before, after = asked.paths
     maps = asked.maps
 
@@ -249,7 +249,7 @@ def _describe_request(
     plan: BlockPlan,
     asked: PairRequest,
 ) -> dict[str, Any]:
-    """Return all that the outputs depend on, apart from the models' files."""
+    """Return all values that the outputs depend on, except the models' files."""
     reading, maps = asked.rasters.reading, asked.maps
     before, after = describe_inputs(pair, asked.paths)
     return {
@@ -285,13 +285,13 @@ def _describe_request(
 def describe_inputs(
     pair: RasterPair, paths: tuple[RasterPaths, RasterPaths]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what identifies the two images."""
+    """Return the values that identify the two images."""
     before, after = map(describe_images, pair.datasets, paths)
     return before, after
 
 
 def describe_versions() -> dict[str, str]:
-    """Return the versions of what maps depend on."""
+    """Return the versions of the packages that maps depend on."""
     return {
         "python": platform.python_version(),
         "gdal": rasterio.__gdal_version__,
@@ -302,7 +302,7 @@ def describe_versions() -> dict[str, str]:
 def answer_here(work: Work):
     """Answer the blocks in this process."""
     predictor, pair, job, maps = work.predictor, work.pair, work.job, work.maps
-    # The network runs on an empty tile first, to learn what memory it takes.
+    # The network runs on an empty tile first, to measure its memory.
     work.watch.begin("compiling")
     memory = plan_memory(
         maps.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
@@ -323,7 +323,7 @@ def answer_here(work: Work):
 
 
 def plan_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
-    """Return the pace for a budget that runs since the start; how fast it goes it has to learn."""
+    """Return the pace for a budget that counts from the start; its speed is not known yet."""
     if budget_seconds is None:
         return Pace(predictor.num_views)
     return Pace(predictor.num_views, started + budget_seconds * (1 - RESERVED_SHARE))
@@ -343,7 +343,7 @@ def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None
 
 
 def _fit_light(pair: RasterPair, matching: LightMatching) -> LightMatch | None:
-    """Return what gives the after image the light of the before image, if that is asked for."""
+    """Return the match of the after image's light to the before image, if requested."""
     if matching == "none":
         return None
     samples = PixelSamples.read(pair)
@@ -352,7 +352,7 @@ def _fit_light(pair: RasterPair, matching: LightMatching) -> LightMatch | None:
     light = fit_light(*samples.dates, matching)
     logger.info("light: %s", light.to_text(pair.band_names))
     del samples
-    # What was sampled would stand in memory beside the networks.
+    # Otherwise the samples would stay in memory beside the networks.
     return_freed_memory()
     return light
 
@@ -360,15 +360,15 @@ def _fit_light(pair: RasterPair, matching: LightMatching) -> LightMatch | None:
 def prepare_reading(
     pair: RasterPair, predictor: Predictor, light: LightMatch | None
 ) -> Callable[[Window], PairWindow]:
-    """Return what reads a window of a pair for the models.
+    """Return a function that reads a window of a pair for the models.
 
-    It refuses pixels far outside of what the models were trained on, beyond those that were looked
-    at before: a network answers anything to 16-bit values that it takes for 8-bit ones.
+    It rejects pixels far outside of the training values, also those that were not checked
+    before: 16-bit values taken for 8-bit ones give meaningless answers.
 
     Args:
         pair: The rasters.
         predictor: The models.
-        light: What gives the after image the light of the before image.
+        light: Matches the light of the after image to the before image.
     """
 
     def read(window: Window) -> PairWindow:
@@ -388,7 +388,7 @@ def prepare_reading(
 
 
 def has_other_scale(values: np.ndarray, largest_value: float) -> bool:
-    """Return whether values are plainly not in the scale of models that know this largest one."""
+    """Return whether values are clearly not in the scale of models with this largest value."""
     largest = float(values.max())
     is_fraction = values.dtype.kind == "f" and 0 < largest < TOO_DARK * largest_value
     return largest > TOO_BRIGHT * largest_value or is_fraction

@@ -1,7 +1,7 @@
-"""The answered blocks of a map: one small GeoTIFF each, there whole or not at all.
+"""The answered blocks of a map: one small GeoTIFF each, written completely or not at all.
 
-They are what a killed run resumes from, what shards on other machines contribute, and what the
-finished maps are copied from.
+A killed run resumes from them, shards on other machines contribute them, and the
+finished maps are copied from them.
 
 Legend of the array names: H rows, W columns.
 """
@@ -29,14 +29,14 @@ CLASS_NODATA = 255
 CONFIDENCE_NODATA = 255
 FILES_PER_FOLDER = 1000
 _SEAL = b"terradelta"
-"""Stands before the checksum of a block's file."""
+"""Marker before the checksum of a block's file."""
 LAYERS = ("before", "after", "change", "confidence", "unchanged")
 
 logger = logging.getLogger(__name__)
 
 
 class BlockLayers(NamedTuple):
-    """What a block's file holds, band by band; nodata where invalid."""
+    """The content of a block's file, band by band; nodata where invalid."""
 
     before_HW: np.ndarray
     """Class id before where changed, 0 elsewhere."""
@@ -56,26 +56,26 @@ class BlockLayers(NamedTuple):
 
 
 class BlockFacts(NamedTuple):
-    """How a block was answered; kept with it."""
+    """How a block was answered; stored with it."""
 
     views: int
     """Test-time views that were averaged."""
     seconds: float
-    """Wall time since the block before it, or since the start."""
+    """Wall time since the previous block, or since the start."""
     network_seconds: float
-    """What of it the network took."""
+    """The part of it in the network."""
 
 
 @dataclass(frozen=True)
 class FinishedBlock:
-    """An answered block, as sinks get it; see `terradelta.protocols.Sink`."""
+    """An answered block, as given to sinks; see `terradelta.protocols.Sink`."""
 
     index: int
     """Its number in the plan, row by row."""
     window: Window
     """Its place on the grid of the map; blocks do not overlap."""
     maps: ClassMaps
-    """The answer, undefined where `valid_HW` is False."""
+    """The maps, undefined where `valid_HW` is False."""
     valid_HW: np.ndarray
     """bool: where both dates hold data, inside the area of interest and not under a mask."""
     facts: BlockFacts
@@ -86,9 +86,9 @@ class BlockStore:
     """Files of the blocks of one map; the sink of `predict`.
 
     Args:
-        folder: Where they lie.
+        folder: Folder of the files.
         grid: The pixels of the map.
-        classes: What its values mean.
+        classes: Classes of its values.
     """
 
     def __init__(self, folder: Path, grid: Grid, classes: ClassTable):
@@ -96,12 +96,12 @@ class BlockStore:
         self._grid = grid
         self._classes = classes
         self.change_dtype, self.change_nodata = transition_format(classes)
-        # As this process has written or read them.
+        # Those that this process has written or read.
         self._sound: set[int] = set()
         self._damaged: set[int] = set()
 
     def path(self, index: int) -> Path:
-        """Return where the file of a block is or will be."""
+        """Return the path of the file of a block."""
         return self.folder / f"{index // FILES_PER_FOLDER:05d}" / f"{index:08d}.tif"
 
     def has(self, index: int) -> bool:
@@ -121,11 +121,11 @@ class BlockStore:
 
     @property
     def damaged(self) -> list[Path]:
-        """Files of blocks that were found to be damaged, and not made again since."""
+        """Files of blocks found damaged and not written again since."""
         return [self.path(index) for index in sorted(self._damaged)]
 
     def lay_out(self, maps: ClassMaps, valid_HW: np.ndarray) -> BlockLayers:
-        """Return a block's layers in the data type of the transitions, nodata put in."""
+        """Return a block's layers in the data type of the transitions, with nodata filled in."""
         dtype = self.change_dtype
         before_HW, after_HW = maps.before_HW.astype(dtype), maps.after_HW.astype(dtype)
         change_HW = self._classes.encode_transition(before_HW, after_HW)
@@ -147,18 +147,18 @@ class BlockStore:
         """Write the layers of a block.
 
         Args:
-            index: Which block.
+            index: Number of the block.
             window: Its place on the grid.
-            layers: What to write.
+            layers: The layers.
             facts: How they were made.
 
         Raises:
-            OutputError: If the file cannot be written, the disk being full, for example.
+            OutputError: If the file cannot be written, for example because the disk is full.
         """
         self.keep(index, self.encode(window, layers, facts))
 
     def write_empty(self, index: int, window: Window):
-        """Write a block that no network needs to see: all of it is nodata.
+        """Write a block of nodata only, without a network.
 
         Raises:
             OutputError: If the file cannot be written.
@@ -187,11 +187,11 @@ class BlockStore:
                 dataset.write(np.stack(layers))
                 dataset.update_tags(**facts._asdict())
             content = memory.read()
-        # Behind its end, where readers of TIFFs do not look.
+        # Behind its end, which readers of TIFFs ignore.
         return content + _SEAL + hashlib.sha256(content).digest()
 
     def keep(self, index: int, content: bytes):
-        """Write the file of a block, whoever encoded it.
+        """Write the file of a block, already encoded.
 
         Raises:
             OutputError: If it cannot be written.
@@ -210,7 +210,7 @@ class BlockStore:
         try:
             content = path.read_bytes()
             if not _is_sound(content):
-                raise ValueError("its checksum is another")
+                raise ValueError("its checksum differs")
             with allow_no_place(), MemoryFile(content) as memory, memory.open() as dataset:
                 tags = dataset.tags()
                 facts = BlockFacts(

@@ -1,4 +1,4 @@
-"""Blocks through the network: read ahead, answered, written behind.
+"""Passes blocks through the network; reading and writing run in other threads.
 
 Legend of the array names: H rows, W columns.
 """
@@ -21,7 +21,7 @@ from terradelta.inference.tiling import Block, BlockPlan, offset_slices
 from terradelta.protocols import Sink
 
 MAX_UNWRITTEN = 2
-"""Answered blocks that may wait to be written; then the network waits, which bounds memory."""
+"""Answered blocks that may wait to be written; beyond it the network waits, to bound memory."""
 
 
 def answer_blocks(
@@ -43,15 +43,15 @@ def answer_blocks(
         predictor: The models.
         read: Returns the pixels of a window; called from one thread only.
         plan: The blocks.
-        indices: Which of them.
-        sink: Where answers go; called from one thread only, another one.
-        read_ahead: How many blocks may be read before the network gets to them.
-        pace: How many views each block may have.
-        total: How many blocks the progress bar counts, those done before included.
+        indices: Numbers of the blocks to answer.
+        sink: Receives the answers; called from one other thread only.
+        read_ahead: Number of blocks that may be read ahead of the network.
+        pace: Chooses the number of views of each block.
+        total: Blocks that the progress bar counts, including those done before.
 
     Raises:
-        RasterError: If pixels cannot be read; what is answered by then is kept.
-        OutputError: If an answer cannot be written, likewise; any other error of a sink as it is.
+        RasterError: If pixels cannot be read; blocks answered before that are kept.
+        OutputError: If an answer cannot be written; other errors of a sink are raised unchanged.
     """
     pace = pace or Pace(predictor.num_views)
     total = total or len(indices)
@@ -87,7 +87,7 @@ def answer_blocks(
                 writing.append(writer.submit(sink.put, finished_block))
                 progress.update()
         finally:
-            # Also after a failure: what the network has answered is not lost.
+            # Also after a failure, so that no answer is lost.
             while writing:
                 writing.popleft().result()
 

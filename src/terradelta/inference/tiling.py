@@ -1,4 +1,4 @@
-"""Tiles and blocks: what a network sees, which part of it answers, and what is written at once."""
+"""Tiles, which a network sees, and blocks of tiles, which are written at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Tile:
     """A window that the network sees and the part of it whose answer is kept."""
 
     read: Window
-    """What the network sees."""
+    """The window that the network sees."""
     write: Window
-    """What is kept of the answer; the `write` windows of a plan cover the map exactly once."""
+    """The kept part of the answer; the `write` windows of a plan cover the map exactly once."""
 
     @classmethod
     def of(cls, rows: Cut, columns: Cut) -> Tile:
@@ -63,13 +63,13 @@ class Tiling:
     by a few pixels differs in 1 to 2 % of its labels.
 
     Raises:
-        ArgumentError: If nothing of a tile would be left between its margins.
+        ArgumentError: If a tile is not larger than its margins.
     """
 
     tile_size_px: int
     """Side of the square that the network sees."""
     margin_px: int
-    """Border of a tile whose answer is thrown away, where another tile answers for it."""
+    """Border of a tile whose answer is discarded, where a neighbouring tile covers it."""
     stride_px: int
     """Output stride of the network."""
 
@@ -123,9 +123,9 @@ class Block:
     index: int
     """Position among the blocks of the plan, row by row."""
     read: Window
-    """What its tiles see."""
+    """The window that its tiles see."""
     write: Window
-    """What it answers for."""
+    """The window that it answers."""
     tiles: tuple[Tile, ...]
     """Its tiles, whose `write` windows cover the block's exactly once."""
 
@@ -134,8 +134,8 @@ class Block:
 class BlockPlan:
     """How an area of a map is cut into blocks.
 
-    The tiles are those of the whole map, whatever the area: the map of an area is the same part of
-    the whole map, and blocks may be answered in any order, anywhere.
+    The tiles are those of the whole map, for any area: the map of an area is the same part of
+    the whole map, and blocks may be answered in any order on any machine.
     """
 
     tiling: Tiling
@@ -147,7 +147,7 @@ class BlockPlan:
     area: Window
     """The part of the map that is wanted."""
     tiles_per_side: int
-    """How many tiles a block has in each direction."""
+    """Number of tiles of a block in each direction."""
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)

@@ -1,4 +1,4 @@
-"""From-to sums: how many pixels and how much ground went from each class to each other.
+"""From-to sums: pixels and ground area of each transition.
 
 Legend of the array names: H rows, W columns.
 """
@@ -37,7 +37,7 @@ class TransitionSums:
     def add(self, change_HW: np.ndarray, valid_HW: np.ndarray, pixel_area_m2_HW: np.ndarray | None):
         """Add a window of a from-to map; invalid pixels count only as nodata."""
         size = self.classes.num_transitions
-        # Most is unchanged, and a plain sum is several times faster than a count by value.
+        # Most pixels are unchanged, and a sum is several times faster than a count by value.
         changed_HW = valid_HW & (change_HW != 0)
         unchanged_HW = valid_HW & (change_HW == 0)
         values = change_HW[changed_HW]
@@ -48,7 +48,7 @@ class TransitionSums:
             areas = pixel_area_m2_HW[changed_HW]
             self.area_m2 += np.bincount(values, weights=areas, minlength=size)
             self.area_m2[0] += pixel_area_m2_HW.sum(where=unchanged_HW)
-            # Beyond what a projection can show, pixels have no area.
+            # Outside of the projection's domain, pixels have no area.
             self.nodata_m2 += float(np.nansum(pixel_area_m2_HW[~valid_HW]))
 
     def clear(self, transition: int, pixels: int, area_m2: float):
@@ -59,7 +59,7 @@ class TransitionSums:
     def rows(self) -> tuple[TransitionRow, ...]:
         """Return a row per transition that occurs, largest first, with hectares and shares.
 
-        Shares are of the valid pixels' area, or of their number where areas are unknown.
+        Shares are of the valid pixels' area, or of their number if areas are unknown.
         """
         weight = self.area_m2 if self.has_area else self.pixels
         total = weight.sum()
@@ -81,7 +81,7 @@ class TransitionSums:
 
     @property
     def changed_percent(self) -> float:
-        """Share of the valid pixels' area, or of their number, that changed; 0 of none."""
+        """Share of the valid pixels' area, or of their number, that changed; 0 without pixels."""
         weight = self.area_m2 if self.has_area else self.pixels
         return 100 * float(weight[1:].sum() / weight.sum()) if self.pixels.any() else 0.0
 
@@ -89,7 +89,7 @@ class TransitionSums:
         """Return totals and transitions.
 
         Args:
-            unsure: What of the change is more likely wrong than right.
+            unsure: The change that is more likely wrong than right.
         """
         changed_pixels = int(self.pixels[1:].sum())
         changed_ha = self._hectares(self.area_m2[1:].sum())

@@ -1,8 +1,8 @@
-"""From the scores of views and models to one answer.
+"""Combines the scores of views and models into one answer.
 
-Networks answer at a resolution of their own, mostly an eighth of the image's. The change head's
-scores are resized to every pixel; the classes, of which there are many, are only where something
-changed. A bilinear resize takes each pixel by itself, so it is the same answer.
+Networks answer at a lower resolution, mostly an eighth of the image's. The change head's
+scores are resized to every pixel; the many class scores are resized only where something
+changed. A bilinear resize treats each pixel separately, so the answer is the same.
 
 Legend of the array names: B batch, K classes, H rows, W columns, N changed pixels.
 """
@@ -22,21 +22,21 @@ from terradelta.models.layers import resize
 
 
 class Vote(NamedTuple):
-    """What one model answers to one view of a batch."""
+    """The answer of one model to one view of a batch."""
 
     view: View
-    """How the images were flipped and turned."""
+    """How the images were flipped and rotated."""
     scores: ChangeOutput
-    """Float32 logits of the turned images at the heads' own resolutions."""
+    """Float32 logits of these images at the heads' own resolutions."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether all scores are numbers: where weights overflow they are infinite or NaN."""
+        """Whether all scores are finite: overflowing weights give infinity or NaN."""
         return all(bool(part.isfinite().all()) for part in self.scores)
 
 
 class Probabilities(NamedTuple):
-    """What all votes together believe about a batch of pairs; float32."""
+    """Mean probabilities of all votes for a batch of pairs; float32."""
 
     before_BKHW: Tensor
     """Probability of each land-cover class before."""
@@ -60,7 +60,7 @@ class ClassMaps(NamedTuple):
 
     @classmethod
     def empty(cls, height: int, width: int) -> ClassMaps:
-        """Return maps to be filled."""
+        """Return empty maps."""
         return cls(*np.zeros((4, height, width), dtype=np.uint8))
 
 
@@ -75,16 +75,16 @@ def decide(
     """Return the class maps of a batch.
 
     A pixel is changed where its probability of change reaches the threshold; its classes are then
-    the most probable ones. Confidence is the probability of the whole answer if its parts were
+    the most probable ones. Confidence is the probability of the whole answer if its parts are
     independent: 1 - p where unchanged, p * p_before * p_after where changed.
 
     Args:
-        votes: The answers to average, each weighing alike.
+        votes: The answers to average, with equal weights.
         size: Height and width of the images.
         threshold: Probability of change.
         kept: Rows and columns of each image that are wanted; all by default.
-        same_class: Whether a change may be from a class to itself. Where it may not, a pixel whose
-            most probable classes are one class is unchanged, and the probability of change is that
+        same_class: Whether a change may be from a class to itself. If not, a pixel whose
+            most probable classes are the same is unchanged, and the probability of change is that
             of a change to another class, p * (1 - sum over k of p_before,k * p_after,k).
     """
     change_BHW = average_change(votes, size)
@@ -118,7 +118,7 @@ def decide(
 def choose_classes(
     change_N: Tensor, before_NK: Tensor, after_NK: Tensor, same_class: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what pixels are whose change reaches the threshold; see `decide`.
+    """Return the answer for pixels whose change reaches the threshold; see `decide`.
 
     Args:
         change_N: Probability of change.
@@ -177,7 +177,7 @@ def _average_classes(
     Args:
         votes: The answers to average.
         date: 0 for before, 1 for after.
-        number: Which image of the batch.
+        number: Number of the image in the batch.
         positions: Row and column of each pixel.
         size: Height and width of the images.
     """
@@ -194,7 +194,7 @@ def _average_classes(
 
 
 def sample(scores_KHW: Tensor, positions: tuple[Tensor, Tensor], size: tuple[int, int]) -> Tensor:
-    """Return what the scores, resized bilinearly to `size`, are at some pixels: (N, K)."""
+    """Return the scores, resized bilinearly to `size`, at some pixels: (N, K)."""
     num_classes, height, width = scores_KHW.shape
     pixels_PK = scores_KHW.reshape(num_classes, -1).T.contiguous()
     row_N, column_N = positions
@@ -212,7 +212,7 @@ def sample(scores_KHW: Tensor, positions: tuple[Tensor, Tensor], size: tuple[int
 
 
 def _find_neighbours(position_N: Tensor, length: int, whole: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the two of `length` cells that a pixel of `whole` lies between.
+    """Return the two of `length` cells between which a pixel of `whole` lies.
 
     Its share of the second is (N, 1).
     """
@@ -224,7 +224,7 @@ def _find_neighbours(position_N: Tensor, length: int, whole: int) -> tuple[Tenso
 def _turn(
     positions: tuple[Tensor, Tensor], size: tuple[int, int], view: View
 ) -> tuple[Tensor, Tensor]:
-    """Return where pixels lie in a view."""
+    """Return the positions of pixels in a view."""
     if view == IDENTITY:
         return positions
     height, width = _turn_size(size, view)

@@ -1,4 +1,4 @@
-"""Losses for semantic change detection: torch modules that work with anybody's network."""
+"""Losses for semantic change detection: torch modules that work with any network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of the change head: binary cross entropy in which changed pixels weigh more, and focal.
+"""Losses of the change head: weighted binary cross entropy, and focal loss.
 
 Shape suffixes: B batch, H height, W width.
 """
@@ -14,12 +14,12 @@ from terradelta.losses.pixels import check_shapes, mean_over_valid, prepare_chan
 
 
 def weigh_pixels(change_BHW: Tensor, changed_pixel_weight: float) -> Tensor:
-    """Return each pixel's weight w: `changed_pixel_weight` where changed, else 1."""
+    """Return each pixel's weight w: `changed_pixel_weight` where changed, otherwise 1."""
     return 1 + (changed_pixel_weight - 1) * change_BHW
 
 
 class ChangeLoss(nn.Module):
-    """Binary cross entropy of change logits, in which changed pixels weigh more.
+    """Binary cross entropy of change logits, with more weight on changed pixels.
 
     The mean of w * BCE is over the pixels; it is not divided by the sum of the weights.
 
@@ -47,7 +47,7 @@ class ChangeLoss(nn.Module):
         Args:
             change_logits_BHW: Logits of "changed", any float dtype; computed in float32 at least.
             change_BHW: 1 = changed, 0 = unchanged; bool, int or float.
-            valid_BHW: False where a pixel is to be ignored, whatever its values.
+            valid_BHW: False for pixels that are ignored, whatever their values.
 
         Returns:
             A scalar; 0, with a gradient path, if no pixel is valid.
@@ -65,7 +65,7 @@ class ChangeLoss(nn.Module):
         )
 
     def score_pixels(self, logits_BHW: Tensor, change_BHW: Tensor) -> Tensor:
-        """Return each pixel's loss, (B, H, W), before it is weighed."""
+        """Return each pixel's loss, (B, H, W), before weighting."""
         return F.binary_cross_entropy_with_logits(logits_BHW, change_BHW, reduction="none")
 
     def extra_repr(self) -> str:
@@ -81,7 +81,8 @@ class FocalChangeLoss(ChangeLoss):
 
     Args:
         changed_pixel_weight: Weight of changed pixels; unchanged ones have 1.
-        gamma: How much less pixels count that are right already; 0 gives `ChangeLoss`.
+        gamma: Exponent that reduces the weight of pixels that are already right; 0 gives
+            `ChangeLoss`.
 
     Raises:
         ArgumentError: If a number is negative.
@@ -94,7 +95,7 @@ class FocalChangeLoss(ChangeLoss):
         self.gamma = gamma
 
     def score_pixels(self, logits_BHW: Tensor, change_BHW: Tensor) -> Tensor:
-        """Return each pixel's loss, (B, H, W), before it is weighed."""
+        """Return each pixel's loss, (B, H, W), before weighting."""
         entropy_BHW = super().score_pixels(logits_BHW, change_BHW)
         # BCE is -log(p) for masks of 0 and 1, so this is (1 - p)^gamma without a second sigmoid.
         return (-torch.expm1(-entropy_BHW)).clamp_min(1e-12) ** self.gamma * entropy_BHW

@@ -51,15 +51,15 @@ def register_loss(
 
     Args:
         name: Its name.
-        create: Makes the loss, a torch module. Of "consistency" it takes no arguments and the
+        create: Makes the loss, a torch module. For "consistency" it takes no arguments and the
             module is called with `(before_logits_BKHW, after_logits_BKHW, change_BHW, valid_BHW)`;
-            of "change" it takes the weight of a changed pixel and the module is called with
+            for "change" it takes the weight of a changed pixel and the module is called with
             `(change_logits_BHW, change_BHW, valid_BHW)`. Both return a scalar. `change_BHW` is 1
-            where changed, `valid_BHW` None or False where a pixel is to be ignored.
-        part: Which term of the objective it is.
+            where changed, `valid_BHW` None or False for pixels that are ignored.
+        part: Its term in the objective.
 
     Raises:
-        ArgumentError: If the name is taken or there is no such part.
+        ArgumentError: If the name is taken or the part is unknown.
     """
     registries = {"consistency": CONSISTENCY_LOSSES, "change": CHANGE_LOSSES}
     if part not in registries:
@@ -70,7 +70,7 @@ def register_loss(
 
 
 class NetworkOutput(Protocol):
-    """What the objective needs of a network's output; every network of terradelta gives it."""
+    """The output of a network that the objective needs; every network of terradelta has it."""
 
     @property
     def before_logits(self) -> Tensor:
@@ -89,14 +89,14 @@ class NetworkOutput(Protocol):
 
 
 class ObjectiveParts(NamedTuple):
-    """The objective and its parts, scalars; each part as its own loss returns it, unweighted."""
+    """The objective and its parts, scalars; each part is the unweighted value of its loss."""
 
     total: Tensor
-    """What to minimise."""
+    """The value to minimise."""
     change: Tensor
     """The loss of the change head; mean of w * BCE by default."""
     consistency: Tensor
-    """The consistency loss; 0 where there is none."""
+    """The consistency loss; 0 without one."""
     semantic_before: Tensor
     """Cross entropy of the date before."""
     semantic_after: Tensor
@@ -108,13 +108,13 @@ class ChangeObjective(nn.Module):
 
     `L = change_weight * mean(w * (BCE + consistency_weight * C)) + CE_before + CE_after`, where
     w = `changed_pixel_weight` on changed pixels and 1 elsewhere. C is a scalar, a mean over all
-    pixels already, when it enters the outer mean, so it is in effect multiplied by mean(w):
-    consistency counts for more where more of a batch has changed. That is how the reference
-    implementation computes it.
+    pixels already, when it enters the outer mean, so it is effectively multiplied by mean(w):
+    consistency counts more if more of a batch has changed. The reference implementation
+    computes it the same way.
 
     Args:
         consistency: A name in `CONSISTENCY_LOSSES`.
-        change: A name in `CHANGE_LOSSES`, "bce" in the paper; it takes the place of w * BCE.
+        change: A name in `CHANGE_LOSSES`, "bce" in the paper; it replaces w * BCE.
         consistency_weight: Weight of C, 0.5 in the paper.
         change_weight: Weight of change and consistency together.
         changed_pixel_weight: w of changed pixels.
@@ -122,7 +122,7 @@ class ChangeObjective(nn.Module):
             [2, 1, 2, 2, 1, 1] for the six classes of SenseEarth.
 
     Raises:
-        ArgumentError: If the name is not known or a weight is negative.
+        ArgumentError: If the name is unknown or a weight is negative.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ChangeObjective(nn.Module):
         ):
             if name not in known:
                 raise ArgumentError(
-                    f"there is no {kind} loss {name!r}", fix=f"choose one of {', '.join(known)}"
+                    f"unknown {kind} loss {name!r}", fix=f"choose one of {', '.join(known)}"
                 )
         if min(consistency_weight, change_weight) < 0:
             raise ArgumentError(
@@ -168,14 +168,14 @@ class ChangeObjective(nn.Module):
         """Return the objective of one batch and its parts.
 
         Args:
-            output: What the network returned.
+            output: Output of the network.
             before_labels_BHW: Class ids 0..K of the date before; 0 = not labelled.
             after_labels_BHW: The same of the date after.
-            change_BHW: 1 = changed, 0 = unchanged, below 0 = not known: such pixels have no say in
+            change_BHW: 1 = changed, 0 = unchanged, below 0 = unknown: such pixels do not count in
                 change and consistency. None: changed where either date is labelled, which is right
                 for labels of changed areas only, and wrong once unchanged pixels carry
                 (pseudo-)labels.
-            valid_BHW: False where a pixel is to be ignored, whatever its values.
+            valid_BHW: False for pixels that are ignored, whatever their values.
 
         Raises:
             ArgumentError: If shapes disagree, or a registered loss returns no scalar.

@@ -1,4 +1,4 @@
-"""Losses of the change head that look at the overlap of areas, not at pixels one by one.
+"""Losses of the change head that measure the overlap of areas, not single pixels.
 
 Shape suffixes: B batch, H height, W width; N valid pixels.
 """
@@ -16,7 +16,8 @@ class DiceLoss(nn.Module):
     """1 - Dice coefficient of the change probabilities, over all pixels of a batch together.
 
     `1 - (2 * sum(p * m) + 1) / (sum(p) + sum(m) + 1)`, after Sudre et al., "Generalised Dice
-    overlap as a deep learning loss function" (2017); the ones keep a batch without change defined.
+    overlap as a deep learning loss function" (2017); the added ones define the loss of a batch
+    without change.
     """
 
     def forward(
@@ -32,7 +33,7 @@ class DiceLoss(nn.Module):
 
 
 class LovaszLoss(nn.Module):
-    """Lovász hinge of the change logits: a convex stand-in for 1 - IoU of the changed area.
+    """Lovász hinge of the change logits: a convex surrogate of 1 - IoU of the changed area.
 
     After Berman et al., "The Lovász-Softmax loss" (2018), equations 5 and 6 and algorithm 1, over
     all pixels of a batch together. It sorts the pixels: it is the most expensive of these losses.
@@ -45,7 +46,7 @@ class LovaszLoss(nn.Module):
         logits, change = _prepare(change_logits_BHW, change_BHW, valid_BHW)
         errors_N = (1 - logits * (2 * change - 1)).flatten()
         if valid_BHW is not None:
-            # Sorted to the end and cut off by the hinge, where their share of the IoU is nought.
+            # Sorted to the end and cut off by the hinge, as their share of the IoU is 0.
             errors_N = errors_N.masked_fill(~valid_BHW.bool().flatten(), -torch.inf)
         errors_N, order_N = errors_N.sort(descending=True)
         change_N = change.flatten()[order_N]
@@ -60,8 +61,8 @@ class SummedChangeLoss(nn.Module):
     """The sum of a weighted loss of pixels and one of areas.
 
     Args:
-        pixels: The former; its weight of changed pixels is this loss's too.
-        areas: The latter.
+        pixels: The first; its weight of changed pixels is also that of this loss.
+        areas: The second.
     """
 
     def __init__(self, pixels: ChangeLoss, areas: nn.Module):

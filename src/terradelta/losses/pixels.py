@@ -31,7 +31,7 @@ def check_shapes(logits: Tensor, **maps_BHW: Tensor | None) -> None:
         if map_BHW is not None and tuple(map_BHW.shape) != wanted:
             raise ArgumentError(
                 f"{name} has shape {tuple(map_BHW.shape)}, the logits {tuple(logits.shape)}",
-                fix=f"give {name} the shape {wanted}: one value a pixel, no channel axis",
+                fix=f"give {name} the shape {wanted}: one value per pixel, without a channel axis",
             )
 
 
@@ -67,7 +67,7 @@ def prepare_change(change_BHW: Tensor, valid_BHW: Tensor | None, dtype: torch.dt
 
     Raises:
         DataError: If a valid pixel lies outside [0, 1], as those of a 0/255 mask do. A bool map
-            needs no check, and so no wait for the accelerator.
+            needs no check, and so no synchronisation with the accelerator.
     """
     change = change_BHW.to(dtype)
     if valid_BHW is not None:
@@ -81,7 +81,7 @@ def prepare_change(change_BHW: Tensor, valid_BHW: Tensor | None, dtype: torch.dt
 
 
 def mean_over_valid(values_BHW: Tensor, valid_BHW: Tensor | None) -> Tensor:
-    """Return the mean over the valid pixels: a scalar, 0 with a gradient path if there is none."""
+    """Return the mean over the valid pixels: a scalar, 0 with a gradient path without any."""
     if valid_BHW is None:
         return values_BHW.sum() / max(values_BHW.numel(), 1)
     valid_BHW = valid_BHW.bool()

@@ -22,7 +22,7 @@ class SemanticLoss(nn.Module):
 
     Args:
         class_weights: One weight for each of the K classes; the mean is then divided by the
-            weights of the labelled pixels, as torch's is. None: all 1.
+            weights of the labelled pixels, as in torch. None: all 1.
 
     Raises:
         ArgumentError: If a weight is negative.
@@ -48,7 +48,7 @@ class SemanticLoss(nn.Module):
         Args:
             logits_BKHW: Land-cover logits, any float dtype; computed in float32 at least.
             labels_BHW: Class ids 0..K, any integer dtype; 0 = not labelled.
-            valid_BHW: False where a pixel is to be ignored, whatever its values.
+            valid_BHW: False for pixels that are ignored, whatever their values.
 
         Returns:
             A scalar; 0, with a gradient path, if no pixel is labelled.

@@ -1,6 +1,6 @@
-"""Losses that tie the land cover of two dates together: alike where unchanged, else unlike.
+"""Losses that couple the land cover of two dates: equal where unchanged, otherwise different.
 
-The unchanged-area loss (UAL), the two other published losses for the same place and one of our own,
+The unchanged-area loss (UAL), two other published losses for the same term and one of our own,
 all called `(before_logits_BKHW, after_logits_BKHW, change_BHW, valid_BHW=None)`, 1 = changed.
 Shape suffixes: B batch, K classes, H height, W width.
 """
@@ -38,10 +38,10 @@ class UnchangedAreaLoss(nn.Module):
     and reaches 0.
 
     Source: "UAL: Unchanged Area Loss-Function for Change Detection Networks", IGARSS 2022 (logit
-    form, polarity set right: see docs/losses.md); the probability form is terradelta's.
+    form, polarity corrected: see docs/losses.md); the probability form is terradelta's.
 
     Args:
-        form: Which of the two.
+        form: The form of the loss.
 
     Raises:
         ArgumentError: If the form is neither.
@@ -69,7 +69,7 @@ class UnchangedAreaLoss(nn.Module):
             before_logits_BKHW: Land-cover logits, any float dtype; computed in float32 at least.
             after_logits_BKHW: The same of the other date; swapping the dates changes nothing.
             change_BHW: 1 = changed, 0 = unchanged; bool, int or float.
-            valid_BHW: False where a pixel is to be ignored, whatever its values.
+            valid_BHW: False for pixels that are ignored, whatever their values.
 
         Returns:
             A scalar; 0, with a gradient path, if no pixel is valid.
@@ -112,7 +112,7 @@ class CosineChangeLoss(nn.Module):
             before_logits_BKHW, after_logits_BKHW, change_BHW, valid_BHW
         )
         p_before, p_after = before.softmax(1), after.softmax(1)
-        # A distribution's norm is at least 1/sqrt(K): no division by zero to guard against.
+        # A distribution's norm is at least 1/sqrt(K): no division by zero is possible.
         squared_norms_BHW = p_before.square().sum(1) * p_after.square().sum(1)
         cosine_BHW = ((p_before * p_after).sum(1) / squared_norms_BHW.sqrt()).clamp(0.0, 1.0)
         loss_BHW = change * cosine_BHW + (1 - change) * (1 - cosine_BHW)
@@ -146,20 +146,20 @@ class SquaredDifferenceLoss(nn.Module):
 
 
 class AgreementLoss(nn.Module):
-    """Both dates of an unchanged pixel learn from what they say together.
+    """Both dates of an unchanged pixel learn from their mean prediction.
 
     With q the mean of the two class distributions, sharpened (`q_k ~ mean_k ** (1 / temperature)`)
-    and held fixed, an unchanged pixel costs `1/2 (KL(q || p_before) + KL(q || p_after))` and a
-    changed one nothing: its labels say already what it was and what it became. The gradient by a
-    date's logits is p - q, so it fades as the dates agree, where that of UAL's logit form keeps its
-    full size until they are equal. Below a temperature of 1 agreeing dates are pulled on towards a
-    decision, which labels unlabelled ground.
+    and treated as constant, an unchanged pixel costs `1/2 (KL(q || p_before) + KL(q || p_after))`
+    and a changed one nothing: its labels already give both classes. The gradient by a date's logits
+    is p - q, so it vanishes as the dates agree, while that of UAL's logit form keeps its full size
+    until they are equal. Below a temperature of 1 agreeing dates are still pulled towards a
+    decision, which gives a class to unlabelled ground.
 
     Source: terradelta's; the sharpened mean as a target is that of Berthelot et al., "MixMatch",
     NeurIPS 2019, arXiv:1905.02249, eq. 7.
 
     Args:
-        temperature: Above 0; 1 leaves the mean as it is.
+        temperature: Above 0; 1 does not change the mean.
 
     Raises:
         ArgumentError: If the temperature is not above 0.
@@ -189,7 +189,7 @@ class AgreementLoss(nn.Module):
             log_sum = torch.logaddexp(log_before, log_after)
             log_target = (log_sum / self.temperature).log_softmax(1)
             target = log_target.exp()
-        # No less than 0, which rounding would allow.
+        # At least 0, in spite of rounding.
         divergences = [
             (target * (log_target - log_date)).sum(1).clamp_min(0.0)
             for log_date in (log_before, log_after)

@@ -1,7 +1,7 @@
 """From answered blocks to a prediction folder: maps, polygons, sums and provenance.
 
-One pass over the blocks, row by row, whoever answered them and in whatever order: the outputs of a
-job are the same bytes.
+One pass over the blocks, row by row. The outputs of a job are the same bytes, whichever process
+answered the blocks, and in any order.
 
 Legend of the array names: H rows, W columns.
 """
@@ -62,7 +62,7 @@ PARTS = {
     "assembly": "for maps and polygons",
     "report": "for the report",
 }
-"""What the seconds of a run.json are for."""
+"""Meaning of the seconds of a run.json."""
 MAX_PIECES_AT_ONCE = 8
 """Each takes some 25 MB beside GDAL's cache."""
 
@@ -76,8 +76,8 @@ def assemble(job: Job, watch: Stopwatch) -> Summary:
     """Make the prediction folder of a job whose blocks are all answered.
 
     Args:
-        job: The job; the folder lies in its own, until `finish` puts it in its place.
-        watch: Of the run.
+        job: The job; `finish` moves the prediction out of its folder.
+        watch: Stopwatch of the run.
 
     Returns:
         The sums of the map.
@@ -99,10 +99,10 @@ def assemble(job: Job, watch: Stopwatch) -> Summary:
     watch.begin("report")
     if job.record.parameters.picture:
         _draw_picture(job, staged, summary)
-    # The report opens the rasters by their addresses, whose secrets no output is to hold.
+    # The report opens the rasters by their addresses, whose secrets must not go into an output.
     files.write(assembly.describe_run(summary, watch))
     _write_report(staged)
-    # Once more, as the report took its time too.
+    # Once more, to include the time of the report.
     run = assembly.describe_run(summary, watch)
     files.write(redact_texts(run))
     _log_seconds(run)
@@ -110,10 +110,10 @@ def assemble(job: Job, watch: Stopwatch) -> Summary:
 
 
 def finish(job: Job, discard_reviews: bool = False) -> Path | None:
-    """Put an assembled prediction in its place and remove what it was made of.
+    """Put an assembled prediction in its place and remove the job.
 
     Returns:
-        Where reviews of the prediction that was there are kept; None if there were none.
+        The file with the reviews of the replaced prediction; None without reviews.
 
     Raises:
         OutputError: If they cannot be kept.
@@ -164,12 +164,12 @@ class _Assembly:
         # Nothing else runs while pieces are written.
         at_once = 2 if self._pieces is None else min(os.cpu_count() or 1, MAX_PIECES_AT_ONCE)
         with (
-            # GDAL's own threads take twice the processor time and no less time.
+            # GDAL's own threads take twice the processor time and are not faster.
             ThreadPoolExecutor(at_once, "maps") as maps,
             PolygonWriter(vector_path, self._grid.crs) as writer,
         ):
-            # Unless small patches are to go, the maps are what the blocks hold already; which
-            # pieces hold data is known in the end.
+            # Unless small patches are removed, the blocks hold the final maps already; which
+            # pieces hold data is known at the end.
             is_late = self._parameters.min_area_m2 > 0 or self._pieces is not None
             written = [] if is_late else self._write_maps(maps)
             for index in tqdm(
@@ -205,7 +205,7 @@ class _Assembly:
         return replace(sums, cautions=cautions, dates=record.dates, patches=patches)
 
     def _date(self, frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-        """Say of patches when the images were taken."""
+        """Add the dates of the images to patches."""
         for name, date in zip(("before_date", "after_date"), self._job.dates, strict=True):
             text = None if date is None else date.text
             frame.insert(
@@ -214,7 +214,7 @@ class _Assembly:
         return frame
 
     def _refuse_nothing(self):
-        """Raise because no pixel is valid; what was done for it is of no use to a later run."""
+        """Remove the job and raise: no pixel is valid, so a later run cannot use it."""
         record = self._job.record
         self._job.discard()
         aoi = self._parameters.aoi
@@ -222,7 +222,7 @@ class _Assembly:
             f"no pixel of {name_source(record.before.path)} and "
             f"{name_source(record.after.path)} is valid on "
             "both dates" + (f" and has its centre inside of {aoi.path}" if aoi else ""),
-            fix="see their nodata with `terradelta check`; give images that share ground",
+            fix="look at their nodata with `terradelta check`; give images that share ground",
         )
 
     def _add_block(self, index: int, tracer: PatchTracer):
@@ -247,7 +247,7 @@ class _Assembly:
             self._earlier_seconds += facts.seconds
 
     def _drop_spanning(self, patches: Sequence[Patch]):
-        """Remove patches over several blocks that turned out to be too small."""
+        """Remove patches over several blocks that are too small."""
         outlines: defaultdict[Window, list[Geometry]] = defaultdict(list)
         for patch in patches:
             self._sums.clear(patch.transition, patch.pixels, patch.area_m2)
@@ -269,7 +269,7 @@ class _Assembly:
             self._sieved.write(block.index, block.write, _remove(layers, removed_HW), facts)
 
     def _write_maps(self, pool: ThreadPoolExecutor) -> list[Future[None]]:
-        """Start to write the maps."""
+        """Start writing the maps."""
         parts = list(self._parts())
         if self._pieces is not None:
             return self._pieces.write(pool, parts, self._tags)
@@ -296,7 +296,7 @@ class _Assembly:
                 write_raster_style(path, legend)
 
     def _legend(self, name: str, map_format: MapFormat) -> dict[int, tuple[str, Colour]] | None:
-        """Return name and colour of the values that occur in a map, None unless of classes."""
+        """Return name and colour of the values in a map of classes, None for other maps."""
         if map_format.palette is None:
             return None
         occurring = self._occurring()
@@ -316,7 +316,7 @@ class _Assembly:
 
     @property
     def _period(self) -> list[datetime]:
-        """When the images were taken, from first to last; nothing where none says so."""
+        """Dates of the images, from first to last; empty if none is known."""
         dates = [date for date in self._job.dates if date is not None]
         if not dates:
             return []
@@ -327,7 +327,7 @@ class _Assembly:
             yield self._store_of(block.index).path(block.index), self._shift(block.write)
 
     def _store_of(self, index: int) -> BlockStore:
-        """Return where a block lies as it is to be shown."""
+        """Return the place of a block as it is shown."""
         return self._sieved if self._sieved.has(index) else self._job.store
 
     def _shift(self, window: Window) -> Window:
@@ -339,10 +339,10 @@ class _Assembly:
         return [int(transition) for transition in np.flatnonzero(self._sums.pixels)]
 
     def describe_run(self, summary: Summary, watch: Stopwatch) -> Run:
-        """Return how the map came about."""
+        """Return how the map was made."""
         parts = watch.read()
         total = sum(parts.values()) + self._earlier_seconds
-        # What answered the blocks has clocked them, which may be many machines at once.
+        # Blocks are timed where they were answered, maybe on many machines at once.
         parts |= {"reading": self._reading_seconds, "network": self._network_seconds}
         seconds = {name: parts[name] for name in PARTS if name in parts}
         area_ha = summary.valid_ha
@@ -361,7 +361,7 @@ class _Assembly:
 
 
 def _log_seconds(run: Run):
-    """Say how long it took, how fast that was, and where the time went."""
+    """Log the time, the speed and the seconds of each part."""
     seconds, rate = run.seconds, run.km2_per_minute
     named = {name: seconds[name] for name in PARTS if name in seconds}
     shares = (f"{part / seconds['total']:.0%} {PARTS[name]}" for name, part in named.items())
@@ -370,7 +370,7 @@ def _log_seconds(run: Run):
 
 
 def _write_report(folder: Path):
-    # Reports lie above predictions, and a shard needs none.
+    # Reports lie above predictions, and a shard needs no report.
     from terradelta.reports.prediction_page import write_prediction_page
 
     write_prediction_page(folder)
@@ -395,7 +395,7 @@ def _remove(layers: BlockLayers, removed_HW: np.ndarray) -> BlockLayers:
 
 
 def _describe_briefly(job: JobRecord) -> dict[str, str]:
-    """Return what a map's header says of where it comes from."""
+    """Return the tags of a map's header that say how it was made."""
     parameters = write_fields(redact_texts(job.parameters))
     return {
         "TERRADELTA_VERSION": job.versions["terradelta"],

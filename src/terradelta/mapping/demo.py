@@ -1,4 +1,4 @@
-"""The demo: a drawn scene, the embedded model, and what it found."""
+"""The demo: a drawn scene mapped by the embedded model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def demo(
 
 
 def _follow_scene(output: Path):
-    """Say in run.json where the scene lies by now, so that the report can be made again."""
+    """Say in run.json the final path of the scene, so that the report can be made again."""
     files = PredictionFolder(output)
     run = files.read_run()
     before, after = (

@@ -29,12 +29,12 @@ def map_folder_pair(
 
     Args:
         predictor: The models.
-        asked: The folders and what is asked of them.
+        asked: The request.
         staged: Where to write.
-        watch: Of the run, since whose start the time budget counts.
+        watch: Stopwatch of the run, from whose start the time budget counts.
 
     Raises:
-        CautionError: If the maps would carry a caution and `strict` is asked for.
+        CautionError: If the maps would carry a caution and `strict` is on.
         DataError: If the folders do not fit each other, or an image cannot be read.
     """
     before, after = asked.paths

@@ -21,19 +21,19 @@ class Prediction:
     """A prediction folder. In a notebook it shows itself."""
 
     folder: Path
-    """Where the maps lie."""
+    """Folder of the maps."""
     summary: Summary
     """The content of summary.json: areas, shares and transitions."""
     kept_reviews: Path | None = None
-    """Reviews of the prediction that this one replaced, with their patches; None if there were
-    none."""
+    """File with the reviews of the prediction that this one replaced, and their patches; None
+    without reviews."""
 
     @property
     def cautions(self) -> tuple[Caution, ...]:
-        """What makes the map doubtful: read it before the numbers."""
+        """Reasons to doubt the map: read them before the numbers."""
         return self.summary.cautions
 
-    # What shows things is slow to import.
+    # Modules that draw are slow to import.
 
     @property
     def transitions(self) -> DataFrame:
@@ -53,7 +53,7 @@ class Prediction:
         `after_date`, `geometry`.
 
         Raises:
-            OutputError: If there are none: of a folder of images.
+            OutputError: If there are none, as for a folder of images.
         """
         from terradelta.mapping.notebook import read_changes
 
@@ -63,26 +63,26 @@ class Prediction:
         """Draw the from-to map, reduced to the size of a screen, with its largest transitions.
 
         Args:
-            ax: Where to; a new figure by default.
+            ax: Axes to draw on; a new figure by default.
 
         Raises:
-            OutputError: If there is no map: of a folder of images.
+            OutputError: If there is no map, as for a folder of images.
         """
         from terradelta.mapping.notebook import plot_changes
 
         return plot_changes(self.folder, self.summary, ax)
 
     def explore(self, **options: Any) -> Any:
-        """Return the patches on a map to be moved and zoomed (a folium.Map), coloured by class.
+        """Return the patches on an interactive map (a folium.Map), coloured by class.
 
         The page it makes fetches its script and, unless `tiles=None`, a background from the web.
 
         Args:
-            options: Of geopandas' `explore`.
+            options: Options of geopandas' `explore`.
 
         Raises:
             ArgumentError: If folium or mapclassify is not installed.
-            OutputError: If there are no polygons: of a folder of images.
+            OutputError: If there are no polygons, as for a folder of images.
         """
         from terradelta.mapping.notebook import explore_changes
 
@@ -96,14 +96,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a map under way; `merge` makes the prediction when all parts are done."""
+    """A part of an unfinished map; `merge` makes the prediction when all parts are done."""
 
     folder: Path
-    """Where the blocks lie until then."""
+    """Folder of the blocks until then."""
     blocks: int
-    """How many the map has."""
+    """Number of blocks of the map."""
     blocks_done: int
-    """How many are answered by now, by this shard and by others."""
+    """Number of blocks answered so far, by this shard and by others."""
 
     def _repr_html_(self) -> str:
         from terradelta.mapping.notebook import render_shard
@@ -112,7 +112,7 @@ class Shard:
 
 
 def open_prediction(folder: str | Path) -> Prediction:
-    """Return a prediction that was made before.
+    """Return a prediction that exists.
 
     Args:
         folder: The output of `predict`, `merge` or `demo`.

@@ -106,7 +106,7 @@ def render_prediction(folder: Path, summary: Summary) -> str:
 
 
 def render_shard(folder: Path, blocks_done: int, blocks: int) -> str:
-    """Return a map under way as a piece of HTML."""
+    """Return an unfinished map as a piece of HTML."""
     return render("shard.html.jinja", folder=str(folder), blocks_done=blocks_done, blocks=blocks)
 
 

@@ -36,8 +36,8 @@ def draw_picture(
 
     Args:
         pair: The two rasters; the first three bands are drawn as red, green, blue.
-        folder: The prediction folder with its maps; the picture goes there.
-        classes: What the map's values mean.
+        folder: The prediction folder with its maps; the picture is stored there.
+        classes: The classes of the map.
         summary: The prediction's summary, whose largest transitions make the legend.
         name: File name of the picture.
     """

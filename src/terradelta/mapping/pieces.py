@@ -1,6 +1,6 @@
-"""Maps cut into pieces: a COG a map and piece, a VRT over each map's, and STAC items of all.
+"""Maps cut into pieces: a COG per map and piece, a VRT per map, and STAC items of all.
 
-For a map of a country one file is too much to make, to move and to make again.
+One file is too large to write, move and repair for a map of a country.
 
 Legend of the array names: H rows, W columns.
 """
@@ -38,12 +38,12 @@ class Piece(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """STAC item in its folder."""
         return f"r{self.row:05d}_c{self.column:05d}"
 
 
 def discard_unfinished(folder: Path):
-    """Remove what a killed assembly left in a folder, but the pieces that it had finished."""
+    """Remove the files that a killed assembly left in a folder, except finished pieces."""
     finished = re.compile(rf"{FOLDER}/[^/]+/({'|'.join(MAP_LAYERS)})\.tif")
     clear_folder(folder, ASSEMBLED_FILES, keep=lambda path: bool(finished.fullmatch(path)))
 
@@ -55,7 +55,7 @@ class Pieces:
         folder: Where the prediction is assembled.
         grid: The pixels of the map.
         size_px: Side of a piece.
-        maps: What each map holds, by name.
+        maps: Content of each map, by name.
     """
 
     def __init__(self, folder: Path, grid: Grid, size_px: int, maps: Mapping[str, MapFormat]):
@@ -88,9 +88,9 @@ class Pieces:
         """Start to write the COGs.
 
         Args:
-            pool: What writes them.
+            pool: Pool that writes them.
             parts: The file of each block, and its place on the map.
-            tags: What else to say in the headers.
+            tags: Further tags of the headers.
         """
         parts_of: defaultdict[Piece, list[tuple[Path, Window]]] = defaultdict(list)
         for path, window in parts:
@@ -112,9 +112,9 @@ class Pieces:
         """Write the VRTs and the items, once all COGs are there.
 
         Args:
-            prefix: What the names of the items begin with.
-            tags: What else to say in the headers.
-            period: Begin and end of what the maps show; empty where that is not known.
+            prefix: Prefix of the names of the items.
+            tags: Further tags of the headers.
+            period: Begin and end of the period that the maps show; empty if unknown.
             legends: Name and colour of the values that occur in each map of classes.
         """
         places = {piece: self._place(piece) for piece in sorted(self._filled)}
@@ -156,7 +156,7 @@ class Pieces:
             (path, shift_window(window, -place.col_off, -place.row_off)) for path, window in parts
         ]
         path = self._path(piece, name)
-        # One that is there is whole, and the same: its blocks and the request are.
+        # An existing piece is complete and the same, as its blocks and the request are.
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             begun = path.with_name(f"{name}.unfinished.tif")
@@ -179,7 +179,7 @@ class Pieces:
         yield from (Piece(row, column) for row in rows for column in columns)
 
     def _place(self, piece: Piece) -> Window:
-        """Return where a piece lies on the map."""
+        """Return the window of a piece on the map."""
         column, row = piece.column * self._size_px, piece.row * self._size_px
         return cut_window(
             column,

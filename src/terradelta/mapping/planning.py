@@ -1,4 +1,4 @@
-"""What a map will take before any of it is made: blocks, tiles, bytes, hours and money.
+"""Estimates what a map will take, in blocks, tiles, bytes, hours and money, before it is made.
 
 Blocks are counted on a lattice with one cell a block, a strip of rows at a time, so that a plan of
 all land takes seconds and as much memory as a plan of a town.
@@ -47,21 +47,21 @@ from terradelta.models.bundle import load_model
 from terradelta.models.embedded import find_model_folders
 
 STRIP_ROWS = 128
-"""Rows of the lattice that are looked at together."""
+"""Rows of the lattice that are processed together."""
 MAX_PLANNED_PIXELS = 1e14
-"""About as many as the Earth has in pixels of 2 m."""
+"""About the number of pixels of 2 m on Earth."""
 MEASURED_TILES = 4
 DEGREES = CRS.from_epsg(4326)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much there is to do."""
+    """The amount of work."""
 
     blocks: int
     """Blocks of the map where both dates have a raster."""
     empty_blocks: int
-    """The others, which take no network and no reading."""
+    """Blocks without work: they are neither read nor answered."""
     tiles: int
     """Tiles that the network sees."""
     area_km2: float
@@ -72,38 +72,38 @@ class Extent:
 
 @dataclass(frozen=True)
 class TilePace:
-    """What a tile was measured to take on this machine."""
+    """The measured cost of a tile on this machine."""
 
     tiles: int
-    """How many were measured."""
+    """Number of measured tiles."""
     network_seconds: float
-    """Of one tile in the network, all test-time views and models included."""
+    """Time of one tile in the network, with all test-time views and models."""
     read_seconds: float | None
-    """Of one tile's pixels of both dates; None where there were none to read."""
+    """Time to read one tile's pixels of both dates; None if there were no rasters to read."""
 
     @property
     def seconds(self) -> float:
-        """Of one tile: while the network works on one, the next are read."""
+        """Time of one tile: the next tiles are read while the network works."""
         return max(self.network_seconds, self.read_seconds or 0.0)
 
 
 @dataclass(frozen=True)
 class WorkPlan:
-    """What a map will take."""
+    """The estimated cost of a map."""
 
     grid: Grid
     """The pixels of the map."""
     extent: Extent
-    """How much there is to do."""
+    """The amount of work."""
     pace: TilePace
-    """What a tile takes here."""
+    """The cost of a tile on this machine."""
     kinds: tuple[WorkerKind, ...]
-    """What may do it."""
+    """Kinds of machines that may do the work."""
     cautions: tuple[Caution, ...] = ()
-    """What is known by now of what the map will carry."""
+    """Cautions known so far."""
 
     def hours(self, kind: WorkerKind) -> float:
-        """Return the hours that one worker of a kind takes."""
+        """Return the hours that one worker of this kind needs."""
         return self.extent.tiles * self.pace.seconds / kind.speed / 3600
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def plan_pair(
     runtime: Runtime = Runtime(),  # noqa: B008
     prices: str | None = None,
 ) -> WorkPlan:
-    """Return what mapping a pair will take, its pace measured on a few of its tiles.
+    """Return the estimated cost of mapping a pair, its pace measured on a few of its tiles.
 
     Args:
         before: The earlier raster or mosaic; see `list_rasters`.
@@ -172,7 +172,7 @@ def plan_pair(
         model: Same as in `predict`.
         rasters: Same as in `predict`.
         runtime: Same as in `predict`.
-        prices: What workers cost an hour; see `parse_workers`.
+        prices: Prices of workers per hour; see `parse_workers`.
 
     Raises:
         TerradeltaError: If an input cannot be used.
@@ -188,8 +188,8 @@ def plan_pair(
         extent = measure_extent(blocks, pair.grid, layers, pair.bytes_per_pixel)
         if not extent.tiles:
             raise RasterError(
-                "there is no ground where both dates have a raster and the area of interest lies",
-                fix="see with `terradelta check` where they lie",
+                "both dates have no common ground inside the area of interest",
+                fix="run `terradelta check` to see where they lie",
             )
         pace = _measure_pair(predictor, pair, choose_tiles(blocks, layers, extent.tiles))
     return WorkPlan(pair.grid, extent, pace, kinds, report.cautions)
@@ -205,15 +205,15 @@ def plan(
     runtime: Runtime = Runtime(),  # noqa: B008
     prices: str | None = None,
 ) -> WorkPlan:
-    """Return what mapping an area will take, before there are any rasters of it.
+    """Return the estimated cost of mapping an area, before there are rasters of it.
 
     Args:
         area: A vector file with polygons, or "WEST,SOUTH,EAST,NORTH" in degrees.
         grid: CRS and side of the map's pixels: "EPSG:6933@10".
         model: Same as in `predict`.
-        bytes_per_pixel: Of both dates together; by default a byte a band.
+        bytes_per_pixel: Bytes per pixel of both dates together; by default a byte per band.
         runtime: Same as in `predict`.
-        prices: What workers cost an hour; see `parse_workers`.
+        prices: Prices of workers per hour; see `parse_workers`.
 
     Raises:
         TerradeltaError: If an argument cannot be used.
@@ -222,7 +222,7 @@ def plan(
     crs, pixel_size = asked.crs, asked.pixel_size
     if crs is None or pixel_size is None:
         raise ArgumentError(
-            f"the grid {grid!r} names no CRS, and there is no raster to have one",
+            f"the grid {grid!r} names no CRS, and there is no raster to take it from",
             fix="write CRS and pixel size: --grid EPSG:6933@10",
         )
     kinds = parse_workers(prices)
@@ -252,14 +252,14 @@ def measure_extent(
     layers: Sequence[np.ndarray],
     bytes_per_pixel: int,
 ) -> Extent:
-    """Return how much there is to do where polygons of all layers lie.
+    """Return the amount of work where polygons of all layers lie.
 
     Args:
         blocks: How the map is cut.
         grid: Its pixels.
         layers: Polygons in pixels of the grid: footprints of each date, areas of interest. A block
             counts if each layer touches it.
-        bytes_per_pixel: Of both dates.
+        bytes_per_pixel: Bytes per pixel of both dates.
     """
     rows, columns = blocks.rows, blocks.columns
     read_widths = np.array([group[-1].read_end - group[0].read_start for group in columns])
@@ -367,7 +367,7 @@ def _read_area(area: str | Path, grid: Grid) -> geopandas.GeoSeries:
             west, south, east, north = map(float, str(area).split(","))
         except ValueError as error:
             raise ArgumentError(
-                f"{area!r} are no bounds", fix="write WEST,SOUTH,EAST,NORTH in degrees"
+                f"{area!r} are not valid bounds", fix="write WEST,SOUTH,EAST,NORTH in degrees"
             ) from error
         if not (west < east and south < north):
             raise ArgumentError(
@@ -399,7 +399,7 @@ def _make_predictor(
 
 
 def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile]) -> TilePace:
-    """Return what tiles of a pair take; where they turn out to be empty, noise of their size."""
+    """Measure the cost of tiles of a pair; empty tiles are replaced by noise of their size."""
     reading, answering = [], []
     for tile in tiles:
         pixels, seconds = _clock(lambda tile=tile: pair.read(tile.read))
@@ -410,7 +410,7 @@ def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile])
                 return predictor.map_window(pixels, tile.read, [tile], tile.write)
 
             if not answering:
-                answer()  # The first one is slow.
+                answer()  # The first call is slow.
             answering.append(_clock(answer)[1])
     if not answering:
         network = _measure_network(predictor)
@@ -419,7 +419,7 @@ def _measure_pair(predictor: Predictor, pair: RasterPair, tiles: Iterator[Tile])
 
 
 def _measure_network(predictor: Predictor) -> TilePace:
-    """Return what tiles of noise take."""
+    """Measure the cost of tiles of noise."""
     side = predictor.tiling.tile_size_px
     generator = torch.Generator().manual_seed(0)
     before_BCHW, after_BCHW = (

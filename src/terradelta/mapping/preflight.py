@@ -1,4 +1,4 @@
-"""The `check` verb: what is wrong with a pair before it is mapped, for the models that will."""
+"""The `check` verb: finds problems of a pair before models map it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def check(
         rasters: How the pair is read, same as in `predict`.
 
     Returns:
-        Findings of all that can be looked at, whatever fails.
+        Findings of all checks that can be made, whatever fails.
 
     Raises:
         ModelError: If a model cannot be read.
-        ArgumentError: If an option cannot be used, or a date is none.
+        ArgumentError: If an option cannot be used, or a date is not valid.
     """
     needs = describe_needs(load_cards(model))
     return examine_pair(before, after, rasters.reading, needs, rasters.dates)

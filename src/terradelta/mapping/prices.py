@@ -13,20 +13,20 @@ class WorkerKind:
     """A kind of machine that may do the work."""
 
     name: str
-    """What it is called."""
+    """Name."""
     speed: float
-    """How many times as fast as this machine, as the user says."""
+    """Speed as a multiple of this machine's, given by the user."""
     price_per_hour: float | None
-    """In the user's currency; None if not told."""
+    """In the user's currency; None if not given."""
 
 
 def parse_workers(text: str | None) -> tuple[WorkerKind, ...]:
     """Return the kinds of workers in "PRICE" or "NAME[@SPEED]:PRICE,...".
 
-    SPEED is how many times as fast as this machine a kind is: as measured by a plan made there.
+    SPEED is a multiple of this machine's speed, as measured by a plan made on that kind.
 
     Raises:
-        ArgumentError: If it says anything else.
+        ArgumentError: If the text has another form.
     """
     if text is None:
         return (WorkerKind("like this machine", 1.0, None),)

@@ -45,7 +45,7 @@ FOLDER_FLAGS = (
     *("--value-range", "--after-value-range", "--before-date", "--after-date"),
     *("--layout", "--time-budget", "--memory", "--strict"),
 )
-"""Flags of rasters and maps that folders of images have, too."""
+"""Flags of rasters and maps that folders of images also accept."""
 
 
 def predict(
@@ -77,17 +77,17 @@ def predict(
         output: Folder to make; it appears whole or not at all.
         model: A model folder, or several that vote; the embedded model by default.
         rasters: How the pair is read.
-        maps: What is made of it, and within which limits.
+        maps: Outputs and limits.
         runtime: How the networks are run.
-        cluster: Where the blocks are answered.
+        cluster: Where the blocks are computed.
         overwrite: Replace an existing output; reviews of it that people made are kept beside it.
         discard_reviews: With `overwrite`, drop those reviews.
 
     Returns:
-        The folder and its summary; of a shard, how far the map is.
+        The folder and its summary; for a shard, the progress of the map.
 
     Raises:
-        TerradeltaError: If an input cannot be used or the output exists; the message has the fix.
+        TerradeltaError: If an input cannot be used or the output exists; the message names the fix.
     """
     watch = Stopwatch()
     watch.begin("planning")
@@ -127,7 +127,7 @@ def predict(
         blocks = len(job.plan)
         done = blocks - len(job.missing(range(blocks)))
         return Shard(job.folder, blocks, done)
-    # Networks and their buffers would stand in memory beside the maps and the report.
+    # Networks and their buffers would stay in memory beside the maps and the report.
     del predictor
     return_freed_memory()
     return _finish(job, watch, maps, discard_reviews)
@@ -143,14 +143,14 @@ def merge(
     """Make the prediction folder of a map whose shards are all answered.
 
     Args:
-        output: The output that the shards were given; their blocks lie in `OUTPUT.partial`.
-        strict: Raise where the map would carry a caution; it stays in `OUTPUT.partial` then.
+        output: The output given to the shards; their blocks lie in `OUTPUT.partial`.
+        strict: Raise if the map would carry a caution; it then stays in `OUTPUT.partial`.
         overwrite: Replace an existing output; reviews of it that people made are kept beside it.
         discard_reviews: With `overwrite`, drop those reviews.
 
     Raises:
         CautionError: If the map would carry a caution and `strict` is True.
-        OutputError: If nothing is under way for this output or blocks are missing.
+        OutputError: If no map is unfinished for this output or blocks are missing.
         OutputExistsError: If the output exists and may not be replaced.
     """
     watch = Stopwatch()
@@ -168,7 +168,7 @@ def claim_prediction(
     overwrite: bool = False,
     discard_reviews: bool = False,
 ) -> Path:
-    """Return where a prediction will be made; see `claim_folder`."""
+    """Return the path of a prediction to make; see `claim_folder`."""
     folder = claim_folder(
         output,
         inputs,
@@ -195,7 +195,7 @@ def _finish(
 
 
 def _list_inputs(before: RasterPaths, after: RasterPaths, reading: PairOptions) -> list[Path]:
-    """Return the files and folders that a prediction reads, models aside."""
+    """Return the files and folders that a prediction reads, except models."""
     area = [] if reading.aoi is None else [Path(split_layer(reading.aoi)[0])]
     sources = [before, after, *filter(None, (reading.before.mask, reading.after.mask))]
     return [*(origin for source in sources for origin in list_origins(source)), *area]
@@ -218,7 +218,7 @@ def _is_folder_pair(before: RasterPaths, after: RasterPaths) -> bool:
 
 
 def _refuse_folders_of_bands(*folders: RasterPaths):
-    """Raise if each folder holds the bands of one raster: images of one name are no pairs there."""
+    """Raise if each folder holds the bands of one raster, whose files are not pairs."""
     joined = [join_bands(Path(str(folder)), ("red", "green", "blue")) for folder in folders]
     if all(joined):
         raise ArgumentError(
@@ -228,7 +228,7 @@ def _refuse_folders_of_bands(*folders: RasterPaths):
 
 
 def _is_image_folder(path: Path) -> bool:
-    """Return whether a path is a folder, and no raster that is stored as one, such as a Zarr."""
+    """Return whether a path is a folder, and not a raster stored as one, such as a Zarr."""
     if not path.is_dir():
         return False
     if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
@@ -248,8 +248,8 @@ def _refuse_raster_options(
     flags = [flag for flag in given if flag not in FOLDER_FLAGS]
     if flags:
         raise ArgumentError(
-            f"{', '.join(flags)} was asked for and {name_source(before)} is a folder of images",
-            fix="leave it out: it is for rasters",
+            f"{', '.join(flags)} was given and {name_source(before)} is a folder of images",
+            fix="leave it out: it applies to rasters only",
         )
 
 

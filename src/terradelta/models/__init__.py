@@ -1,1 +1,1 @@
-"""Networks: encoders, heads, the registry that joins them, and the folders they are kept in."""
+"""Networks: encoders, heads, the registry that joins them, and model folders."""

@@ -1,4 +1,4 @@
-"""ResNet-18 with a 3x3 stem and no pooling, as it was trained on aerial images of 0.1 to 0.3 m.
+"""ResNet-18 with a 3x3 stem and no pooling, trained on aerial images of 0.1 to 0.3 m.
 
 He et al., "Deep residual learning for image recognition" (1512.03385); own code. The weights are
 those of the package geoembed (MIT), self-supervised on tiles of 128 px at a stem of stride 1. Here

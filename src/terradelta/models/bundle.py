@@ -26,25 +26,25 @@ from terradelta.outputs import null_undefined, stage_file, stage_folder
 WEIGHTS_FILE = "model.safetensors"
 README_FILE = "README.md"
 INT8_FILE = "int8.xml"
-"""With the weights beside it in a .bin."""
+"""Its weights are beside it in a .bin."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network and what has to be known about it."""
+    """A network and its card."""
 
     network: ChangeNetwork
-    """The network, in eval mode where `load_model` returned it."""
+    """The network, in eval mode if `load_model` returned it."""
     card: ModelCard
-    """All the rest."""
+    """Everything else."""
     int8_graph: Path | None = None
-    """The quantized network, an OpenVINO file of the folder, where there is one."""
+    """The quantized network, an OpenVINO file of the folder, or None."""
     folder: Path | None = None
-    """Where it was read from; None of one that is in memory only."""
+    """Its folder; None for a model that is only in memory."""
 
     @property
     def name(self) -> str:
-        """What to call it: its folder, or what it is built of."""
+        """Its name: its folder, or its architecture."""
         if self.folder is not None:
             return str(self.folder)
         return f"{self.card.architecture.get('name')} on {self.card.architecture.get('encoder')}"
@@ -57,18 +57,18 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ):
-    """Write a model folder, whole or not at all.
+    """Write a model folder, completely or not at all.
 
     Args:
-        model: The model; its network is left as it is.
-        folder: Where to.
-        dtype: What floating-point weights are stored as, float32 or float16.
-        overwrite: Replace a folder that is there.
+        model: The model; its network is not changed.
+        folder: The folder to make.
+        dtype: Data type of stored floating-point weights, float32 or float16.
+        overwrite: Replace a folder that exists.
 
     Raises:
         OutputExistsError: If the folder holds something and `overwrite` is False.
-        ModelError: If the card is not that network's or cannot be written as JSON, or a weight is
-            NaN or infinite as it would be stored.
+        ModelError: If the card does not describe the network or cannot be written as JSON, or a
+            weight is NaN or infinite as it would be stored.
     """
     network, card = (model.network, model.card) if isinstance(model, Model) else model
     _require_finite(network, dtype)
@@ -86,7 +86,8 @@ def save_model(
     }
     with stage_folder(folder, overwrite=overwrite, listed=False) as staged:
         save_file(tensors, staged / WEIGHTS_FILE)
-        # safetensors writes for the owner only; a model is for whoever may read its folder.
+        # safetensors makes files readable by the owner only; a model has the permissions of its
+        # folder.
         (staged / WEIGHTS_FILE).chmod(0o644)
         (staged / CARD_FILE).write_text(text, encoding="utf-8")
         (staged / README_FILE).write_text(card.to_markdown(Path(folder).name), encoding="utf-8")
@@ -96,14 +97,14 @@ def _require_finite(network: ChangeNetwork, dtype: torch.dtype):
     for key, value in network.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value.to(dtype)).all():
             raise ModelError(
-                f"the weight {key} holds NaN or infinity as {dtype}, and such a model would answer "
-                "the same everywhere",
+                f"the weight {key} holds NaN or infinity as {dtype}, and such a model would give "
+                "the same answer everywhere",
                 fix="save an earlier state of that training, or store it as float32",
             )
 
 
 def replace_card(folder: str | Path, card: ModelCard):
-    """Write another card of the same weights into a model folder.
+    """Replace the card in a model folder for the same weights.
 
     Raises:
         ModelError: If the card cannot be written as JSON.
@@ -128,10 +129,11 @@ def _write_card(card: ModelCard) -> str:
 
 
 def load_card(folder: str | Path) -> ModelCard:
-    """Read what a model folder says of itself, without its weights.
+    """Read the card of a model folder, without its weights.
 
     Raises:
-        ModelError: If a file is missing or damaged or the format is newer than this terradelta.
+        ModelError: If a file is missing or damaged or the format is newer than this version of
+            terradelta reads.
     """
     card_path, _ = _find_files(Path(folder))
     fields = read_object(card_path, ModelError, "fetch the model again")
@@ -175,14 +177,14 @@ def convert(
     lightweight: bool = False,
     overwrite: bool = False,
 ) -> Model:
-    """Turn weights that the UAL paper's implementation or its like published into a model folder.
+    """Turn weights published in the layout of the UAL paper's implementation into a model folder.
 
     Args:
         checkpoint: The .pth file; only tensors are read from it.
         output: The model folder to make.
         model: The architecture it was trained with.
         encoder: Its encoder.
-        polarity: What a 1 of its change output means; the published code contradicts itself.
+        polarity: Meaning of 1 in its change output; the published code contradicts itself.
         lightweight: Whether its heads are depthwise separable.
         overwrite: Replace an existing output.
 

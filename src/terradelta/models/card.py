@@ -28,10 +28,10 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Scaling:
-    """How stored pixel values become what the network was trained on.
+    """Scales stored pixel values to the input of the network.
 
     Raises:
-        ModelError: If the numbers cannot scale anything.
+        ModelError: If the numbers are not a valid scaling.
     """
 
     divisor: float
@@ -39,7 +39,7 @@ class Scaling:
     mean: tuple[float, ...]
     """Then this is subtracted, one number per band."""
     std: tuple[float, ...]
-    """And the rest divided by this, one number per band."""
+    """The result is divided by this, one number per band."""
 
     def __post_init__(self):
         if len(self.mean) != len(self.std):
@@ -56,14 +56,14 @@ class Scaling:
 
     @classmethod
     def imagenet(cls, bands: int = 3) -> Scaling:
-        """Return ImageNet's for 8-bit RGB; for other bands mean 0.5 and standard deviation 0.25."""
+        """Return ImageNet's scaling for 8-bit RGB; for other bands mean 0.5 and deviation 0.25."""
         if bands == 3:
             return cls(255.0, _IMAGENET_MEAN, _IMAGENET_STD)
         return cls(255.0, (0.5,) * bands, (0.25,) * bands)
 
     @classmethod
     def for_encoder(cls, encoder: str, bands: int = 3) -> Scaling:
-        """Return what an encoder's published weights want of 8-bit images; else `imagenet`."""
+        """Return the scaling for an encoder's published weights and 8-bit images, or `imagenet`."""
         if encoder in efficientnet_lite.VARIANTS or encoder in aerial_resnet.VARIANTS:
             return cls(255.0, (0.5,) * bands, (0.5,) * bands)
         return cls.imagenet(bands)
@@ -93,7 +93,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Temperatures:
-    """What logits are divided by, so that probabilities mean what they say.
+    """Divisors of logits that calibrate the probabilities.
 
     Raises:
         ModelError: If one is not positive.
@@ -102,9 +102,9 @@ class Temperatures:
     """
 
     change: float = 1.0
-    """Of the change head."""
+    """Divisor of the change head."""
     classes: float = 1.0
-    """Of the semantic head, at both dates."""
+    """Divisor of the semantic head, at both dates."""
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -116,7 +116,7 @@ class Temperatures:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Arguments of `create_model`, as a card holds them."""
+    """Arguments of `create_model`, as stored in a card."""
 
     name: str
     encoder: str = "resnet18"
@@ -127,7 +127,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that has to be known about a network besides its weights.
+    """Everything needed to use a network, besides its weights.
 
     Raises:
         ModelError: If the fields contradict each other.
@@ -136,31 +136,32 @@ class ModelCard:
     architecture: dict[str, Any]
     """Arguments of `create_model`; a network's `config`."""
     bands: tuple[str, ...] = ("red", "green", "blue")
-    """What each input band is, in order."""
+    """Name of each input band, in order."""
     scaling: Scaling = field(default_factory=Scaling.imagenet)
-    """From stored values to the network's input."""
+    """Scaling from stored values to the network's input."""
     classes: ClassTable = SENSEEARTH
-    """What the class ids mean."""
+    """The classes of the ids."""
     change_threshold: float = 0.5
     """Probability of change from which a pixel counts as changed."""
     same_class_changes: bool = True
-    """Whether a change may be from a class to itself, as a new building in an old one's place."""
+    """Whether a change may be from a class to itself, such as a new building in place of an old
+    one."""
     temperatures: Temperatures = field(default_factory=Temperatures)
-    """As `calibrate` has found them."""
+    """Temperatures found by `calibrate`."""
     resolution_m: tuple[float, float] | None = None
-    """Least and largest side of a pixel on the ground that it learned from, in metres."""
+    """Smallest and largest pixel side of its training images, in metres."""
     tile_size_px: int | None = None
-    """Side of the tiles the network must see; None where any size gives the same answer."""
+    """Side of the tiles the network must see; None if any size gives the same answer."""
     training: dict[str, Any] = field(default_factory=dict)
-    """Where the weights come from: data, recipe, versions."""
+    """Origin of the weights: data, recipe, versions."""
     licence: str = ""
-    """Terms of the weights."""
+    """Licence of the weights."""
     scores: dict[str, Any] = field(default_factory=dict)
     """Measured numbers, each under the name of its data and protocol."""
     strengths: tuple[str, ...] = ()
-    """What it is good at and how that was measured, in sentences."""
+    """Its strengths and how they were measured, in sentences."""
     limits: tuple[str, ...] = ()
-    """Where it fails, and where nobody has tried it, in sentences."""
+    """Known failures, and untested uses, in sentences."""
 
     def __post_init__(self):
         self._check_ranges()
@@ -174,13 +175,13 @@ class ModelCard:
         num_classes = self.architecture.get("num_classes", 6)
         if num_classes != self.classes.num_classes:
             raise ModelError(
-                f"the network tells {num_classes} classes and the class table has "
+                f"the network distinguishes {num_classes} classes and the class table has "
                 f"{self.classes.num_classes} ({', '.join(self.classes.names[1:])})",
                 fix="give the class table the network was trained on",
             )
         if not self.same_class_changes and self.classes.num_classes < 2:
             raise ModelError(
-                f"the model knows one class, {self.classes.names[1]}, and is not to tell a change "
+                f"the model knows one class, {self.classes.names[1]}, and must not map a change "
                 "from it to itself",
                 fix="allow it: same_class_changes true",
             )
@@ -201,10 +202,10 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> ModelCard:
-        """Build a card from what `to_dict` returned.
+        """Build a card from the result of `to_dict`.
 
         Raises:
-            ModelError: If a field is missing or unknown, or the format is a newer one.
+            ModelError: If a field is missing or unknown, or the format is newer.
         """
         fields = dict(fields)
         version = fields.pop("format", None)
@@ -293,7 +294,7 @@ terradelta predict BEFORE AFTER --model FOLDER -o OUT
 """
 
     def _describe(self) -> dict[str, str]:
-        """Return what the network is, in words."""
+        """Return a description of the network, in words."""
         architecture, scaling = self.architecture, self.scaling
         heads = "lightweight heads" if architecture.get("lightweight") else "full heads"
         tile = "any" if self.tile_size_px is None else f"{self.tile_size_px} px"
@@ -306,7 +307,7 @@ terradelta predict BEFORE AFTER --model FOLDER -o OUT
             "Scaling": f"(value / {scaling.divisor:g} - mean) / std, mean {_list(scaling.mean)}, "
             f"std {_list(scaling.std)}",
             "Counts as changed": f"probability of {self.change_threshold:g} or more",
-            "From a class to itself": "may be told" if self.same_class_changes else "is never told",
+            "From a class to itself": "is mapped" if self.same_class_changes else "is never mapped",
             "Calibration": f"logits of change / {self.temperatures.change:.3g}, "
             f"of classes / {self.temperatures.classes:.3g}",
             "Pixels on the ground": resolution,

@@ -1,4 +1,4 @@
-"""What every network has, whatever its architecture: scores of a pair, and how it may be tiled.
+"""The base of every network: it scores a pair, and states how it may be tiled.
 
 Legend of the tensor names: B pairs, C bands, K classes, H rows, W columns.
 """
@@ -17,7 +17,7 @@ from terradelta.models.layers import resize
 
 
 class ChangeOutput(NamedTuple):
-    """What a network answers for a batch of pairs."""
+    """The answer of a network for a batch of pairs."""
 
     before_logits: Tensor
     """(B, K, H, W): land cover before; channel k is class id k + 1."""
@@ -31,16 +31,17 @@ class ChangeNetwork(nn.Module, ABC):
     """A network that scores pairs: the base of `SiameseNetwork` and of registered architectures.
 
     An architecture gives `output_stride`, `score` and `find_margin_px`; the rest has defaults.
-    `terradelta.protocols.Network` says what the package asks of it.
+    `terradelta.protocols.Network` defines what the package needs of it.
     """
 
     config: dict[str, Any]
     """The arguments of `create_model` that build this network; `create_model` sets it."""
     output_stride: int
-    """Tile origins and sides are multiples of this many pixels, or tiles differ from the whole."""
+    """Tile origins and sides are multiples of this many pixels, or tiles differ from the whole
+    image."""
     has_global_pooling: bool = False
-    """Whether the answer depends on the size of a tile, however far from its border. A network
-    whose answer does obeys `pool_window_px` in `score`."""
+    """Whether the answer depends on the size of a tile, even far from its border. A network
+    for which it does must use `pool_window_px` in `score`."""
 
     _pool_window_px: int | None = None
 
@@ -48,8 +49,9 @@ class ChangeNetwork(nn.Module, ABC):
     def pool_window_px(self) -> int | None:
         """Side of the window around each pixel over which heads that pool take their means.
 
-        With it set, tiles of any larger size give one map, and an image no larger is answered as
-        without it. None, the default, takes the whole image, as training always does.
+        With it set, tiles of any larger size give one map, and an image that is no larger gets the
+        same answer as without a window. None, the default, takes the whole image, as training
+        always does.
 
         Raises:
             ArgumentError: If it is set to less than a pixel.
@@ -67,23 +69,23 @@ class ChangeNetwork(nn.Module, ABC):
 
     @property
     def margin_px(self) -> int:
-        """The margin of tiles with `pool_window_px` as it is; see `find_margin_px`."""
+        """The margin of tiles with the present `pool_window_px`; see `find_margin_px`."""
         return self.find_margin_px(self.pool_window_px)
 
     @abstractmethod
     def find_margin_px(self, pool_window_px: int | None) -> int:
-        """Return how wide the border of a tile is whose answer is thrown away.
+        """Return the width of a tile's border whose answer is discarded.
 
-        Beyond it the rest of the image hardly matters: a multiple of `output_stride`, for a network
-        of convolutions half of its receptive field.
+        Inside of it the rest of the image hardly matters. A multiple of `output_stride`: for a
+        network of convolutions half of its receptive field.
 
         Args:
-            pool_window_px: What `pool_window_px` will be when tiles are answered.
+            pool_window_px: The value of `pool_window_px` when tiles are answered.
         """
 
     @abstractmethod
     def score(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
-        """Return logits at any resolution; resized bilinearly they are the answer.
+        """Return logits at any resolution; the caller resizes them bilinearly.
 
         Args:
             before_BCHW: Float images whose sides are multiples of `output_stride`.
@@ -91,11 +93,11 @@ class ChangeNetwork(nn.Module, ABC):
         """
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over what training changes at `learning_rate`; by default nothing."""
+        """Iterate over the parameters trained at `learning_rate`; by default none."""
         return iter(())
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over what it changes `head_rate_factor` times as fast; by default the rest."""
+        """Iterate over those trained `head_rate_factor` times as fast; by default the others."""
         slow = {id(parameter) for parameter in self.encoder_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in slow)
 
@@ -123,7 +125,7 @@ class ChangeNetwork(nn.Module, ABC):
 def pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:
     """Repeat the last row and column until the stride divides both sides.
 
-    The reference stretches the answer of any other size over the image, by up to `stride - 1`
+    The reference stretches the answer for any other size over the image, by up to `stride - 1`
     pixels at its end; a tile of such a size would then differ from its neighbours.
     """
     height, width = image_BCHW.shape[-2:]

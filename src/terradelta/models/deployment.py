@@ -1,4 +1,4 @@
-"""A network as it is run: stored values in, scores out, normalisations folded into convolutions.
+"""A network for inference: takes stored values, with normalisations folded into convolutions.
 
 Legend of the tensor names: B batch, C bands, H rows, W columns.
 """
@@ -15,14 +15,14 @@ from terradelta.models.bundle import Model
 from terradelta.models.change_network import ChangeNetwork, ChangeOutput
 
 FOLDING_TOLERANCE = 1e-3
-"""Of the largest logit; folding in the wrong place changes all of it."""
+"""Share of the largest logit; a wrong folding changes all of it."""
 
 
 class Deployment(nn.Module):
     """A copy of a model's network with its scaling inside.
 
     Args:
-        model: The model, which is left as it is.
+        model: The model, which is not changed.
         pool_window_px: Side of the window that heads with global pooling take their means over.
     """
 
@@ -49,8 +49,8 @@ class Deployment(nn.Module):
             before_BCHW: Images in their stored scale, of any dtype; their sides are multiples of
                 the network's output stride.
             after_BCHW: Images of the second date.
-            valid_BHW: Not 0 where both dates hold data; elsewhere the network sees its mean colour,
-                as it does beyond an image's border.
+            valid_BHW: Nonzero where both dates hold data; elsewhere the network sees its mean
+                colour, like beyond an image's border.
         """
         valid_B1HW = valid_BHW[:, None] != 0
         images = [
@@ -64,8 +64,8 @@ class Deployment(nn.Module):
 def fold_norms(network: ChangeNetwork) -> ChangeNetwork:
     """Fold each batch normalisation into the convolution before it.
 
-    The pairs are those that a trial run shows. A network that uses what is between the two
-    elsewhere, as some encoders of timm's do, is returned as it is.
+    The pairs are found in a trial run. A network that uses the output between the two
+    elsewhere, as some encoders of timm's do, is returned unchanged.
     """
     folded = copy.deepcopy(network)
     image_BCHW = _draw_trial(network)
@@ -75,7 +75,7 @@ def fold_norms(network: ChangeNetwork) -> ChangeNetwork:
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor):
         if isinstance(module, nn.Conv2d):
-            # The tensor is kept so that no other takes its id.
+            # The tensor is kept so that its id is not reused.
             sources[id(output)] = output, module
         elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in sources:
             pairs.append((sources[id(inputs[0])][1], module))

@@ -2,7 +2,7 @@
 
 Tan and Le, "EfficientNet" (1905.11946), and the Lite variants of its authors' repository
 (Apache-2.0). Own code; key names are those of timm's `tf_efficientnet_lite*`. The ImageNet weights
-want images scaled to [-1, 1] (mean = std = 0.5).
+need images scaled to [-1, 1] (mean = std = 0.5).
 
 Legend of the tensor names: B batch, C bands or channels, H rows, W columns.
 """
@@ -65,7 +65,7 @@ class EfficientNetLite(Encoder):
     Args:
         name: A key of `VARIANTS`.
         in_channels: Bands of the image.
-        dilated: Trade the strides beyond 8 for dilation, as dense heads want it; otherwise the
+        dilated: Trade the strides beyond 8 for dilation, as dense heads need it; otherwise the
             strides are 2, 4, 8, 16 and 32.
     """
 
@@ -141,7 +141,7 @@ class SamePaddingConv2d(nn.Conv2d):
         return super().forward(F.pad(input, (before, after, before, after)))
 
     def _is_faster_in_phases(self, input: Tensor) -> bool:
-        # An exported graph says what is computed; its runtime knows how.
+        # An exported graph only states the operation; its runtime chooses the kernel.
         is_exported = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
         if is_exported or input.device.type != "cpu":
             return False
@@ -274,7 +274,7 @@ def _build_stages(stages: tuple[Stage, ...], *, max_stride: int) -> list[nn.Sequ
                     )
                 )
             if index == 0:
-                # A stride given up spreads the taps of every later convolution instead.
+                # Each stride removed is replaced by dilation in every later convolution.
                 dilation *= stage.stride // stride
             in_channels = stage.channels
         built.append(nn.Sequential(*blocks))

@@ -20,16 +20,16 @@ def find_model_folders(model: str | Path | Sequence[str | Path] | None) -> list[
 
 
 def load_cards(model: str | Path | Sequence[str | Path] | None) -> list[ModelCard]:
-    """Return what the models of a `model` argument say of themselves.
+    """Return the cards of the models of a `model` argument.
 
     Raises:
-        ModelError: If one is no model.
+        ModelError: If one of them is not a model.
     """
     return [load_card(folder) for folder in find_model_folders(model)]
 
 
 def info(model: str | Path | None = None) -> ModelCard:
-    """Return what a model says of itself.
+    """Return the card of a model.
 
     Args:
         model: Model folder; the embedded model by default.

@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 TILING_TOLERANCE = 0.0005
-"""Share of a map's labels (classes of either date, change) that may differ from those of the image
-seen at once, in tiles of 1,024 px that keep what lies beyond their margin. `context_px` was chosen
-to hold it for untrained networks (EfficientNets from ImageNet weights) with the batch statistics of
-drawn scenes, whose labels are closer calls than a trained network's: benchmarks/tiling.py."""
+"""Share of a map's labels (classes of either date, change) that may differ from those of the whole
+image, in tiles of 1,024 px cut at their margin. `context_px` was chosen
+to keep this for untrained networks (EfficientNets from ImageNet weights) with the batch statistics
+of drawn scenes, whose labels are less certain than a trained network's: benchmarks/tiling.py."""
 
 
 class Encoder(nn.Module, ABC):
@@ -22,16 +22,16 @@ class Encoder(nn.Module, ABC):
     channels: tuple[int, ...]
     """Channels of each feature map."""
     strides: tuple[int, ...]
-    """Input pixels per pixel of each feature map; (2, 4, 8, 16, 32) where nothing is dilated."""
+    """Input pixels per pixel of each feature map; (2, 4, 8, 16, 32) without dilation."""
     alignment_px: int
     """Shifting the image by a multiple of this shifts the features and changes nothing else."""
     context_px: int
-    """How far from a cut edge of the image a head of 3x3 convolutions feels the cut; a measured
-    constant, as the theoretical field is wider and hardly felt at its end."""
+    """Distance from a cut edge within which a head of 3x3 convolutions is affected; a measured
+    constant, as the theoretical field is wider and its outer part has little effect."""
     stem_key: str
     """Key of the only weight whose shape depends on the number of bands."""
     classifier_keys: tuple[str, ...] = ()
-    """How the keys begin that published classification weights have and an encoder has not."""
+    """Prefixes of keys that published classification weights have and an encoder lacks."""
 
     @abstractmethod
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:

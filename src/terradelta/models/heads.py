@@ -1,7 +1,7 @@
-"""Heads: from feature maps to logits.
+"""Heads: they compute logits from feature maps.
 
 A head names the encoder's feature maps it reads (`levels`) and is called with those, finest first.
-It answers at a resolution of its own; the network resizes. The change head gets the absolute
+It answers at its own resolution; the network resizes. The change head gets the absolute
 difference of the two dates' features.
 Layouts are those of the reference implementation of the UAL paper (own code).
 
@@ -21,14 +21,14 @@ from terradelta.models.pooling import PoolWindow, pool_context
 
 
 class Head(nn.Module, ABC):
-    """What a network asks of its heads."""
+    """The interface of heads."""
 
     levels: tuple[int, ...]
     """Indices of the encoder's feature maps that the head reads."""
     has_global_pooling: bool
-    """Whether an answer depends on the whole image and not only on what lies around it."""
+    """Whether an answer depends on the whole image and not only on the surroundings."""
     reach: int = 0
-    """Pixels of the deepest features that the head looks beyond those around a position."""
+    """Pixels of the deepest features that the head sees around a position."""
     classifier: nn.Conv2d
     """The last convolution."""
 
@@ -44,7 +44,7 @@ class Head(nn.Module, ABC):
         Args:
             features: The encoder's feature maps of `levels`.
             size: Height and width of the image, for a head that answers every pixel.
-            window: Where a head that pools takes its means; None takes the whole image.
+            window: Window of the means of a head that pools; None means the whole image.
         """
 
 
@@ -72,7 +72,7 @@ class FCNHead(Head):
 
 
 class PyramidPoolingHead(Head):
-    """Averages over 1, 2, 3 and 6 parts a side beside the features (PSPNet, 1612.01105)."""
+    """Averages over 1, 2, 3 and 6 parts per side beside the features (PSPNet, 1612.01105)."""
 
     levels = (-1,)
     has_global_pooling = True
@@ -192,7 +192,7 @@ def initialise_head(head: Head):
     """Initialise a head, its classifier with weights of both signs and of unit gain.
 
     A near-zero classifier is pushed to one sign by the many unchanged pixels before the features
-    mean anything; they then learn to be zero where something changed, where only the bias is left.
+    are useful; they then learn to be zero where something changed, where only the bias remains.
     """
     initialise(head)
     nn.init.kaiming_normal_(head.classifier.weight, nonlinearity="linear")

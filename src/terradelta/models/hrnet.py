@@ -1,4 +1,4 @@
-"""HRNet: branches of four resolutions that run side by side and exchange what they see.
+"""HRNet: branches of four resolutions that run side by side and exchange features.
 
 Wang et al., "Deep high-resolution representation learning" (1908.07919). Own code; key names are
 those of the official implementation (MIT), so its ImageNet weights load. Coarser branches join
@@ -32,7 +32,7 @@ class HRNet(Encoder):
     Args:
         name: A key of `WIDTHS`.
         in_channels: Bands of the image.
-        joined: End with the four branches joined at stride 4, as dense heads want it; otherwise end
+        joined: End with the four branches joined at stride 4, as dense heads need it; otherwise end
             with the branches themselves, at strides 4, 8, 16 and 32.
     """
 
@@ -126,7 +126,7 @@ def _upsample(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
 
 
 def _grow(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
-    """Return one branch per transition layer; a new branch starts from the coarsest there is."""
+    """Return one branch per transition layer; a new branch starts from the coarsest one."""
     sources = branches + [branches[-1]] * (len(transition) - len(branches))
     return [layer(source) for layer, source in zip(transition, sources, strict=True)]
 

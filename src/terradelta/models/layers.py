@@ -36,8 +36,8 @@ class ConvNormReLU(nn.Module):
     """Convolution, batch normalisation, ReLU.
 
     Args:
-        in_channels: Channels that come in.
-        out_channels: Channels that go out.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel_size: 1 or 3.
         dilation: Dilation of a 3x3 kernel.
         lightweight: Make a 3x3 convolution depthwise separable.
@@ -74,9 +74,9 @@ class ConvNormReLU(nn.Module):
 def convolve_phases(x_BCHW: Tensor, weight_C1kk: Tensor, dilation: int) -> Tensor:
     """Convolve each channel with its own dilated filter, by convolutions without dilation.
 
-    A filter whose taps are `dilation` apart sees only every so many rows and columns, so it is an
-    ordinary one on each of the dilation x dilation images that take those (à trous, Holschneider et
-    al. 1990). On the CPU that is many times as fast: oneDNN has fast kernels for depthwise
+    A filter whose taps are `dilation` apart sees only every `dilation`-th row and column, so it is
+    an ordinary one on each of the dilation x dilation images that take those (à trous, Holschneider
+    et al. 1990). On the CPU this is many times faster: oneDNN has fast kernels for depthwise
     convolutions, but for few of the dilated ones, and for none of their gradients.
 
     Args:
@@ -85,20 +85,20 @@ def convolve_phases(x_BCHW: Tensor, weight_C1kk: Tensor, dilation: int) -> Tenso
         dilation: Distance of its taps in cells.
 
     Returns:
-        (B, C, H, W), padded by zeros as a convolution that keeps the size.
+        (B, C, H, W), padded by zeros like a convolution that keeps the size.
     """
     batch, channels, height, width = x_BCHW.shape
     kernel_size = weight_C1kk.shape[-1]
     rows, columns = -(-height // dilation), -(-width // dilation)
     x_BCHW = F.pad(x_BCHW, (0, columns * dilation - width, 0, rows * dilation - height))
-    # In memory as (B, H, W, C), which is how encoders hold their features.
+    # In memory as (B, H, W, C), like the features of encoders.
     phases_BHWC = (
         x_BCHW.permute(0, 2, 3, 1)
         .reshape(batch, rows, dilation, columns, dilation, channels)
         .permute(2, 4, 0, 1, 3, 5)
         .reshape(dilation**2 * batch, rows, columns, channels)
     )
-    # The gradient of the weights is slow again where a phase is smaller than its filter.
+    # The gradient of the weights is slow again if a phase is smaller than its filter.
     short = [max(kernel_size - side, 0) for side in (columns, rows)]
     out_BCHW = F.conv2d(
         F.pad(phases_BHWC.permute(0, 3, 1, 2), (0, short[0], 0, short[1])),
@@ -117,7 +117,7 @@ def convolve_phases(x_BCHW: Tensor, weight_C1kk: Tensor, dilation: int) -> Tenso
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly to (height, width), pixel corners not aligned; no copy where it fits."""
+    """Resize bilinearly to (height, width), pixel corners not aligned; no copy of the same size."""
     if x_BCHW.shape[-2:] == size:
         return x_BCHW
     return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)

@@ -1,16 +1,16 @@
 """Context pooled over a window around each position, so that a tile's size is not part of a model.
 
-Heads that average over the whole image answer differently on a tile than on the image it was cut
-from, wherever the tile falls. Chu et al., "Improving image restoration by revisiting global
+Heads that average over the whole image give other answers on a tile than on the image it was cut
+from, for any tile. Chu et al., "Improving image restoration by revisiting global
 information aggregation" (2112.04491), average over a sliding window of the training size at test
-time instead. Here each position gets the context that the square window centred on it, pushed
-inside the image where it would stick out, would have given it as an image of its own: the mean, or
-for a pyramid of bins what their bilinear upsampling shows at that position. So an image no larger
-than the window is answered as without one, and beyond half a window from a tile's border the
-context does not depend on the tile.
+time instead. Here each position gets the context that the square window centred on it, moved
+inside the image if it would cross the border, would have as a separate image: the mean, or
+for a pyramid of bins their bilinear upsampling at that position. So an image no larger
+than the window gets the same answer as without one, and beyond half a window from a tile's border
+the context does not depend on the tile.
 
-Means are taken over the cells of a lattice that every tile shares, and what is computed from them
-is spread over the pixels bilinearly; this makes it cheap, and exact to within half a cell.
+Means are taken over the cells of a lattice that every tile shares, and their results
+are interpolated bilinearly to the pixels; this is cheap, and exact to within half a cell.
 
 Legend of the names: B batch, C channels, H rows, W columns; N cells along an axis, T taps per cell.
 """
@@ -28,16 +28,16 @@ from torch import Tensor
 from terradelta.models.layers import resize
 
 CELLS_PER_BIN = 4
-"""Cells along a bin's side at least, unless the features themselves are coarser."""
+"""Smallest number of cells along a bin's side, unless the features are coarser."""
 
 WINDOW_MARGIN_PX = 32
-"""What a window adds to the margin of tiles, beyond its half and the encoder's context, both of
-which count once: a mean hardly feels the false features at a tile's border."""
+"""Addition of a window to the margin of tiles, besides its half and the encoder's context, both of
+which count once: false features at a tile's border hardly change a mean."""
 
 
 @dataclass(frozen=True)
 class PoolWindow:
-    """The window of a network at work on images of one size."""
+    """The window of a network for images of one size."""
 
     side_px: int
     """Side of the window; rounded up to whole cells."""
@@ -54,16 +54,16 @@ def pool_context(
     *,
     bins: int = 1,
 ) -> Tensor:
-    """Return what `answer` makes of the mean features around each position.
+    """Return `answer` of the mean features around each position.
 
     Args:
         x_BCHW: Features whose stride divides the largest cell.
-        answer: Maps means (B, C, h, w) to (B, C', h, w), each position by itself.
-        window: Where means are taken; None takes the whole image.
-        bins: Parts along each side of the window with a mean of their own.
+        answer: Maps means (B, C, h, w) to (B, C', h, w), each position separately.
+        window: Window of the means; None means the whole image.
+        bins: Parts along each side of the window with their own mean.
 
     Returns:
-        (B, C', bins, bins) where the window holds the image, as adaptive pooling would answer;
+        (B, C', bins, bins) if the window covers the image, like adaptive pooling;
         otherwise (B, C', H, W) of the features' dtype.
     """
     if window is None:
@@ -91,12 +91,12 @@ def pool_context(
 
 
 def locate_boxes(cells: int, reach: int, box: int, bins: int) -> tuple[Tensor, Tensor]:
-    """Return which boxes make up the context of each cell along one axis, and their shares.
+    """Return the boxes of the context of each cell along one axis, and their shares.
 
     Args:
         cells: Cells of the image.
         reach: Cells of the window, at most those of the image.
-        box: Cells of a bin's mean; the bins of a window overlap where it does not divide evenly.
+        box: Cells of a bin's mean; the bins of a window overlap if it does not divide evenly.
         bins: Bins of a window.
 
     Returns:
@@ -112,7 +112,7 @@ def locate_boxes(cells: int, reach: int, box: int, bins: int) -> tuple[Tensor, T
         share_N = (bin_N - bin_N.floor()) if which else 1 - (bin_N - bin_N.floor())
         inside_N = ((index_N + 0.5) * reach / bins - box / 2).clamp(0, reach - box)
         start_N = window_N + inside_N
-        # A box that starts between two cells is the mixture of the two that start at them.
+        # A box that starts between two cells is a mixture of the two boxes that start at them.
         for side in range(2):
             starts.append((start_N.floor() + side).minimum(torch.as_tensor(cells - box)))
             mix_N = start_N - start_N.floor()

@@ -1,4 +1,4 @@
-"""Weights that others published: renamed, and fitted or refused.
+"""Loads published weights: keys are renamed, and weights that do not fit are refused.
 
 Legend of the tensor names: O output channels, C bands, HW kernel rows and columns.
 """
@@ -74,10 +74,10 @@ _PUBLISHED_NAMES: dict[str, dict[str, str]] = {
         **_name_unet_head("change_head.", "_bin", "head_bin."),
     },
 }
-"""How our keys begin, and how the published ones do, for each architecture."""
+"""Prefixes of our keys and of the published ones, for each architecture."""
 
 _UNUSED_KEYS = ("decoder5.attention1.", "decoder5_bin.attention1.")
-"""What published U-Nets hold and never use: their last step has no skip to attend to."""
+"""Weights that published U-Nets hold but never use, as their last step has no skip."""
 
 
 def convert_published(
@@ -95,9 +95,9 @@ def convert_published(
         state: The checkpoint (`read_checkpoint`).
         name: The architecture.
         encoder: The encoder.
-        num_classes: Land-cover classes; None takes what the checkpoint has.
+        num_classes: Land-cover classes; None means those of the checkpoint.
         lightweight: Whether its heads are depthwise separable.
-        polarity: What a 1 of its change head means. The published code contradicts itself; with
+        polarity: Meaning of 1 in its change head. The published code contradicts itself; with
             "unchanged" the last change convolution is negated, so that ours means changed.
         in_channels: Bands of an image.
 
@@ -110,7 +110,7 @@ def convert_published(
         )
     if name in list_models() and name not in _PUBLISHED_NAMES:
         raise ModelError(
-            f"nobody has published weights of {name} in that layout",
+            f"no weights of {name} are published in that layout",
             fix=f"use {', '.join(_PUBLISHED_NAMES)}",
         )
     if num_classes is None and name in _PUBLISHED_NAMES:
@@ -136,7 +136,7 @@ def _count_classes(state: Mapping[str, Tensor], name: str) -> int:
     key = _publish("semantic_head.classifier.weight", _PUBLISHED_NAMES[name])
     if key not in state:
         raise ModelError(
-            f"the checkpoint has no {key}, so it is no {name} of the published layout "
+            f"the checkpoint has no {key}, so it is not a {name} of the published layout "
             f"(it begins with {', '.join(list(state)[:3])})",
             fix="name the architecture it was made for",
         )
@@ -151,7 +151,7 @@ def _count_classes(state: Mapping[str, Tensor], name: str) -> int:
 
 
 def _publish(key: str, table: Mapping[str, str]) -> str:
-    """Return the published key of one of ours."""
+    """Return the published key of one of our keys."""
     own = next(prefix for prefix in table if key.startswith(prefix))
     rest = key.removeprefix(own)
     if own.endswith("conv."):

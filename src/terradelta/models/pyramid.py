@@ -1,4 +1,4 @@
-"""Feature pyramid: one map of stride 4 from all of an encoder's, for outlines that stay sharp.
+"""Feature pyramid: one map of stride 4 from all of an encoder's, for sharp outlines.
 
 Lin et al., "Feature pyramid networks for object detection" (1612.03144), with the levels added
 from the coarsest down and one map kept, as Kirillov et al., "Panoptic feature pyramid networks"
@@ -26,13 +26,13 @@ class FeaturePyramid(nn.Module):
 
     Args:
         encoder: Its maps of stride 4 and more are read.
-        channels: Of the sum.
+        channels: Channels of the sum.
     """
 
     def __init__(self, encoder: Encoder, channels: int):
         super().__init__()
         self.levels = tuple(i for i, s in enumerate(encoder.strides) if s >= FINEST_STRIDE)
-        # Measured like `Encoder.context_px`, whose allowance for a head does up to stride 16.
+        # Measured like `Encoder.context_px`, whose allowance for a head is enough up to stride 16.
         self.reach = 4 if encoder.strides[-1] > 16 else 0
         self.laterals = nn.ModuleList(
             ConvNormReLU(encoder.channels[level], channels, kernel_size=1) for level in self.levels
@@ -58,7 +58,7 @@ class PyramidHead(Head):
     """3x3 convolution, then a classifier, on the map of a `FeaturePyramid`.
 
     Args:
-        in_channels: Of the pyramid's map.
+        in_channels: Channels of the pyramid's map.
         num_classes: Channels of the answer.
         reach: The pyramid's, as heads and pyramid see one map.
         lightweight: Make the 3x3 convolution depthwise separable.

@@ -29,11 +29,11 @@ from terradelta.models.weights import load_encoder_weights
 
 _OWN_ARCHITECTURES = ("fcn", "pspnet", "deeplabv3plus", "unet", "fpn")
 _COARSE = ("unet", "fpn")
-"""Architectures that read an encoder's maps as they are, not made fine by dilation."""
+"""Architectures that read an encoder's maps without dilation."""
 _PYRAMID_CHANNELS = 96
 _TIMM_PREFIX = "timm:"
 _PROBE_PX = 64
-"""About the side of the images that a registered architecture is tried on."""
+"""Approximate side of the images that test a registered architecture."""
 
 
 _OWN_ENCODERS: list[tuple[Iterable[str], Callable[[str, int, bool], Encoder]]] = [
@@ -54,13 +54,13 @@ for _names, _create in _OWN_ENCODERS:
 def register_encoder(name: str, create: Callable[[int, bool], Encoder]):
     """Add an encoder that `create_model`, recipes and model folders can name.
 
-    A model folder with it loads where it is registered before. A package offers one as an entry
-    point of the group "terradelta.encoders"; that needs no call.
+    A model folder with it loads only after it is registered. A package offers one as an entry
+    point of the group "terradelta.encoders"; this needs no call.
 
     Args:
         name: Its name.
         create: Makes the encoder, from the number of bands and from whether the last feature map
-            is to be fine (for fcn, pspnet and deeplabv3plus) or the coarsest of a pyramid.
+            is fine (for fcn, pspnet and deeplabv3plus) or the coarsest of a pyramid.
 
     Raises:
         ArgumentError: If the name is taken.
@@ -71,15 +71,15 @@ def register_encoder(name: str, create: Callable[[int, bool], Encoder]):
 def register_model(name: str, create: Callable[[Architecture], ChangeNetwork]):
     """Add an architecture that `create_model`, recipes and model folders can name.
 
-    A model folder with it loads where it is registered before. A package offers one as an entry
-    point of the group "terradelta.models"; that needs no call.
+    A model folder with it loads only after it is registered. A package offers one as an entry
+    point of the group "terradelta.models"; this needs no call.
 
     Args:
         name: Its name.
         create: Makes the network with new weights, from the arguments of `create_model`: the number
-            of bands and of classes, and what a recipe says of encoder and heads, which it may pass
-            over. `create_model` runs it once, on zeros, and refuses what is not a `ChangeNetwork`
-            or does not answer as one.
+            of bands and of classes, and a recipe's options of encoder and heads, which it may
+            ignore. `create_model` runs it once, on zeros, and refuses what is not a `ChangeNetwork`
+            or does not answer like one.
 
     Raises:
         ArgumentError: If the name is taken.
@@ -93,7 +93,7 @@ def list_models() -> list[str]:
 
 
 def list_encoders() -> list[str]:
-    """Return the names of the encoders; `timm:NAME` takes any of timm's besides."""
+    """Return the names of the encoders; `timm:NAME` also gives any of timm's."""
     return list(ENCODERS)
 
 
@@ -109,8 +109,8 @@ def create_model(
 
     Args:
         name: One of `list_models()`.
-        encoder: One of `list_encoders()`, or `timm:NAME` where timm is installed.
-        num_classes: Land-cover classes, unchanged not among them.
+        encoder: One of `list_encoders()`, or `timm:NAME` if timm is installed.
+        num_classes: Land-cover classes, without unchanged.
         lightweight: Make the heads' 3x3 convolutions depthwise separable.
         in_channels: Bands of an image.
         encoder_weights: None starts from random weights, "imagenet" from those of an installed
@@ -118,7 +118,7 @@ def create_model(
 
     Raises:
         ModelError: If a name is unknown, the parts do not fit each other, weights do not load, or a
-            registered part is not what it states.
+            registered part differs from its attributes.
     """
     if name not in ARCHITECTURES:
         raise _unknown("architecture", name, list_models())
@@ -134,7 +134,7 @@ def create_model(
         built = getattr(network, "encoder", None)
         if not isinstance(built, Encoder):
             raise ModelError(
-                f"the architecture {name!r} has no encoder, and {encoder_weights} was named for it",
+                f"the architecture {name!r} has no encoder, and {encoder_weights} was given for it",
                 fix="leave encoder_weights out, or keep an Encoder in the network's `encoder`",
             )
         load_encoder_weights(built, encoder, encoder_weights)
@@ -165,12 +165,12 @@ for _name in _OWN_ARCHITECTURES:
 
 
 def _require_network(network: object, architecture: Architecture):
-    """Raise if a registered architecture makes no network that `terradelta` can train and tile.
+    """Raise if a registered architecture makes a network that cannot be trained and tiled.
 
     It is run once on two pairs of zeros, in eval mode.
 
     Raises:
-        ModelError: Naming the architecture, what was seen and what was expected.
+        ModelError: Naming the architecture, the result and the expected one.
     """
     part = f"the architecture {architecture.name!r}"
     if not isinstance(network, ChangeNetwork):
@@ -215,7 +215,7 @@ def _require_scores(part: str, network: ChangeNetwork, architecture: Architectur
 
 
 def _semantic_part(name: str) -> str:
-    """Return whose head tells the classes: of these only the U-Net has one of its own."""
+    """Return the architecture of the semantic head: only the U-Net has its own."""
     return "unet" if name == "unet" else "fcn"
 
 
@@ -243,7 +243,7 @@ def _build_head(name: str, encoder: Encoder, num_classes: int, lightweight: bool
 
 
 def _build_encoder(name: str, in_channels: int, *, dense: bool) -> Encoder:
-    """Build an encoder whose last feature map is fine (dense heads) or plainly the coarsest.
+    """Build an encoder whose last feature map is fine (dense heads) or the coarsest of a pyramid.
 
     ResNets are dilated for every architecture: the published U-Net's are too.
     """
@@ -258,7 +258,7 @@ def _build_encoder(name: str, in_channels: int, *, dense: bool) -> Encoder:
 
 
 def _require_as_stated(name: str, encoder: Encoder, in_channels: int):
-    """Raise if feature maps are not what an encoder of others states: tiles rely on that.
+    """Raise if feature maps differ from the attributes of a foreign encoder: tiles rely on them.
 
     Raises:
         ModelError: Naming the maps.
@@ -299,6 +299,4 @@ def _find_stride(encoder: Encoder, stride: int) -> int:
 def _unknown(kind: str, name: str, known: Sequence[str]) -> ModelError:
     close = get_close_matches(name, known)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return ModelError(
-        f"there is no {kind} named {name!r}", fix=f"{hint}there are: {', '.join(known)}"
-    )
+    return ModelError(f"no {kind} is named {name!r}", fix=f"{hint}known are: {', '.join(known)}")

@@ -88,17 +88,17 @@ class Bottleneck(nn.Module):
 
 
 class Variant(NamedTuple):
-    """What tells one network of the family from another."""
+    """The values that distinguish the networks of the family."""
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
     """Blocks of each stage."""
     context_px: int
     """See `Encoder`."""
-    block_options: dict[str, int] = {}  # noqa: RUF012 - never written to
+    block_options: dict[str, int] = {}  # noqa: RUF012 - never modified
     """Groups and group width of a ResNeXt."""
     width: int = 64
-    """Channels of the stem; each stage after the first has twice those of the one before."""
+    """Channels of the stem; each stage after the first has twice those of the previous one."""
 
 
 VARIANTS: dict[str, Variant] = {

@@ -25,12 +25,12 @@ class SiameseNetwork(ChangeNetwork):
     """A shared encoder, a semantic head on each date, a change head on their absolute difference.
 
     Args:
-        encoder: Sees both dates as one batch, so its batch statistics are those of both.
+        encoder: Gets both dates as one batch, so its batch statistics cover both.
         semantic_head: Answers K logits.
         change_head: Answers one logit.
         config: The arguments of `create_model` that build this network.
-        pyramid: Makes one map of the encoder's, which the heads then read; None has them read the
-            encoder's own.
+        pyramid: Combines the encoder's maps into one, which the heads read; with None they read the
+            encoder's maps.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class SiameseNetwork(ChangeNetwork):
         self.has_global_pooling = any(head.has_global_pooling for head in heads)
 
     def find_margin_px(self, pool_window_px: int | None) -> int:
-        """Return how wide the border of a tile is whose answer is thrown away.
+        """Return the width of a tile's border whose answer is discarded.
 
-        Beyond it the rest of the image hardly matters. A constant of the architecture and of the
-        window, the same on every machine; how far maps may differ is
-        `terradelta.models.encoder.TILING_TOLERANCE`. Heads that pool hold it only with a window.
+        Inside of it the rest of the image hardly matters. A constant of the architecture and of the
+        window, the same on every machine; the tolerance of maps is
+        `terradelta.models.encoder.TILING_TOLERANCE`. Heads that pool meet it only with a window.
 
         Args:
-            pool_window_px: What `pool_window_px` will be when tiles are answered.
+            pool_window_px: The value of `pool_window_px` when tiles are answered.
         """
         reach = max(self.semantic_head.reach, self.change_head.reach)
         margin_px = self.encoder.context_px + reach * self.encoder.strides[-1]
@@ -77,7 +77,7 @@ class SiameseNetwork(ChangeNetwork):
         return chain.from_iterable(part.parameters() for part in parts if part is not None)
 
     def score(self, before_BCHW: Tensor, after_BCHW: Tensor) -> ChangeOutput:
-        """Return logits at the heads' own resolutions; resized bilinearly they are the answer.
+        """Return logits at the heads' own resolutions; the caller resizes them bilinearly.
 
         Args:
             before_BCHW: Float images whose sides are multiples of `output_stride`.
@@ -104,6 +104,6 @@ class SiameseNetwork(ChangeNetwork):
 
 
 def _difference(feature_BCHW: Tensor) -> Tensor:
-    """Return |before - after| of features whose batch holds all befores, then all afters."""
+    """Return |before - after| of features; the batch holds all before, then all after."""
     before_BCHW, after_BCHW = feature_BCHW.unflatten(0, (2, -1))
     return (before_BCHW - after_BCHW).abs()

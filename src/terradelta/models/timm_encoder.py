@@ -19,7 +19,8 @@ from terradelta.models.encoder import Encoder
 
 _STRIDE_DILATED = 8
 _CONTEXT_PX = 256
-"""Not measured: enough for all own encoders but the dilated EfficientNets and ResNet-152."""
+"""Not measured: enough for all of terradelta's encoders except the dilated EfficientNets and
+ResNet-152."""
 
 
 class TimmEncoder(Encoder):
@@ -28,10 +29,10 @@ class TimmEncoder(Encoder):
     Args:
         name: timm's name of the model.
         in_channels: Bands of the image.
-        dilated: Trade the strides beyond 8 for dilation, as dense heads want it.
+        dilated: Trade the strides beyond 8 for dilation, as dense heads need it.
 
     Raises:
-        ModelError: If timm does not import, or has no such model or none that can be dilated.
+        ModelError: If timm does not import, or the model does not exist or cannot be dilated.
     """
 
     def __init__(self, name: str, in_channels: int = 3, *, dilated: bool = True):
@@ -71,10 +72,10 @@ class TimmEncoder(Encoder):
         return list(features)
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the weights of a whole timm model and leave out what the encoder does not have.
+        """Rename the weights of a whole timm model and leave out those that the encoder lacks.
 
         timm's feature extractors join some levels of names by an underscore ("stem.0" is "stem_0")
-        and drop whatever lies behind the last feature map.
+        and drop layers after the last feature map.
         """
         published = {_flatten(key): value for key, value in state.items()}
         own = {key: _flatten(key.removeprefix("network.")) for key in self.state_dict()}

@@ -36,7 +36,8 @@ class UNetHead(Head):
         super().__init__()
         fine = channels[1]
         skips = [*channels[-2::-1], 0]
-        # Narrower than the reference's least, 32 and 16 over ResNet-18, some classes die.
+        # Below the reference's smallest widths, 32 and 16 with ResNet-18, some classes are never
+        # predicted.
         outs = [*channels[-2:0:-1], max(32, fine // 2), max(16, fine // 4)]
         ins = [channels[-1], *outs[:-1]]
         self.steps = nn.ModuleList(
@@ -63,7 +64,7 @@ class UNetHead(Head):
 
 
 class DecoderStep(nn.Module):
-    """Grow, join the encoder's features of that scale, attend, two convolutions, attend."""
+    """Upsample, concatenate the encoder's features, attend, two convolutions, attend."""
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, *, lightweight: bool = False
@@ -82,7 +83,7 @@ class DecoderStep(nn.Module):
         size: tuple[int, int],
         window: PoolWindow | None = None,
     ) -> Tensor:
-        """Return features of the skip's size, or of `size` where there is no skip."""
+        """Return features of the skip's size, or of `size` without a skip."""
         if skip_BCHW is None:
             x_BCHW = resize(x_BCHW, size)
         else:
@@ -94,7 +95,7 @@ class DecoderStep(nn.Module):
 
 
 class Attention(nn.Module):
-    """Weighs channels by their mean around and pixels by their features, and adds the two."""
+    """Weighs channels by their local mean and pixels by their features, and adds the two."""
 
     reduction = 16
 
@@ -108,8 +109,8 @@ class Attention(nn.Module):
     def initialise(self):
         """Start each squeezed channel as a weighted mean of the others.
 
-        Narrow decoders squeeze into one or two channels; with weights of either sign half of those
-        would be dead from the start, as the features are not negative.
+        Narrow decoders squeeze into one or two channels; with weights of both signs, half of them
+        would always be 0 after the ReLU, as the features are not negative.
         """
         nn.init.uniform_(self.squeeze.weight, 0, 2 / self.squeeze.in_channels)
 

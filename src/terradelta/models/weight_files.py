@@ -1,4 +1,4 @@
-"""Files of weights: their sizes looked at before anything is unpacked, nothing in them run."""
+"""Reads files of weights: sizes are checked before unpacking, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from terradelta.errors import ModelError
 from terradelta.fields import show
 
 MAX_RATIO = 32
-"""Of what an archive unpacks to, to its own size; trained weights hardly shrink at all."""
+"""Largest ratio of unpacked to packed size of an archive; trained weights hardly compress."""
 SPARED_BYTES = 16 * 2**20
-"""Archives that unpack to less are taken whatever their ratio: zeros shrink well."""
+"""Archives that unpack to less are accepted with any ratio: zeros compress well."""
 MAX_HEADER_BYTES = 16 * 2**20
-"""Of a safetensors file: names and shapes; a network of 10,000 tensors takes 1 MB."""
+"""Largest header of a safetensors file, with names and shapes; 10,000 tensors need 1 MB."""
 MAX_KEYS_LISTED = 10
 _GROWING = ("builtins bytearray", "__builtin__ bytearray")
-"""What a pickle may call, by torch's rules, to take as much memory as a number in it says."""
+"""Functions that a pickle may call under torch's rules and that allocate memory of a given size."""
 LEGACY_PICKLES = 5
-"""Before the numbers of a file that is not an archive: mark, version, system, state, storages."""
+"""Pickles before the numbers of a file that is not an archive: magic, version, system, state,
+storages."""
 _DAMAGED = "fetch the file again"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a .pth, .safetensors or .npz file; nothing in the file is run.
 
-    A `{"state_dict": ...}` around them and a `module.` before every key are taken off.
+    An enclosing `{"state_dict": ...}` and a prefix `module.` of every key are removed.
 
     Raises:
         ModelError: If the file is missing, damaged or unpacks to far more than its size, or holds
@@ -43,14 +44,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"there is no weight file {path}", fix="check the path")
+        raise ModelError(f"the weight file {path} does not exist", fix="check the path")
     state = _READERS.get(path.suffix, _read_pickle)(path)
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(
-            f"{path} holds {_describe(state)}, and not a state dict of tensors",
-            fix="save the weights by themselves: torch.save(network.state_dict(), path)",
+            f"{path} holds {_describe(state)}, not a state dict of tensors",
+            fix="save only the weights: torch.save(network.state_dict(), path)",
         )
     _require_plain(path, state)
     storages = {value.untyped_storage().data_ptr(): value for value in state.values()}
@@ -62,7 +63,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def _require_plain(path: Path, state: Mapping[Any, Tensor]):
-    """Raise unless all are dense tensors of real numbers that the file holds number by number.
+    """Raise unless all are dense tensors of real numbers whose numbers are all in the file.
 
     Raises:
         ModelError: Naming the first ten that are not.
@@ -75,7 +76,7 @@ def _require_plain(path: Path, state: Mapping[Any, Tensor]):
     if problems:
         more = ", ..." if len(problems) > MAX_KEYS_LISTED else ""
         raise ModelError(
-            f"{path} holds {len(problems)} things that are no weights: "
+            f"{path} holds {len(problems)} entries that are not weights: "
             f"{', '.join(problems[:MAX_KEYS_LISTED])}{more}",
             fix="save plain tensors under their names: torch.save({name: tensor.to_dense()"
             ".contiguous().clone() for name, tensor in network.state_dict().items()}, path)",
@@ -83,7 +84,7 @@ def _require_plain(path: Path, state: Mapping[Any, Tensor]):
 
 
 def _find_problem(key: Any, value: Tensor) -> str | None:
-    """Return why a tensor is not a weight of a network; None where it is one."""
+    """Return why a tensor is not a weight of a network; or None."""
     if not isinstance(key, str):
         return f"its name is of the type {type(key).__name__}"
     if value.is_meta:
@@ -125,10 +126,9 @@ def _read_pickle(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} is not a file of tensors only; a pickle that holds more can run any code, "
+            f"{path} is not a file of tensors only; a pickle with other objects can run any code, "
             f"so it is not opened ({str(error).splitlines()[0]})",
-            fix="where you trust it, save its weights by themselves: "
-            "torch.save(network.state_dict(), path)",
+            fix="if you trust it, save only its weights: torch.save(network.state_dict(), path)",
         ) from error
     except Exception as error:  # a damaged file can trip the reader anywhere
         raise ModelError(f"{path} is damaged or not a torch file: {error}", fix=_DAMAGED) from error
@@ -151,9 +151,9 @@ _READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
 
 
 def _require_honest_size(path: Path):
-    """Raise if an archive says that it unpacks to far more than its size.
+    """Raise if an archive's list of contents gives far more bytes than its size.
 
-    Readers unpack no more than its list of contents says.
+    Readers unpack no more than this list gives.
 
     Raises:
         ModelError: With both sizes.
@@ -166,16 +166,16 @@ def _require_size(path: Path, unpacked: int):
     packed = path.stat().st_size
     if unpacked > MAX_RATIO * packed + SPARED_BYTES:
         raise ModelError(
-            f"{path} has {packed:,} bytes and would unpack to {unpacked:,}, which no weights do",
+            f"{path} has {packed:,} bytes and would unpack to {unpacked:,}, as no weights do",
             fix="save it uncompressed: torch.save(state, path) or numpy.savez(path, **state)",
         )
 
 
 def _require_bounded(path: Path, is_archive: bool):
-    """Raise if a pickle could take as much memory as it says, whatever the file's size.
+    """Raise if a pickle could allocate any amount of memory, however small the file is.
 
     Raises:
-        pickle.UnpicklingError: Naming what it would call.
+        pickle.UnpicklingError: Naming the function that it would call.
     """
     for name in _list_globals(path, is_archive):
         if name in _GROWING:
@@ -183,14 +183,14 @@ def _require_bounded(path: Path, is_archive: bool):
 
 
 def _list_globals(path: Path, is_archive: bool) -> Iterator[str]:
-    """Yield what a pickle names of Python, module and name: what it may call."""
+    """Yield the Python names in a pickle, module and name, which it may call."""
     if is_archive:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.filename.endswith(".pkl"):
                     yield from _list_names(archive.read(entry))
         return
-    # Before torch wrote archives, pickles followed each other and then came the numbers.
+    # Before torch wrote archives, files held several pickles and then the numbers.
     with path.open("rb") as file, suppress(ValueError):
         for _ in range(LEGACY_PICKLES):
             yield from _list_names(file)

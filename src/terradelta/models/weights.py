@@ -1,4 +1,4 @@
-"""Weights for a network or an encoder: loaded if every one fits, refused by name if not.
+"""Weights for a network or an encoder: loaded if all fit, otherwise refused.
 
 Legend of the tensor names: O output channels, C bands, HW kernel rows and columns.
 """
@@ -23,7 +23,7 @@ _INSTALLED = {
     },
     "aerial": dict.fromkeys(aerial_resnet.VARIANTS, ("geoembed", "weights/v3.npz")),
 }
-"""Package and file of the weights that pip installs, by what they learned from and the encoder."""
+"""Package and file of the weights that pip installs, by training data and encoder."""
 _INSTALLERS = {
     "imagenet": 'pip install "terradelta[pretrained]"',
     "aerial": "pip install --no-deps geoembed (only its file of weights is read)",
@@ -37,11 +37,11 @@ def load_encoder_weights(encoder: Encoder, name: str, source: str | Path):
     Args:
         encoder: The encoder to fill.
         name: Its name in the registry.
-        source: "imagenet" or "aerial" (where pip installs such weights), or a .pth, .safetensors
+        source: "imagenet" or "aerial" (if pip installed such weights), or a .pth, .safetensors
             or .npz file.
 
     Raises:
-        ModelError: If there are no such weights or they do not fit.
+        ModelError: If the weights do not exist or do not fit.
     """
     installed = _INSTALLED.get(str(source))
     path = Path(source) if installed is None else _find_installed_weights(name, str(source))
@@ -57,7 +57,7 @@ def spread_bands(stem_OCHW: Tensor, in_channels: int) -> Tensor:
     """Return first-layer weights for any number of bands from those for red, green and blue.
 
     Three or more bands keep the three filters in front and repeat their mean behind, fewer get the
-    mean. All are scaled by 3 / bands: an image whose bands are equal gives what a grey one did.
+    mean. All are scaled by 3 / bands: an image with equal bands gives the answer of a grey one.
     """
     if in_channels == 3:
         return stem_OCHW
@@ -73,21 +73,21 @@ def load_strictly(
     origin: str,
     names: Mapping[str, str] | None = None,
 ):
-    """Load weights of which every one fits.
+    """Load weights that must all fit.
 
     Args:
-        module: What is filled.
+        module: The module to fill.
         state: The weights.
-        origin: Where they are from, for the message.
-        names: Key in the weights of each key of the module, where they differ.
+        origin: Their origin, for messages.
+        names: Key in the weights of each key of the module, if they differ.
 
     Raises:
-        ModelError: If a key is missing or left over, a shape differs or a value is no number that
-            the network can use; the first ten of each are listed.
+        ModelError: If a key is missing or left over, a shape differs or a value is not a number
+            that the network can use; the first ten of each are listed.
     """
     own = module.state_dict()
     names = names or {key: key for key in own}
-    # Checkpoints older than torch 0.4.1 lack the counters, and nothing here reads them.
+    # Checkpoints older than torch 0.4.1 lack the counters, which are not used here.
     missing = [n for n in names.values() if n not in state and not n.endswith(_BATCH_COUNTER)]
     unexpected = sorted(set(state) - set(names.values()))
     misshapen = [
@@ -117,7 +117,7 @@ def load_strictly(
 def _require_usable(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str, names: Mapping[str, str]
 ):
-    """Raise if a weight would make answers that are no numbers.
+    """Raise if a weight would give answers of NaN or infinity.
 
     Raises:
         ModelError: Naming the first ten.
@@ -132,7 +132,7 @@ def _require_usable(
         raise ModelError(
             f"{origin} holds {len(broken)} weights that no network can use: "
             f"{', '.join(broken[:MAX_KEYS_LISTED])}{more}",
-            fix="take an earlier checkpoint of that training, or fetch the file again",
+            fix="use an earlier checkpoint of that training, or fetch the file again",
         )
 
 
@@ -141,7 +141,7 @@ def _find_problem(key: str, own: Tensor, given: Tensor) -> str | None:
         return None
     if not given.is_floating_point():
         return f"{given.dtype} where {own.dtype} is needed"
-    # As the network will hold it: what float64 can say may be too large for float32.
+    # Converted to the network's type: a float64 number may be too large for float32.
     held = given.to(own.dtype)
     wrong = int((~torch.isfinite(held)).sum())
     if wrong:

@@ -1,1 +1,1 @@
-"""The prediction folder: what its files hold, read and checked in one place."""
+"""The prediction folder: the content of its files, read and checked in one place."""

@@ -1,4 +1,4 @@
-"""The file of changed patches of a prediction folder, GeoPackage or GeoParquet, as it is read.
+"""The file of changed patches of a prediction folder, GeoPackage or GeoParquet, when read.
 
 Legend of the array names: N patches.
 """
@@ -31,20 +31,20 @@ def find_changes(folder: Path) -> Path:
     """Return the file of the polygons of a prediction folder.
 
     Raises:
-        OutputError: If there is none.
+        OutputError: If there is no such file.
     """
     for name in (GEOPACKAGE, GEOPARQUET):
         if (folder / name).is_file():
             return folder / name
     raise OutputError(
         f"{folder} has neither {GEOPACKAGE} nor {GEOPARQUET}",
-        fix="give the folder of a prediction of two rasters, whole",
+        fix="give the folder of a complete prediction of two rasters",
     )
 
 
 @contextmanager
 def guard_reading(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise about a damaged file of patches into an OutputError."""
+    """Turn the libraries' errors about a damaged file of patches into an OutputError."""
     try:
         yield
     except (
@@ -61,15 +61,15 @@ def guard_reading(path: Path) -> Iterator[None]:
 def read_patch_table(path: Path, classes: ClassTable, *, has_area: bool) -> pandas.DataFrame:
     """Return transition, pixels, area_m2 and confidence of every patch, by its id in the file.
 
-    Geometries, which may be large, are left where they are.
+    Geometries, which may be large, are not read.
 
     Args:
         path: The file.
-        classes: Of the map.
+        classes: Classes of the map.
         has_area: Whether the map has a CRS, so that patches have areas.
 
     Raises:
-        OutputError: If the file cannot be read, or a patch says what cannot be.
+        OutputError: If the file cannot be read, or a patch has an invalid value.
     """
     with guard_reading(path):
         table = _read_columns(path)
@@ -81,7 +81,7 @@ def read_patches(path: Path, classes: ClassTable, *, has_area: bool) -> geopanda
     """Return the patches with their outlines; see `read_patch_table`.
 
     Raises:
-        OutputError: If the file cannot be read, or a patch says what cannot be.
+        OutputError: If the file cannot be read, or a patch has an invalid value.
     """
     with guard_reading(path):
         if path.suffix == ".parquet":
@@ -99,13 +99,13 @@ def read_outlines(path: Path, ids: Sequence[int]) -> dict[int, shapely.Polygon]:
     """Return the polygons of some patches, by id, in the map's CRS.
 
     Raises:
-        OutputError: If they cannot be read, or are no polygons.
+        OutputError: If they cannot be read, or are not polygons.
     """
     with guard_reading(path):
         if path.suffix == ".parquet":
             outlines = _read_parquet_outlines(path, ids)
         else:
-            # One by one, as an answer to several does not come in the order asked for.
+            # One by one, as a query for several does not keep their order.
             outlines = {index: _read_outline(path, index) for index in ids}
     for index, outline in outlines.items():
         require_polygons(path, [index], np.array([outline]))
@@ -117,10 +117,10 @@ def read_bounds(path: Path, ids_N: np.ndarray) -> np.ndarray:
 
     Args:
         path: The file.
-        ids_N: The patches that are expected, in the file's order.
+        ids_N: The expected patches, in the file's order.
 
     Raises:
-        OutputError: If they cannot be read, or one has no place.
+        OutputError: If they cannot be read, or one has no bounds.
     """
     with guard_reading(path):
         found_N, bounds_4N = pyogrio.read_bounds(path, layer=LAYER)
@@ -144,7 +144,7 @@ def require_polygons(path: Path, ids: Sequence[int], outlines_N: np.ndarray):
 
 
 def check_patches(path: Path, table: pandas.DataFrame, classes: ClassTable, *, has_area: bool):
-    """Raise if a column is missing, or a patch says what cannot be; see `read_patch_table`.
+    """Raise if a column is missing, or a patch has an invalid value; see `read_patch_table`.
 
     The columns have their proper data types afterwards.
 
@@ -167,10 +167,10 @@ def check_patches(path: Path, table: pandas.DataFrame, classes: ClassTable, *, h
 
 
 def require_pyarrow(path: Path):
-    """Raise if what reads a file of polygons is not installed.
+    """Raise if the reader of a file of polygons is not installed.
 
     Raises:
-        ArgumentError: If pyarrow is not.
+        ArgumentError: If pyarrow is not installed.
     """
     try:
         import pyarrow.parquet  # noqa: F401

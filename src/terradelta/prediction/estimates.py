@@ -36,13 +36,13 @@ class AreaEstimate:
 
     value: Area
     standard_error: float | None = None
-    """None of a file that does not say."""
+    """None if the file lacks it."""
     interval_95_percent: tuple[Area, Area]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetEstimate:
-    """Hectares that a class gained less those that it lost; see `AreaEstimate`."""
+    """Hectares that a class gained minus those that it lost; see `AreaEstimate`."""
 
     value: float
     standard_error: float | None = None
@@ -51,7 +51,7 @@ class NetEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ShareEstimate:
-    """A share of points or area, where the points can say; see `AreaEstimate`."""
+    """A share of points or area, if the points can give it; see `AreaEstimate`."""
 
     value: Ratio | None
     standard_error: float | None = None
@@ -60,7 +60,7 @@ class ShareEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatedClass:
-    """A class or transition: what the map counts, and what the points say."""
+    """A class or transition: its mapped and its estimated area."""
 
     name: str = keyed("class")
     points: Count
@@ -72,7 +72,7 @@ class EstimatedClass:
 
 @dataclass(frozen=True)
 class ErrorMatrix:
-    """A map against the points: what is mapped in rows, what was labelled in columns."""
+    """A map against the points: mapped classes in rows, labelled classes in columns."""
 
     rows: str
     columns: str
@@ -83,16 +83,16 @@ class ErrorMatrix:
 
 @dataclass(frozen=True)
 class Legend:
-    """All classes of one way to look at a map.
+    """All classes of one legend of a map.
 
     Raises:
-        FieldError: If there is no class.
+        FieldError: If it has no classes.
     """
 
     overall_accuracy: ShareEstimate
     classes: tuple[EstimatedClass, ...]
     error_matrix: ErrorMatrix | None = None
-    """None of a file that does not have it."""
+    """None if the file lacks it."""
 
     def __post_init__(self):
         if not self.classes:
@@ -107,7 +107,7 @@ class Legend:
 
 @dataclass(frozen=True)
 class NetChange:
-    """What a class gained less what it lost."""
+    """The gain of a class minus its loss."""
 
     name: str = keyed("class")
     area_ha: NetEstimate = field(kw_only=True)
@@ -142,28 +142,28 @@ class DesignRecord:
 
 @dataclass(frozen=True)
 class Alikeness:
-    """How often two interpreters agree; None where they labelled no point both."""
+    """How often two interpreters agree; None if they labelled no common point."""
 
     percent: Annotated[float, Within(least=0, most=100)] | None
     kappa: Kappa | None = None
-    """Cohen's; None where chance alone would agree, too."""
+    """Cohen's kappa; None if chance alone would give full agreement."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Two interpreters against each other."""
+    """Two interpreters compared."""
 
     interpreters: tuple[str, str]
     points: Count = 0
-    """That both answered."""
+    """Points that both answered."""
     transition: Alikeness
     changed: Alikeness | None = None
-    """Of whether anything changed; None of a file that does not say."""
+    """On whether anything changed; None if the file lacks it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnresolvedPoints:
-    """Points without an answer, by why, and what is done about them."""
+    """Points without an answer, by reason, and how they are handled."""
 
     rule: str = "exclude"
     points: dict[str, Count]
@@ -171,15 +171,15 @@ class UnresolvedPoints:
 
 @dataclass(frozen=True, kw_only=True)
 class AreaEstimates:
-    """What labelled points say of a map."""
+    """Estimates of a map from labelled points."""
 
     format: Literal[1]
     version: str = ""
     """Of terradelta."""
     map: str
-    """"sampled", or the other map that the points of this one judge."""
+    """"sampled", or the other map that is assessed with the points of this one."""
     area_ha: Area | None = None
-    """Ground with data at both dates; None of a file that does not say."""
+    """Ground with data at both dates; None if the file lacks it."""
     design: DesignRecord
     interval: str = "logit"
     strata: tuple[StratumRow, ...]
@@ -192,24 +192,24 @@ class AreaEstimates:
     """Changed or not."""
     transitions: Legend
     lost: Legend | None = field(default=None, metadata={"key": "from", **UNLESS_NONE})
-    """By class before; None of a map without land cover."""
+    """By class before; None for a map without land cover."""
     gained: Legend | None = field(default=None, metadata={"key": "to", **UNLESS_NONE})
-    """By class after, likewise."""
+    """By class after; None for a map without land cover."""
     net: tuple[NetChange, ...] = ()
     notes: tuple[str, ...]
-    """What the intervals do not say."""
+    """Limits of the intervals."""
     methods: str
     """A paragraph for a methods section."""
     others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
-    """What a later version has added."""
+    """Keys of a later version."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `area_estimates.json` holds."""
+        """Return the content of `area_estimates.json`."""
         return null_undefined(write_fields(self))
 
 
 def read_estimates(path: Path) -> AreaEstimates:
-    """Return what an area_estimates.json holds.
+    """Return the content of an area_estimates.json.
 
     Raises:
         DataError: If it cannot be read, naming key and value.
@@ -229,7 +229,7 @@ def read_estimates(path: Path) -> AreaEstimates:
                     raise FieldError(
                         "interval_95_percent",
                         share.interval_95_percent,
-                        "two numbers where value is one",
+                        "two numbers if value is a number",
                     )
     except ValueError as error:
         raise DataError(

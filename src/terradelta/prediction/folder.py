@@ -21,13 +21,13 @@ FIX = "give the folder of a prediction of two rasters, as `terradelta predict` l
 
 @dataclass(frozen=True)
 class PredictionFolder:
-    """What `terradelta predict` has made, its files checked as they are read."""
+    """The output of `terradelta predict`; files are checked when read."""
 
     path: Path
 
     @property
     def has_map(self) -> bool:
-        """Whether there is a map of changes: of a folder of images there is none."""
+        """Whether it has a map of changes, which maps of a folder of images lack."""
         return find_map(self.path, "change").is_file()
 
     def read_classes(self) -> ClassTable:
@@ -39,10 +39,10 @@ class PredictionFolder:
         return read_classes(find_map(self.path, "before_class"))
 
     def read_summary(self, classes: ClassTable | None = None) -> Summary:
-        """Return what summary.json holds.
+        """Return the content of summary.json.
 
         Args:
-            classes: Those of the map, which its transitions must be between.
+            classes: Classes of the map, to which its transitions must belong.
 
         Raises:
             OutputError: If it cannot be read, naming file, key and value.
@@ -57,7 +57,7 @@ class PredictionFolder:
         return summary
 
     def read_run(self) -> Run:
-        """Return what run.json holds.
+        """Return the content of run.json.
 
         Raises:
             OutputError: If it cannot be read, naming file, key and value.
@@ -65,7 +65,7 @@ class PredictionFolder:
         return read_record(self.path / RUN_FILE, Run, OutputError, FIX)
 
     def read_pair(self) -> PairRun:
-        """Return what of run.json it takes to open the two rasters again.
+        """Return the part of run.json that is needed to open the two rasters again.
 
         Raises:
             OutputError: If it cannot be read, naming file, key and value.
@@ -73,7 +73,7 @@ class PredictionFolder:
         return read_record(self.path / RUN_FILE, PairRun, OutputError, FIX)
 
     def read_folder_run(self) -> FolderRun:
-        """Return what run.json holds of a prediction of two folders of images.
+        """Return the content of run.json of a prediction of two folders of images.
 
         Raises:
             OutputError: If it cannot be read, naming file, key and value.
@@ -84,7 +84,7 @@ class PredictionFolder:
         """Return the pixels of the pair, of which the maps may be a part.
 
         Raises:
-            OutputError: If run.json cannot be read or has none.
+            OutputError: If run.json cannot be read or has no grid.
         """
         content = read_object(self.path / RUN_FILE, OutputError, FIX)
         try:
@@ -93,10 +93,10 @@ class PredictionFolder:
             raise OutputError(f"{self.path / RUN_FILE}: {error}", FIX) from error
 
     def write(self, record: Summary | Run | FolderRun):
-        """Write summary.json or run.json, whole or not at all.
+        """Write summary.json or run.json, completely or not at all.
 
         Raises:
-            OutputExistsError: If a folder has its name.
+            OutputExistsError: If a folder has this name.
         """
         name = SUMMARY_FILE if isinstance(record, Summary) else RUN_FILE
         with stage_file(self.path / name) as staged:

@@ -1,6 +1,6 @@
-"""run.json, summary.json and job.json, as dataclasses whose fields stand in the files' order.
+"""run.json, summary.json and job.json, as dataclasses with the fields in the files' order.
 
-Keys that are not listed are kept aside, so that a later version may add some; keys that an earlier
+Unknown keys are kept, so that a later version may add some; keys that an earlier
 version did not write have a default.
 """
 
@@ -36,7 +36,7 @@ LARGEST_AREA_HA = 1e12
 LARGEST_SIDE_PX = 2**31 - 1
 LARGEST_SHIFT_PX = 1e6
 MOST_TILES_A_SIDE, MOST_TILES = 2_000_000, 100_000_000
-"""No job is as large; a damaged number would be."""
+"""More than any job has; only a damaged number is larger."""
 
 Area = Annotated[float, Within(least=0, most=LARGEST_AREA_HA)]
 Percent = Annotated[float, Within(least=0, most=100.001)]
@@ -44,15 +44,15 @@ Percent = Annotated[float, Within(least=0, most=100.001)]
 Count = Annotated[int, COUNT]
 Side = Annotated[int, Within(least=1, most=LARGEST_SIDE_PX)]
 Number = int | float
-"""A number that a caller gives, which is written as it was given."""
+"""A number from a caller, written as given."""
 Kept = Any
-"""What nobody reads: a raster may say anything there, and it is written as it was said."""
+"""A value that is only recorded: a raster may hold anything, and it is written unchanged."""
 Shift = Annotated[float, Within(least=-LARGEST_SHIFT_PX, most=LARGEST_SHIFT_PX)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransitionRow:
-    """What went from one class to another."""
+    """The amount of one transition."""
 
     from_class: str = keyed("from")
     to_class: str = keyed("to")
@@ -64,7 +64,7 @@ class TransitionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DateRecord:
-    """When an image was taken.
+    """The date of an image.
 
     Raises:
         FieldError: If it is not a date.
@@ -72,7 +72,7 @@ class DateRecord:
 
     text: str
     start: str = ""
-    """Its first moment, which its text says too."""
+    """Its first moment, as in its text."""
     end: str = ""
     origin: str
 
@@ -89,7 +89,7 @@ class DateRecord:
 
 @dataclass(frozen=True)
 class DatesRecord:
-    """When both images were taken; None where nothing says so."""
+    """Dates of both images; None if unknown."""
 
     before: DateRecord | None = None
     after: DateRecord | None = None
@@ -131,29 +131,29 @@ class Summary:
     """
 
     cautions: tuple[Caution, ...] = ()
-    """What makes the map doubtful: read it before the numbers."""
+    """Reasons to doubt the map: read them before the numbers."""
     dates: DatesRecord | None = None
     valid_pixels: Count
     changed_pixels: Count
     nodata_pixels: Count = 0
     nodata_ha: Area | None = None
-    """None without a CRS, as the other areas."""
+    """None without a CRS, like the other areas."""
     valid_ha: Area | None = None
     changed_ha: Area | None = None
     changed_percent: Percent
     transitions: tuple[TransitionRow, ...]
     """The largest first."""
     unsure_pixels: Count | None = None
-    """Changed pixels that are more likely wrong than right; None of an earlier version."""
+    """Changed pixels that are more likely wrong than right; None from an earlier version."""
     unsure_ha: Area | None = None
     unsure_percent: Percent | None = None
-    """Of all that changed."""
+    """Mean over all change."""
     patches: Count | None = field(default=None, metadata=UNLESS_NONE)
-    """None of a folder of images, which has no polygons."""
+    """None for a folder of images, which has no polygons."""
     pairs: Count | None = field(default=None, metadata=UNLESS_NONE)
-    """Of a folder of images; None of rasters."""
+    """Number of pairs in a folder of images; None for rasters."""
     others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
-    """What a later version has added."""
+    """Keys of a later version."""
 
     def __post_init__(self):
         has_area = self.changed_ha is not None
@@ -199,7 +199,7 @@ class RasterRecord:
     sources: Count | None = field(default=None, metadata=UNLESS_NONE)
     """Rasters of a mosaic."""
     sheets: Count | None = field(default=None, metadata=UNLESS_NONE)
-    """Its lattices of pixels."""
+    """Number of its pixel lattices."""
     width: Side
     height: Side
     bands: Count
@@ -208,7 +208,7 @@ class RasterRecord:
     transform: Kept = None
     nodata: Kept = None
     scales: Kept = field(default=None, metadata=UNLESS_NONE)
-    """Of stored numbers, where they are not the values."""
+    """Scale of stored numbers, if they are not the values."""
     offsets: Kept = field(default=None, metadata=UNLESS_NONE)
     dates: tuple[str, ...] | None = field(
         default=None, metadata=written_if(lambda raster: raster.sources is not None)
@@ -231,7 +231,7 @@ class GridRecord:
     """The pixels of a pair.
 
     Raises:
-        FieldError: If they are no pixels.
+        FieldError: If they are not valid.
     """
 
     crs: str | None = None
@@ -250,7 +250,7 @@ class GridRecord:
         """Return the grid.
 
         Raises:
-            FieldError: If the CRS is none.
+            FieldError: If the CRS is not valid.
         """
         try:
             crs = None if self.crs is None else CRS.from_wkt(self.crs)
@@ -269,7 +269,7 @@ class AreaRecord:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What was asked for."""
+    """The request."""
 
     tta: str | None = None
     bands: tuple[int | str, ...] | None = None
@@ -295,7 +295,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class FolderParameters:
-    """What was asked for of two folders of images."""
+    """The request for two folders of images."""
 
     tta: str | None = None
     value_range: tuple[Number, Number] | None = None
@@ -309,7 +309,7 @@ class FolderParameters:
 
 @dataclass(frozen=True)
 class ViewsRecord:
-    """How many test-time views some blocks had, or pairs of a folder."""
+    """Number of test-time views of some blocks, or of pairs of a folder."""
 
     views: Count
     first: Count = 0
@@ -327,7 +327,7 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class PairRun:
-    """What it takes to open the two rasters of a map again."""
+    """The values needed to open the two rasters of a map again."""
 
     before: SourceRecord
     after: SourceRecord
@@ -339,7 +339,7 @@ class PairRun:
 
 @dataclass(frozen=True)
 class FolderRun:
-    """How the maps of two folders of images came about: the content of their run.json."""
+    """How the maps of two folders of images were made: the content of their run.json."""
 
     cautions: tuple[Caution, ...]
     findings: tuple[Finding, ...]
@@ -351,7 +351,7 @@ class FolderRun:
     versions: dict[str, str]
     views_of_pairs: tuple[ViewsRecord, ...]
     seconds: dict[str, float]
-    """Of the whole, and of its parts."""
+    """Seconds of the whole, and of its parts."""
     others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
 
 
@@ -363,7 +363,7 @@ class TilingRecord:
     margin_px: Count
     stride_px: Side
     area: tuple[Count, Count, Side, Side]
-    """Column, row, width and height of what is wanted of the grid."""
+    """Column, row, width and height of the wanted part of the grid."""
     tiles_per_side: Side
 
     def __post_init__(self):
@@ -380,7 +380,7 @@ class TilingRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """What a prediction under way was asked for: the content of job.json."""
+    """The request of an unfinished prediction: the content of job.json."""
 
     format: Count = 0
     versions: dict[str, str]
@@ -414,7 +414,7 @@ class JobRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a map of two rasters came about: the content of run.json."""
+    """How a map of two rasters was made: the content of run.json."""
 
     cautions: tuple[Caution, ...] = ()
     format: Count = 0
@@ -429,18 +429,18 @@ class Run:
     grid: GridRecord
     plan: TilingRecord | None = None
     findings: tuple[Finding, ...] | None = None
-    """None of an earlier version, which did not keep them."""
+    """None from an earlier version, which did not record them."""
     models: tuple[ModelRecord, ...]
     shift_px: tuple[Shift, Shift] = (0.0, 0.0)
     light: LightMatch | None = None
     blocks: Count | None = None
     views_of_blocks: tuple[ViewsRecord, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of the whole, and of its parts."""
+    """Seconds of the whole, and of its parts."""
     km2_per_minute: float | None = None
     """None without a CRS."""
     others: dict[str, Any] = field(default_factory=dict, metadata=UNKNOWN_KEYS)
-    """What a later version has added."""
+    """Keys of a later version."""
 
     @classmethod
     def of(
@@ -453,14 +453,14 @@ class Run:
         seconds: dict[str, float],
         km2_per_minute: float | None,
     ) -> Run:
-        """Return how the map of a job came about.
+        """Return how the map of a job was made.
 
         Args:
-            job: What was asked for.
-            cautions: Of the map.
-            views: Of its blocks.
-            blocks: How many it has.
-            seconds: Of the whole, and of its parts.
+            job: The request.
+            cautions: Cautions of the map.
+            views: Views of its blocks.
+            blocks: Number of its blocks.
+            seconds: Seconds of the whole, and of its parts.
             km2_per_minute: Ground per time; None without a CRS.
         """
         shared = {one.name: getattr(job, one.name) for one in fields(job) if one.name != "origins"}
@@ -475,4 +475,4 @@ class Run:
 
 
 RecordedPair = PairRun | Run | JobRecord
-"""What holds how a pair was read."""
+"""A record of how a pair was read."""

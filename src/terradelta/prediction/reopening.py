@@ -1,4 +1,4 @@
-"""The two rasters of a map, opened again as they were read then."""
+"""The two rasters of a map, opened again as they were read for it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from terradelta.prediction.records import RecordedPair
 def reopen_pair(
     recorded: RecordedPair, before: RasterPaths | None = None, after: RasterPaths | None = None
 ) -> RasterPair:
-    """Open the pair of a prediction as it was read then.
+    """Open the pair of a prediction as it was read for the map.
 
     Args:
         recorded: The content of run.json or job.json.
-        before: Where the earlier raster lies now, if it was moved.
-        after: Where the later one lies now.
+        before: New path of the earlier raster, if it was moved.
+        after: New path of the later raster.
 
     Raises:
-        RasterError: As `RasterPair` does.
+        RasterError: Same as in `RasterPair`.
     """
     return RasterPair(
         before or recorded.before.path,

@@ -1,4 +1,4 @@
-"""Line charts as shapes for SVG: they stretch with the page, their texts do not."""
+"""Line charts as shapes for SVG that stretch with the page, without their texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Line:
     path: str
     """SVG path; both axes from 0 to 100, y downwards."""
     points: tuple[tuple[float, float], ...]
-    """Where its values lie, likewise."""
+    """Positions of its values, on the same axes."""
     last: float
     """Its last value; nan if that is undefined."""
 
@@ -50,9 +50,9 @@ class LineChart:
         """Lay out curves.
 
         Args:
-            title: Of the chart.
-            x_name: What the values of `x` are.
-            x: Increasing.
+            title: Title of the chart.
+            x_name: Name of the values of `x`.
+            x: Increasing values.
             series: Values of each curve at `x`; nan where undefined, which interrupts the curve.
         """
         finite = [value for values in series.values() for value in values if math.isfinite(value)]

@@ -1,4 +1,4 @@
-"""One HTML file with its style, script and pictures inside, that asks the network for nothing.
+"""One HTML file with its style, script and pictures inside, that makes no network requests.
 
 Legend of the array names: H rows, W columns, last C red, green, blue and perhaps alpha.
 """
@@ -26,17 +26,17 @@ REPORT_FILE = "report.html"
 
 PHOTOGRAPH_QUALITY = 80
 FILL_ALPHA = 120
-"""Opacity, of 255, of the inside of what an overlay marks; its edge is opaque."""
+"""Opacity, of 255, of the inside of marked areas; their edges are opaque."""
 
 
 def write_page(path: Path, template: str, **content: Any):
-    """Write a page that is there whole or not at all.
+    """Write a page, completely or not at all.
 
     Args:
         path: The file.
         template: Name of a file in `templates/`.
-        content: What the template shows. Text is escaped: names of classes and files are the
-            user's.
+        content: Values of the template. Text is escaped: names of classes and files come from the
+            user.
 
     Raises:
         OutputError: If it cannot be written.
@@ -47,7 +47,7 @@ def write_page(path: Path, template: str, **content: Any):
 def render(template: str, **content: Any) -> str:
     """Return a page, or the part of a page that a template makes."""
     script = _read_asset("page.js")
-    # The browser runs this script and no other, whatever a name that was not escaped may hold.
+    # The browser runs only this script, even if a name was not escaped.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
@@ -63,7 +63,7 @@ def render(template: str, **content: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return what holds the templates, each compiled when it is first used."""
+    """Return the environment of the templates, each compiled when it is first used."""
     environment = Environment(
         loader=PackageLoader("terradelta.reports"),
         autoescape=True,
@@ -80,12 +80,12 @@ def _environment() -> Environment:
 
 
 def css_colour(colour: Colour) -> str:
-    """Return a colour as CSS writes it."""
+    """Return a colour in CSS."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def embed_photograph(picture_HWC: np.ndarray) -> str:
-    """Return a picture as a data URI, compressed with a loss that the eye does not see.
+    """Return a picture as a data URI, with lossy compression that is not visible.
 
     Args:
         picture_HWC: uint8, RGB or RGBA.
@@ -101,7 +101,7 @@ def embed_overlay(fill_HW: np.ndarray, edge_HW: np.ndarray, colour: Colour) -> s
     Args:
         fill_HW: bool, where it is half transparent.
         edge_HW: bool, where it is opaque; wins over the fill.
-        colour: Of both.
+        colour: Colour of both.
     """
     indices_HW = np.where(edge_HW, 2, fill_HW).astype(np.uint8)
     image = Image.fromarray(indices_HW, mode=None).convert("P")
@@ -116,7 +116,7 @@ def embed_colours(classes_HW: np.ndarray, colours: tuple[Colour, ...]) -> str:
 
     Args:
         classes_HW: uint8 ids.
-        colours: Of each id.
+        colours: Colour of each id.
     """
     image = Image.fromarray(classes_HW).convert("P")
     image.putpalette([part for colour in colours for part in colour])

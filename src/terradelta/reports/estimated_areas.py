@@ -1,4 +1,4 @@
-"""Areas as labelled points tell them, beside those that the map counts.
+"""Areas estimated from labelled points, beside those counted on the map.
 
 They are read from the area_estimates.json of `terradelta assess`.
 """
@@ -17,11 +17,11 @@ from terradelta.reports.chart import MAX_TICKS, Tick
 from terradelta.reports.wording import NO_BREAK, Unit, join_words, say_count, say_number
 
 MAX_TRANSITIONS = 14
-"""Shown by themselves; the others are in area_estimates.csv."""
+"""Transitions with their own row; the others are in area_estimates.csv."""
 LEAST_SHARE = 0.02
-"""Of the mapped change, for a transition to be shown that no point was labelled as."""
+"""Share of the mapped change from which a transition without labelled points is shown."""
 MAX_DIFFERENCE = 1e-3
-"""Between the changed area of a map and the one that its assessment names, relative."""
+"""Relative tolerance between the changed area of a map and that in its assessment."""
 HECTARES = Unit(True)
 ALLOCATION_WORDS = {
     "proportional": "in proportion to area",
@@ -30,15 +30,15 @@ ALLOCATION_WORDS = {
 
 
 def require_same_map(path: Path, estimates: AreaEstimates, summary: Summary):
-    """Raise unless estimates are of this map.
+    """Raise unless estimates belong to this map.
 
     Args:
-        path: The file that they stand in.
-        estimates: What it holds.
+        path: Their file.
+        estimates: The content of the file.
         summary: The sums of the map.
 
     Raises:
-        DataError: If they are of another map.
+        DataError: If they belong to another map.
     """
     changed_ha = estimates.change.classes[-1].mapped_ha
     own_ha = summary.changed_ha or 0.0
@@ -64,11 +64,11 @@ class AreaRow:
 
 @dataclass(frozen=True)
 class AreaBar:
-    """Where the marks of a row of the chart lie, in percent of its width."""
+    """Positions of the marks of a row of the chart, in percent of its width."""
 
     name: str
     width: float
-    """Of the interval."""
+    """Width of the interval."""
     mapped: float
     value: float
     low: float
@@ -76,7 +76,7 @@ class AreaBar:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The transitions that have no row of their own."""
+    """The transitions without their own row."""
 
     count: int
     mapped: str
@@ -85,7 +85,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class EstimatedAreas:
-    """What a page shows of estimated areas."""
+    """The content of a page's section on estimated areas."""
 
     changed: str
     span: str
@@ -103,9 +103,9 @@ class EstimatedAreas:
 
 
 def describe_areas(estimates: AreaEstimates) -> EstimatedAreas:
-    """Return what a page shows of estimates: rows of table and chart, facts, notes."""
+    """Return a page's section on estimates: rows of table and chart, facts, notes."""
     changed, unchanged = estimates.change.classes[-1], estimates.change.classes[0]
-    # Without land cover there is no transition but change itself.
+    # Without land cover the only transition is change itself.
     transitions = () if estimates.lost is None else estimates.transitions.classes[1:]
     shown = [
         row
@@ -141,12 +141,12 @@ def _find_size(row: EstimatedClass) -> float:
 
 
 def _find_reach(row: EstimatedClass) -> float:
-    """Return how far to the right a row's marks go."""
+    """Return the right end of a row's marks."""
     return max(row.mapped_ha, row.area_ha.interval_95_percent[1])
 
 
 def _write_rows(rows: list[EstimatedClass]) -> list[AreaRow]:
-    """Return the table's cells, areas of as many decimals each."""
+    """Return the table's cells, areas with the same number of decimals."""
     columns = [
         [row.mapped_ha for row in rows],
         [row.area_ha.value for row in rows],
@@ -182,7 +182,7 @@ def _draw_bar(row: EstimatedClass, full_ha: float) -> AreaBar:
 
 
 def _list_facts(estimates: AreaEstimates) -> list[tuple[str, str]]:
-    """Return how accurate the map is and how that was found, as names and texts."""
+    """Return the accuracy of the map and the method, as names and texts."""
     design, used, drawn = estimates.design, estimates.points_used, estimates.points_drawn
     names = list(estimates.interpreters)
     facts = [
@@ -195,7 +195,7 @@ def _list_facts(estimates: AreaEstimates) -> list[tuple[str, str]]:
         overall = estimates.transitions.overall_accuracy
         facts.append(("Overall accuracy, transitions", _say_share(overall, with_interval=True)))
     facts += [
-        ("Points", f"{used:,}" if used == drawn else f"{used:,} of {drawn:,} that were drawn"),
+        ("Points", f"{used:,}" if used == drawn else f"{used:,} of {drawn:,} drawn"),
         ("Labelled by", f"{say_count(len(names), 'interpreter')}: {join_words(names)}"),
     ]
     for pair in estimates.agreement:
@@ -220,7 +220,7 @@ def _list_facts(estimates: AreaEstimates) -> list[tuple[str, str]]:
 
 
 def _say_share(estimate: ShareEstimate, with_interval: bool = False) -> str:
-    """Return an accuracy, and its interval where wanted or not known."""
+    """Return an accuracy, and its interval if wanted or if the accuracy is unknown."""
     if estimate.value is None:
         return "–"
     text = f"{estimate.value:.3f}"

@@ -1,4 +1,4 @@
-"""The from-to table behind matrix and flow chart, and the shapes of the chart.
+"""The from-to table for the matrix and the flow chart, and the shapes of the chart.
 
 Legend of the array names: F classes before, T classes after.
 """
@@ -15,12 +15,12 @@ from terradelta.prediction.records import TransitionRow
 from terradelta.reports.wording import Unit
 
 MAX_CLASSES = 14
-"""Of either date by themselves; the smallest of more are shown as one."""
+"""Classes per date with their own node; the smallest of more are shown as one."""
 OTHERS_COLOUR: Colour = (150, 150, 150)
 MAX_BANDS = 60
 CHART_HEIGHT_PX = 300
 SLOT_PX = 38
-"""Room for the two lines of a class's label."""
+"""Height of the two lines of a class's label."""
 GAP_PX = 8
 
 
@@ -29,7 +29,7 @@ class FlowTable:
     """Amounts by class before and class after."""
 
     names: tuple[str, ...]
-    """Of the classes that changed at either date, in the order of the class table."""
+    """Names of the classes that changed at either date, in the order of the class table."""
     colours: tuple[Colour, ...]
     amounts_FT: np.ndarray
     """Hectares, or pixels where areas are unknown."""
@@ -79,7 +79,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Band:
-    """What went from one class to another."""
+    """The amount of one transition."""
 
     start: int
     end: int
@@ -97,7 +97,7 @@ class FlowChart:
     right: tuple[Node, ...]
     bands: tuple[Band, ...]
     hidden_share: float
-    """Of the amount, the part whose bands are too many to draw."""
+    """Share of the amount in bands that are not drawn."""
 
     @classmethod
     def of(cls, table: FlowTable) -> FlowChart:
@@ -118,7 +118,7 @@ class FlowChart:
 
 
 def _stack(amounts: np.ndarray, scale: float) -> tuple[tuple[Node, ...], float]:
-    """Return the classes of one date below each other, and how high they are together."""
+    """Return the nodes of one date in a column, and its height."""
     nodes = []
     top = 0.0
     for index in np.flatnonzero(amounts).tolist():

@@ -18,21 +18,21 @@ class LargeTransition:
     to_class: str
     amount: str
     share: str
-    """Of all that changed."""
+    """Share of all change."""
 
 
 def find_unit(summary: Summary) -> Unit:
-    """Return what the amounts of a map are told in."""
+    """Return the unit of the amounts of a map."""
     return Unit(summary.changed_ha is not None)
 
 
 def sum_changed(summary: Summary) -> float:
-    """Return how much changed, in hectares, or in pixels where areas are unknown."""
+    """Return the changed amount in hectares, or in pixels if areas are unknown."""
     return summary.changed_pixels if summary.changed_ha is None else summary.changed_ha
 
 
 def sum_compared(summary: Summary) -> float:
-    """Return how much has data at both dates, likewise."""
+    """Return the amount with data at both dates, in the same unit."""
     return summary.valid_pixels if summary.valid_ha is None else summary.valid_ha
 
 
@@ -51,7 +51,7 @@ def list_largest(summary: Summary) -> list[LargeTransition]:
 
 
 def write_headline(summary: Summary) -> str:
-    """Return what changed in one sentence."""
+    """Return the change in one sentence."""
     unit = find_unit(summary)
     compared = unit.say_words(sum_compared(summary))
     if not summary.transitions:

@@ -19,13 +19,13 @@ from terradelta.geo.stretch import draw_rgb, find_range
 MAX_SIDE_PX = 1400
 CHIP_SIZE_PX = 208
 SMALLEST_CHIP_PX = 56
-"""Side of a chip on the ground, in pixels of the map: what is smaller shows nothing around it."""
+"""Side of a chip on the ground, in pixels of the map: smaller ones show no surroundings."""
 CHIP_MARGIN = 1.7
-"""Side of a chip, in sides of its patch."""
+"""Side of a chip, as a multiple of the side of its patch."""
 READ_FACTOR = 2
-"""How many times finer a picture is read than it is shown: averaged, it has no jagged edges."""
+"""How many times finer a picture is read than it is shown: averaging avoids jagged edges."""
 OUTLINE_TOLERANCE_PX = 0.6
-"""Of an outline drawn on a chip; a large patch has very many corners."""
+"""Tolerance of an outline drawn on a chip; a large patch has very many corners."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _draw_path(polygon: shapely.Geometry) -> str:
 
 
 class Imagery:
-    """Pictures of both dates, in one stretch of their values from picture to picture.
+    """Pictures of both dates, all with the same stretch of values.
 
     Args:
         pair: The rasters; their first three bands are drawn as red, green, blue. Values other than

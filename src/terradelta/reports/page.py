@@ -19,25 +19,26 @@ def report(
 ) -> Path:
     """Write report.html into the folder of a raster prediction or of a training run.
 
-    A prediction has one already; made again, it shows the images as they are now, and what `assess`
-    and `stats` have found since. The page of a run also evaluates its best model on the validation
-    pairs, where the data set is still there.
+    A prediction has one already; write it again to show the present images and the results of
+    `assess` and `stats`. The page of a run also evaluates its best model on the validation pairs,
+    if the data set still exists.
 
     Args:
-        folder: What `predict`, `merge` or `demo` left behind, or what `train` did.
-        areas: The area_estimates.json of `assess`; of a prediction the one in the folder, if there
-            is one, if left out.
-        zones: The zones.gpkg of `stats`; the one in the folder's `zones`, likewise.
-        overwrite: Replace a report that is there.
+        folder: Output of `predict`, `merge` or `demo`, or of `train`.
+        areas: The area_estimates.json of `assess`; for a prediction, by default the one in the
+            folder, if there is one.
+        zones: The zones.gpkg of `stats`; by default the one in the folder's `zones`, if there is
+            one.
+        overwrite: Replace a report that exists.
 
     Returns:
         The page.
 
     Raises:
         ArgumentError: If the folder is neither, or a run with areas or zones.
-        DataError: If areas or zones cannot be read, or are of another map.
+        DataError: If areas or zones cannot be read, or belong to another map.
         OutputError: If it lacks a part, or the page cannot be written.
-        OutputExistsError: If there is a report and `overwrite` is False.
+        OutputExistsError: If a report exists and `overwrite` is False.
     """
     folder = Path(folder)
     path = folder / REPORT_FILE
@@ -53,7 +54,7 @@ def report(
 
         if areas is not None or zones is not None:
             raise ArgumentError(
-                f"{folder} is a training run, of which there are no areas and no zones",
+                f"{folder} is a training run, which has no areas and no zones",
                 fix="leave --areas and --zones out, or give the folder of a prediction",
             )
         claim_file(path, overwrite=overwrite)
@@ -61,7 +62,7 @@ def report(
     else:
         raise ArgumentError(
             f"{folder} has neither a map of changes nor log.csv: it is not a prediction of two "
-            "rasters and no training run",
+            "rasters nor a training run",
             fix="give the output of `terradelta predict` on two rasters, or of `terradelta train`",
         )
     return path

@@ -1,4 +1,4 @@
-"""The changed patches of a prediction folder: which to look at, how large and how sure they are."""
+"""The changed patches of a prediction folder: a selection, their sizes and confidence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def choose_patches(table: pandas.DataFrame, has_area: bool) -> dict[str, list[int]]:
-    """Return the ids of the patches that a reader should see, by why."""
+    """Return the ids of the patches to show, by reason."""
     size = "area_m2" if has_area else "pixels"
     by_size = table.sort_values(by=size, ascending=False, kind="stable")
     notable = by_size.loc[by_size.pixels >= SMALLEST_PX]
@@ -41,20 +41,20 @@ class Bin:
     label: str
     patches: int
     amount: float
-    """What they cover."""
+    """Amount that they cover."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How many patches there are of each kind, and what they cover."""
+    """The number of patches of each kind, and their amounts."""
 
     bins: list[Bin]
     unit: str
-    """Of the amounts: "ha", "m²" or "px"."""
+    """Unit of the amounts: "ha", "m²" or "px"."""
 
     @property
     def texts(self) -> list[str]:
-        """The amounts, of as many decimals each."""
+        """The amounts, with the same number of decimals."""
         return Unit(self.unit == "ha").say_column([part.amount for part in self.bins])
 
     @classmethod
@@ -64,10 +64,10 @@ class Distribution:
         """Sort patches into bins.
 
         Args:
-            labels: One for each bin.
+            labels: Label of each bin.
             place: Number of each patch's bin.
-            size: Of each patch, in m2, or in pixels where areas are unknown.
-            has_area: Whether they are known.
+            size: Size of each patch in m2, or in pixels if areas are unknown.
+            has_area: Whether areas are known.
         """
         patches = np.bincount(place, minlength=len(labels)).tolist()
         amounts = np.bincount(place, weights=size, minlength=len(labels))
@@ -82,7 +82,7 @@ class Distribution:
 def sort_by_size(table: pandas.DataFrame, has_area: bool) -> Distribution:
     """Return the distribution of the patches' orders of magnitude."""
     size = _sizes(table, has_area)
-    # Rounding keeps 100 m2 made of 0.01 m2 pixels among the hundreds.
+    # Rounded so that 100 m2 of 0.01 m2 pixels counts among the hundreds.
     decade = np.floor(np.log10(np.maximum(size, 0.1)) + 1e-9).astype(int)
     powers = range(decade.min(), decade.max() + 1)
     labels = [_label_decade(power, has_area) for power in powers]
@@ -97,7 +97,7 @@ def sort_by_confidence(table: pandas.DataFrame, has_area: bool) -> Distribution:
 
 
 def find_share_of_largest(table: pandas.DataFrame, has_area: bool, share: float = 0.1) -> float:
-    """Return what part of the changed area the largest patches cover, those of a share of all."""
+    """Return the share of the changed area in the largest patches, a given share of all."""
     size = np.sort(_sizes(table, has_area))[::-1]
     total = size.sum()
     return float(size[: max(1, round(share * len(size)))].sum() / total) if total else 0.0
@@ -105,7 +105,7 @@ def find_share_of_largest(table: pandas.DataFrame, has_area: bool, share: float 
 
 def _sizes(table: pandas.DataFrame, has_area: bool) -> np.ndarray:
     sizes = (table.area_m2 if has_area else table.pixels).to_numpy(np.float64)
-    # Of a damaged or an older file: what is no size counts as none.
+    # In a damaged or older file, an invalid size counts as 0.
     return np.clip(np.nan_to_num(sizes, nan=0.0, posinf=0.0, neginf=0.0), 0, LARGEST_SIZE)
 
 

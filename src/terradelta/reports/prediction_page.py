@@ -1,6 +1,6 @@
-"""The page of a prediction folder: what changed, where, how sure it is and how it was found.
+"""The page of a prediction folder: what changed, where, with which confidence and by which method.
 
-It is made from the folder itself, and from the two rasters where they still are. Of large rasters
+It is made from the folder and, if they still exist, from the two rasters. From large rasters
 it reads overviews and a few windows.
 
 Legend of the array names: H rows, W columns.
@@ -50,9 +50,9 @@ from terradelta.reports.wording import Unit, name_image, say_m2, say_place
 from terradelta.reports.zones import ZONES_FILE, draw_zones, read_zones
 
 CACHE_BYTES = 128 * 1024**2
-"""Of GDAL; each window is read once, and by default it takes a twentieth of the machine."""
+"""GDAL's cache; each window is read once, and by default it is a twentieth of the memory."""
 STRONGEST_SHADE = 30
-"""Percent of the accent behind the largest amount of the matrix; text stays readable on it."""
+"""Percent of the accent behind the largest amount of the matrix; text on it stays readable."""
 WHY_SHOWN = {
     "largest": "The largest",
     "most certain": "The most certain",
@@ -64,13 +64,13 @@ def write_prediction_page(folder: Path, areas: Path | None = None, zones: Path |
     """Write report.html into the folder of a prediction of two rasters.
 
     Args:
-        folder: What `predict` has made.
-        areas: An area_estimates.json; the one in the folder, if there is one, if left out.
-        zones: A zones.gpkg; the one in the folder's `zones`, likewise.
+        folder: Prediction folder.
+        areas: An area_estimates.json; by default the one in the folder, if there is one.
+        zones: A zones.gpkg; by default the one in the folder's `zones`, if there is one.
 
     Raises:
         OutputError: If the folder lacks a part, or the page cannot be written.
-        DataError: If areas or zones cannot be read, or are of another map.
+        DataError: If areas or zones cannot be read, or belong to another map.
     """
     subject = _Subject.read(folder)
     areas, zones = (
@@ -90,7 +90,7 @@ def write_prediction_page(folder: Path, areas: Path | None = None, zones: Path |
 
 @dataclass(frozen=True)
 class _Subject:
-    """A prediction folder, as far as it fits on one page."""
+    """The data of a prediction folder for one page."""
 
     folder: Path
     summary: Summary
@@ -100,7 +100,7 @@ class _Subject:
     shape: tuple[int, int]
     """Rows and columns of a picture of the map."""
     change_HW: np.ndarray
-    """The from-to map, reduced to that."""
+    """The from-to map, reduced to that shape."""
 
     @classmethod
     def read(cls, folder: Path) -> _Subject:
@@ -141,18 +141,18 @@ class FlowMatrix:
     texts: list[list[str]]
     """Amounts, with the sums of rows and columns."""
     shades: list[list[int]]
-    """Of the cells' backgrounds without the sums, in percent of the accent."""
+    """Strength of the cells' backgrounds without the sums, in percent of the accent."""
 
 
 @dataclass(frozen=True)
 class ClassLayer:
-    """An overlay of what became one class."""
+    """An overlay of the ground that became one class."""
 
     name: str
     colour: Colour
     amount: str
     picture: str
-    """As a data URI."""
+    """Picture as a data URI."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class ShownPatch:
     """Percent."""
     place: str
     pictures: list[str] | None
-    """Before and after as data URIs; None where the images are gone."""
+    """Before and after as data URIs; None if the images are gone."""
     outline: str
     """SVG path."""
 
@@ -177,7 +177,7 @@ def _complain(path: Path, error: Exception) -> OutputError:
 
 
 def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
-    """Return all that the template shows."""
+    """Return the values of the template."""
     summary, unit = subject.summary, subject.unit
     flow = FlowTable.of(summary.transitions, subject.classes, unit)
     models = describe_models(subject.run.models)
@@ -186,7 +186,7 @@ def _gather(subject: _Subject, files: ExitStack) -> dict[str, Any]:
     return {
         "names": _name_images(subject.run),
         "cautions": summary.cautions,
-        # Summaries of earlier versions do not count the patches.
+        # Summaries of earlier versions lack the number of patches.
         "patches": len(table),
         "unit": unit,
         "headline": write_headline(summary),
@@ -237,7 +237,7 @@ def _weigh_confidence(table: pandas.DataFrame) -> float | None:
 
 
 def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, str | None]:
-    """Return the pictures, or why there are none."""
+    """Return the pictures, or the reason for their absence."""
     try:
         pair = files.enter_context(reopen_pair(subject.run))
         cut = (pair.area.width, pair.area.height)
@@ -252,15 +252,15 @@ def _open_imagery(subject: _Subject, files: ExitStack) -> tuple[Imagery | None, 
 def _list_findings(
     subject: _Subject, models: list[ModelPassage], missing: str | None
 ) -> Sequence[Finding] | None:
-    """Return what was found about the pair when it was mapped; None where nobody can know."""
+    """Return the findings of the pair when it was mapped; None if unknown."""
     if subject.run.findings is not None:
         return subject.run.findings
-    # Earlier versions left none.
+    # Earlier versions did not store them.
     return None if missing else list(_check_pair(subject, models))
 
 
 def _check_pair(subject: _Subject, models: list[ModelPassage]) -> Iterator[Finding]:
-    """Look the pair over again, and say where a flag of the run has fixed what is found."""
+    """Check the pair again, and mark findings that a flag of the run fixed."""
     cards = [model.card for model in models if model.card]
     needs = ModelNeeds(
         subject.run.band_names,
@@ -270,7 +270,7 @@ def _check_pair(subject: _Subject, models: list[ModelPassage]) -> Iterator[Findi
     report = examine_pair(
         subject.run.before.path,
         subject.run.after.path,
-        # The shift is measured again, so that a reader sees that there was one.
+        # The shift is measured again, so that the reader sees it.
         replace(recall_options(subject.run), shift_px=(0.0, 0.0)),
         needs,
     )
@@ -284,7 +284,7 @@ def _check_pair(subject: _Subject, models: list[ModelPassage]) -> Iterator[Findi
 
 
 def _tabulate(flow: FlowTable, unit: Unit) -> FlowMatrix:
-    """Return the matrix with its sums as texts of as many decimals each, and its shades."""
+    """Return the matrix with its sums as texts with the same number of decimals, and its shades."""
     amounts_FT = flow.amounts_FT
     with_sums = np.block(
         [
@@ -298,7 +298,7 @@ def _tabulate(flow: FlowTable, unit: Unit) -> FlowMatrix:
 
 
 def _draw_layers(subject: _Subject, flow: FlowTable) -> list[ClassLayer]:
-    """Return an overlay and what it amounts to for each class that something became."""
+    """Return an overlay and its amount for each class after."""
     _, to_HW = subject.classes.decode_transition(subject.change_HW)
     group_HW = np.where(subject.change_HW == 0, -1, np.array(flow.groups)[to_HW])
     amounts = flow.amounts_FT.sum(axis=0)
@@ -321,7 +321,7 @@ def _draw_layers(subject: _Subject, flow: FlowTable) -> list[ClassLayer]:
 def _show_patches(
     subject: _Subject, table: pandas.DataFrame, imagery: Imagery | None
 ) -> dict[str, list[ShownPatch]]:
-    """Return the patches to look at, by why, with their surroundings."""
+    """Return the patches to look at, by reason, with their surroundings."""
     chosen = choose_patches(table, subject.unit.has_area) if len(table) else {}
     ids = sorted({index for group in chosen.values() for index in group})
     outlines = read_outlines(find_changes(subject.folder), ids)
@@ -350,7 +350,7 @@ def _show_patch(
 
 
 def _locate(outline: shapely.Polygon, grid: Grid) -> str:
-    """Return where a patch lies: a point of it, in degrees or in pixels."""
+    """Return the place of a patch: a point of it, in degrees or in pixels."""
     point = outline.representative_point()
     if grid.crs is None:
         column, row = ~grid.transform @ (point.x, point.y)

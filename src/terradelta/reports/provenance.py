@@ -36,12 +36,12 @@ PARAMETER_WORDS = {
 
 @dataclass(frozen=True)
 class ModelPassage:
-    """What the page says of a model."""
+    """A page's section on a model."""
 
     name: str
     sha256: str
     card: ModelCard | None
-    """None where its folder is gone, or holds another by now."""
+    """None if its folder is gone or holds another model now."""
 
     @property
     def trained_on(self) -> str | None:
@@ -55,7 +55,7 @@ class ModelPassage:
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """Where it is known to fail."""
+        """Its known failures."""
         return () if self.card is None else self.card.limits
 
 
@@ -91,7 +91,7 @@ def _describe_card(card: ModelCard) -> list[tuple[str, str]]:
 
 
 def describe_run(run: Run, grid: Grid) -> dict[str, list[tuple[str, str]]]:
-    """Return facts of the rasters and of how they were mapped, as names and texts."""
+    """Return facts of the rasters and of the run, as names and texts."""
     dates = (run.dates or DatesRecord()).build()
     rasters = [
         (name, _describe_raster(raster) + _describe_date(taken))
@@ -99,7 +99,7 @@ def describe_run(run: Run, grid: Grid) -> dict[str, list[tuple[str, str]]]:
             ("Before", "After"), (run.before, run.after), dates, strict=True
         )
     ]
-    # Blocks without data had none.
+    # Blocks without data had no views.
     views = sorted({part.views for part in run.views_of_blocks} - {0}) or [0]
     return {
         "rasters": [*rasters, ("Map", _describe_grid(grid))],
@@ -133,7 +133,7 @@ def _describe_raster(raster: RasterRecord) -> str:
 def _describe_date(taken: ImageDate | None) -> str:
     if taken is None:
         return ", taken at an unknown date"
-    source = "as was said" if taken.origin == "flag" else f"by its {taken.origin}"
+    source = "as given" if taken.origin == "flag" else f"by its {taken.origin}"
     return f", taken {taken.text} ({source})"
 
 

@@ -1,4 +1,4 @@
-"""The page of a training run: how it went, what its best model confuses, and where it is worst.
+"""The page of a training run: its curves, the confusion of its best model, and its worst pairs.
 
 Legend of the array names: C bands, H rows, W columns, I ids.
 """
@@ -36,7 +36,7 @@ from terradelta.training.record import SELECTION_NUMBER, SELECTION_PROTOCOL, TES
 WORST_PAIRS = 6
 PANEL_SIDE_PX = 320
 MAX_CONFUSION_IDS = 16
-"""Of more, those with the most true pixels are shown."""
+"""Most classes shown: those with the most true pixels."""
 STRONGEST_SHADE = 30
 SHOWN_NUMBERS = ("score", "miou", "fscd", "sek", "iou_changed")
 VERDICTS: tuple[tuple[str, Colour], ...] = (
@@ -44,9 +44,9 @@ VERDICTS: tuple[tuple[str, Colour], ...] = (
     ("change found, with its classes", (11, 120, 132)),
     ("change found, a class wrong", (122, 92, 178)),
     ("change missed", (222, 150, 20)),
-    ("change that is none", (190, 44, 54)),
+    ("false change", (190, 44, 54)),
 )
-"""What the colours of a pair's verdict mean."""
+"""Meaning of the colours of a pair's verdict."""
 
 
 def write_training_page(run: Path):
@@ -132,12 +132,12 @@ def _draw_curves(log: list[dict[str, float]]) -> list[LineChart]:
 
 @dataclass(frozen=True)
 class ConfusionRow:
-    """A true class, and what its pixels were called, in percent by column."""
+    """A true class, and the predictions for its pixels, in percent by column."""
 
     true_px: int
     shares: list[float]
     shades: list[float]
-    """Of the cells' backgrounds, in percent of the accent."""
+    """Strength of the cells' backgrounds, in percent of the accent."""
     iou: float | None
 
 
@@ -146,7 +146,7 @@ class ConfusionTable:
     """The confusion of both dates."""
 
     heads: list[tuple[str, Colour]]
-    """Name and colour of the classes shown."""
+    """Name and colour of the shown classes."""
     rows: list[ConfusionRow]
     hidden: int
     """Classes that are not shown."""
@@ -154,7 +154,7 @@ class ConfusionTable:
 
 @dataclass(frozen=True)
 class ReliabilityChart:
-    """Percent stated against percent that came true."""
+    """Stated against observed percentages."""
 
     name: str
     error: float
@@ -162,7 +162,7 @@ class ReliabilityChart:
     points: list[tuple[float, float]]
     """x, and y from the top."""
     path: str
-    """SVG path through them."""
+    """SVG path through the points."""
     rows: list[dict[str, float]]
     """See `Reliability.to_rows`."""
 
@@ -173,19 +173,19 @@ class ShownPair:
 
     name: str
     wrong: float
-    """Percent of its pixels."""
+    """Wrong pixels in percent."""
     photographs: list[str]
-    """Before and after."""
+    """Pictures before and after."""
     verdict: str
 
 
 @dataclass(frozen=True)
 class _Findings:
-    """What the best model does on the validation pairs."""
+    """The evaluation of the best model on the validation pairs."""
 
     pairs: int
     numbers: dict[str, float]
-    """Of the protocol that chose it."""
+    """Numbers of the protocol that chose it."""
     confusion: ConfusionTable
     calibration: list[ReliabilityChart]
     worst: list[ShownPair]
@@ -195,7 +195,7 @@ def _examine(run: Path, config: TrainConfig) -> _Findings:
     """Evaluate the best model on the validation pairs.
 
     Raises:
-        TerradeltaError: If the model or the data set cannot be used any more.
+        TerradeltaError: If the model or the data set can no longer be used.
     """
     if config.data is None:
         raise ArgumentError("the recipe names no data set", fix="add it to config.yaml")
@@ -219,7 +219,7 @@ def _examine(run: Path, config: TrainConfig) -> _Findings:
 
 
 def _tabulate(diagnosis: Diagnosis) -> ConfusionTable:
-    """Return the confusion of both dates: of each true class, the share that was called what."""
+    """Return the confusion of both dates: the shares of the predictions for each true class."""
     counts_II = diagnosis.protocols[SELECTION_PROTOCOL].counts
     occurring = np.flatnonzero(counts_II.sum(axis=0) + counts_II.sum(axis=1))
     order = np.argsort(-counts_II.sum(axis=0)[occurring], kind="stable")

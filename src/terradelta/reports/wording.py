@@ -15,14 +15,14 @@ NO_BREAK = "\u00a0"
 
 @dataclass(frozen=True)
 class Unit:
-    """What a map's amounts are told in: hectares, or pixels where it has no CRS."""
+    """Unit of a map's amounts: hectares, or pixels without a CRS."""
 
     has_area: bool
     """Whether ground areas are known."""
 
     @property
     def symbol(self) -> str:
-        """What stands after a number."""
+        """Symbol after a number."""
         return "ha" if self.has_area else "px"
 
     @property
@@ -43,7 +43,7 @@ class Unit:
         return f"{say_number(amount)}{NO_BREAK}ha"
 
     def say_words(self, amount: float) -> str:
-        """Return an amount as a sentence has it: 1.46 hectares, 35 square metres."""
+        """Return an amount as used in a sentence: 1.46 hectares, 35 square metres."""
         if not self.has_area:
             return f"{amount:,.0f}{NO_BREAK}pixels"
         if 0 < amount < 0.01:
@@ -51,7 +51,7 @@ class Unit:
         return f"{say_number(amount)}{NO_BREAK}hectares"
 
     def say_column(self, amounts: Iterable[float]) -> list[str]:
-        """Return amounts without their unit, of as many decimals each, so that they align."""
+        """Return amounts without their unit, with the same decimals, so that they align."""
         amounts = list(amounts)
         largest = max(amounts, default=0)
         decimals = _choose_decimals(largest / 10) if self.has_area else 0
@@ -63,7 +63,7 @@ class Unit:
 
 
 def say_number(number: float) -> str:
-    """Return a number with the decimals that its size leaves of interest."""
+    """Return a number with the decimals that matter at its size."""
     return f"{number:,.{_choose_decimals(number)}f}"
 
 
@@ -75,7 +75,7 @@ def say_m2(area_m2: float) -> str:
 
 
 def say_percent(percent: float) -> str:
-    """Return a share that may be small, but is told from nothing and from all."""
+    """Return a share; a small one is distinguished from 0 %, a large one from 100 %."""
     if 0 < percent < 0.01:
         return f"less than 0.01{NO_BREAK}%"
     if 99.95 <= percent < 100:
@@ -85,7 +85,7 @@ def say_percent(percent: float) -> str:
 
 
 def say_count(count: int, noun: str = "", plural: str = "") -> str:
-    """Return how many of something there are."""
+    """Return a number with its noun."""
     if not noun:
         return f"{count:,}"
     return f"{count:,}{NO_BREAK}{noun if count == 1 else plural or noun + 's'}"
@@ -98,11 +98,11 @@ def say_place(longitude: float, latitude: float) -> str:
 
 
 def name_image(source: RasterPaths, taken: ImageDate | None) -> str:
-    """Return what a reader calls an image: its file, and when it was taken.
+    """Return the name of an image for readers: its file, and its date.
 
     Args:
-        source: Where it lies.
-        taken: When it was taken, as far as that is known.
+        source: Path of the image.
+        taken: Date of the image, if known.
     """
     name = name_source(source)
     return name if taken is None or taken.text in name else f"{name} ({taken.text})"

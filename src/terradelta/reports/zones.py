@@ -1,4 +1,4 @@
-"""A choropleth of what `terradelta stats` has summed within polygons.
+"""A choropleth of the sums of `terradelta stats` within polygons.
 
 Legend of the array names: N points of an outline, last 2 x and y.
 """
@@ -27,19 +27,19 @@ ZONES_FILE = Path("zones") / "zones.gpkg"
 LAYER = "zones"
 COLUMNS = ("zone", "valid_ha", "changed_ha", "changed_percent")
 VIEW_WIDTH = 1000
-"""Of the drawing, in its own units; it is shown at any width."""
+"""Width of the drawing in its own units; it is shown at any width."""
 MAX_ASPECT = 1.4
-"""Height over width of a drawing at most."""
+"""Largest ratio of height to width of a drawing."""
 MAX_OUTLINE_BYTES = 1_500_000
-"""Of all outlines together: the page stays below 5 MB."""
+"""Size of all outlines together, so that the page stays below 5 MB."""
 TOLERANCE = 0.5
-"""Of simplified outlines, in units of the drawing; larger where they would take too many bytes."""
+"""Tolerance of simplified outlines, in units of the drawing; larger if they take too many bytes."""
 MAX_ROWS = 50
-"""Of the table; zones.csv has all."""
+"""Rows of the table; zones.csv has all."""
 LEAST_NUMBERED = 45
-"""Width and height, in units of the drawing, of zones that have room for their number."""
+"""Width and height, in units of the drawing, from which a zone shows its number."""
 STEPS = 5
-"""Shades at most."""
+"""Largest number of shades."""
 HECTARES = Unit(True)
 
 
@@ -48,16 +48,16 @@ class Zone:
     """A polygon of the map of zones."""
 
     label: str
-    """What a pointer that rests on it is told."""
+    """Text shown under the pointer."""
     path: str
     """SVG path."""
     shade: int | None
-    """Which step of the legend it belongs to; None without data."""
+    """Its step of the legend; None without data."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A zone's number in the table, where it has room on the map."""
+    """A zone's number in the table, if the zone is large enough on the map."""
 
     text: str
     x_percent: float
@@ -66,20 +66,20 @@ class Number:
 
 @dataclass(frozen=True)
 class ZoneMap:
-    """What a page shows of zones."""
+    """A page's section on zones."""
 
     width: int
     height: int
     zones: tuple[Zone, ...]
     numbers: tuple[Number, ...]
     steps: tuple[str, ...]
-    """What the shades mean."""
+    """Meaning of the shades."""
     has_empty: bool
     """Whether some zone has no data."""
     rows: tuple[dict[str, str], ...]
-    """Of the table, the largest change first."""
+    """Rows of the table, the largest change first."""
     count: int
-    """Of all zones."""
+    """Number of all zones."""
 
 
 def read_zones(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
@@ -87,23 +87,23 @@ def read_zones(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
 
     Args:
         path: The file.
-        grid: Of the map, whose CRS they must have.
+        grid: Grid of the map, whose CRS they must have.
 
     Raises:
-        DataError: If it cannot be read, or is of another map.
+        DataError: If it cannot be read, or belongs to another map.
     """
     try:
         frame = pyogrio.read_dataframe(path, layer=LAYER)
     except (OSError, ValueError, RuntimeError, ShapelyError) as error:
         raise DataError(
             f"{path} cannot be read as zones: {error}",
-            fix="give the zones.gpkg that `terradelta stats` has written",
+            fix="give the zones.gpkg that `terradelta stats` wrote",
         ) from error
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing or not isinstance(frame, geopandas.GeoDataFrame):
         raise DataError(
             f"{path} lacks {', '.join(missing) or 'polygons'}",
-            fix="give the zones.gpkg that `terradelta stats` has written",
+            fix="give the zones.gpkg that `terradelta stats` wrote",
         )
     try:
         check_table(frame, {name: _choose_numbers(name) for name in frame if _is_amount(name)})
@@ -126,7 +126,7 @@ def _is_amount(name: str) -> bool:
 
 
 def _choose_numbers(name: str) -> Numbers:
-    # Of a zone without data no share is known.
+    # The share of a zone without data is unknown.
     return Numbers(0, 100.001, may_be_empty=True) if name == COLUMNS[-1] else Numbers(0, 1e12)
 
 
@@ -134,9 +134,9 @@ def draw_zones(frame: geopandas.GeoDataFrame, grid: Grid, classes: ClassTable) -
     """Lay out zones, clipped to the map, by the share of each that changed.
 
     Args:
-        frame: What `read_zones` returns.
-        grid: Of the map.
-        classes: Of the map.
+        frame: Result of `read_zones`.
+        grid: Grid of the map.
+        classes: Classes of the map.
     """
     drawn, height = _place(frame.geometry.to_numpy(), grid)
     labels = [_label(row) for row in frame.to_dict("records")]
@@ -164,7 +164,7 @@ def draw_zones(frame: geopandas.GeoDataFrame, grid: Grid, classes: ClassTable) -
 
 
 def _place(geometries: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
-    """Return polygons clipped to the map in units of the drawing, and how high that is."""
+    """Return polygons clipped to the map in units of the drawing, and its height."""
     left, bottom, right, top = grid.bounds
     assert grid.crs is not None
     # Degrees of longitude are shorter than those of latitude.
@@ -181,7 +181,7 @@ def _place(geometries: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
 
 
 def _write_paths(drawn: np.ndarray, labels: list[str]) -> list[str]:
-    """Return SVG paths, as fine as all of them together may be; empty where too small to draw."""
+    """Return SVG paths, as detailed as their total size allows; empty if too small to draw."""
     tolerance = TOLERANCE
     while True:
         simple = shapely.simplify(drawn, tolerance, preserve_topology=False)
@@ -202,7 +202,7 @@ def _write_path(geometry: shapely.Geometry) -> str:
 
 
 def _number(drawn: np.ndarray, height: int) -> list[Number]:
-    """Return where the zones of the table carry their numbers."""
+    """Return the positions of the numbers of the table's zones."""
     numbers = []
     for index, geometry in enumerate(drawn, start=1):
         left, top, right, bottom = shapely.bounds(geometry)

@@ -1,1 +1,1 @@
-"""Training: the recipe as a dataclass, one visible loop, and checkpoints that resume exactly."""
+"""Training: the recipe as a dataclass, one visible loop, and exact resuming from checkpoints."""

@@ -24,14 +24,14 @@ from terradelta.training.own_data import OwnDataset
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on and what each epoch is judged by."""
+    """The pairs to train on, and those that judge each epoch."""
 
     training: ChangeDataset | OwnDataset
     """Augmented pairs."""
     held_out: ChangeDataset | OwnDataset
-    """Pairs of the validation split, as they are."""
+    """Pairs of the validation split, not augmented."""
     batches: DataLoader
-    """Batches of this process; a bad pair comes as its error, which the loop raises."""
+    """Batches of this process; a bad pair is given as its error, which the loop raises."""
     sampler: PairBatchSampler
 
     def start_epoch(self, epoch: int):
@@ -41,12 +41,12 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class OwnPairs:
-    """Own data sets in place of a recipe's `data`."""
+    """Your own data sets in place of a recipe's `data`."""
 
     training: PairDataset
-    """What is trained on, as it is: the recipe's augmentation is applied to it."""
+    """Pairs to train on, not augmented: the recipe's augmentation is applied to them."""
     validation: PairDataset
-    """What each epoch is judged by."""
+    """Pairs that judge each epoch."""
 
 
 def load_data(
@@ -61,13 +61,14 @@ def load_data(
     Args:
         config: The recipe, which names the data.
         rank: Number of this process.
-        processes: How many there are.
-        classes: What a network that is trained further tells apart: change masks teach it what
-            changed, and say nothing of its classes.
-        own: Own data sets in place of those that the recipe names.
+        processes: Number of processes.
+        classes: Classes of a network that is trained further: change masks teach it what
+            changed, and contain none of its classes.
+        own: Own data sets in place of those of the recipe.
 
     Raises:
-        ArgumentError: If no data set is named, or two, or there are fewer batches than processes.
+        ArgumentError: If no data set is named or two are, or there are fewer batches than
+            processes.
         DataError: If the data set cannot be used.
     """
     augmentation = Augmentation(
@@ -117,7 +118,7 @@ def _take_own(
 ) -> tuple[OwnDataset, OwnDataset]:
     if config.data is not None:
         raise ArgumentError(
-            f"the recipe names the data {config.data}, and an own data set was given besides",
+            f"the recipe names the data {config.data}, and a data set object was also given",
             fix="leave out one of them",
         )
     training = OwnDataset(own.training, augmentation, config.seed)
@@ -133,13 +134,13 @@ def _take_own(
 
 
 def find_training_pairs(data: str, val_every: int, classes: ClassTable | None) -> PairFolder:
-    """Return the pairs to learn from.
+    """Return the pairs to train on.
 
     Args:
         data: The data set.
-        val_every: As of the recipe.
-        classes: Of a network that is trained further; pairs of change masks become pairs of these
-            classes whose land cover nobody labelled. None for a new network.
+        val_every: Same as in the recipe.
+        classes: Classes of a network that is trained further; pairs of change masks become pairs of
+            these classes without labelled land cover. None for a new network.
     """
     pairs = find_pairs(data, split="train", val_every=val_every)
     if classes is None or pairs.classes != BINARY:
@@ -154,7 +155,7 @@ def find_training_pairs(data: str, val_every: int, classes: ClassTable | None) -
 class _Reporting(Dataset):
     """Returns a bad pair's error instead of raising it.
 
-    A DataLoader turns what its workers raise into a RuntimeError with a traceback, and the reader
+    A DataLoader turns errors of its workers into a RuntimeError with a traceback, so the reader
     would lose the typed error and its fix.
     """
 
@@ -179,6 +180,6 @@ def _collate(samples: list[PairSample | TerradeltaError]) -> PairSample | Terrad
         first, second = ("{} bands of {} x {} px".format(*size) for size in sizes[:2])
         return DataError(
             f"images of one batch differ: one has {first}, another {second}",
-            fix="cut them alike with --crop-size-px, or use --batch-size 1",
+            fix="crop them to one size with --crop-size-px, or use --batch-size 1",
         )
     return default_collate(pairs)

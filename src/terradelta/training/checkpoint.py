@@ -22,13 +22,13 @@ from terradelta.ownership import clear_folder
 STATE_FILE = "state.safetensors"
 PROGRESS_FILE = "progress.json"
 LOGGED = ("epoch", "loss_total", "score", "miou", "learning_rate", "seconds")
-"""What each row of the log has, whatever the recipe."""
+"""Columns of each row of the log, with any recipe."""
 START_AGAIN = "restore that folder from a copy, or start the run again with --overwrite"
 
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """The progress of a run."""
 
     epoch: int = 0
     """Epochs finished."""
@@ -40,7 +40,7 @@ class Progress:
     """One row an epoch."""
 
     def finish_epoch(self, row: dict[str, Any], score: float):
-        """Count an epoch, log its row and remember whether its score is the best.
+        """Count an epoch, log its row and record whether its score is the best.
 
         A score is nan where neither truth nor prediction has any change; any number beats it.
         """
@@ -57,9 +57,9 @@ class State:
     folder: str = ""
     """Where from."""
     progress: Progress = field(default_factory=Progress)
-    """Where the run stands."""
+    """The progress of the run."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """Of the network, the optimizer and the average; none of a new run."""
+    """Tensors of the network, the optimizer and the average; empty for a new run."""
 
 
 def save_checkpoint(
@@ -69,9 +69,9 @@ def save_checkpoint(
     average: torch.nn.Module | None,
     progress: Progress,
 ):
-    """Write the state after an epoch and drop the one before it.
+    """Write the state after an epoch and drop the previous one.
 
-    Nothing of the random generators: each epoch seeds its own.
+    The state of random generators is not stored: each epoch seeds its own.
     """
     folder = run / "checkpoints"
     name = f"epoch-{progress.epoch:04d}"
@@ -108,7 +108,7 @@ class ProgressRecord:
     """A number, or nan."""
     log: tuple[dict[str, Any], ...]
     tensors: Annotated[int, POSITIVE_COUNT] | None = None
-    """How many tensors lie beside it; runs of earlier versions do not say."""
+    """Number of tensors beside it; None from earlier versions."""
 
     def __post_init__(self):
         if self.best_epoch > self.epoch:
@@ -130,7 +130,7 @@ def _is_number(value: Any) -> bool:
 
 
 def read_state(run: Path) -> State:
-    """Return the newest state of a run; that of a new run is empty.
+    """Return the newest state of a run; empty for a new run.
 
     Raises:
         ModelError: If a file of it is missing or damaged.
@@ -161,7 +161,7 @@ def restore(
     optimizer: torch.optim.Optimizer,
     average: torch.nn.Module | None,
 ) -> Progress:
-    """Put what was read back in its place and return where the run stands.
+    """Restore the state that was read, and return the progress of the run.
 
     Raises:
         ModelError: If the state does not fit the network, the optimizer or the average.
@@ -177,7 +177,7 @@ def restore(
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
             f"{state.folder} does not fit the network of this run: {error}",
-            fix="resume with the options the run was started with",
+            fix="resume with the options of the first start",
         ) from error
     return state.progress
 
@@ -185,17 +185,17 @@ def restore(
 def _sort_slots(
     tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[int, dict[str, Tensor]]:
-    """Return what the optimizer keeps of each parameter, by the parameter's number.
+    """Return the optimizer's state of each parameter, by the parameter's number.
 
     Raises:
-        ValueError: If it is of other parameters.
+        ValueError: If it belongs to other parameters.
     """
     shapes = [part.shape for group in optimizer.param_groups for part in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         if not number.isdecimal() or int(number) >= len(shapes) or not name:
-            raise ValueError(f"optimizer.{key} is of none of its {len(shapes)} parameters")
+            raise ValueError(f"optimizer.{key} belongs to none of its {len(shapes)} parameters")
         if value.numel() != 1 and value.shape != shapes[int(number)]:
             raise ValueError(
                 f"optimizer.{key} is {list(value.shape)} where {list(shapes[int(number)])} is "
@@ -203,7 +203,7 @@ def _sort_slots(
             )
         slots.setdefault(int(number), {})[name] = value
     if len({frozenset(slot) for slot in slots.values()}) > 1:
-        raise ValueError("the optimizer keeps less of some parameters than of others")
+        raise ValueError("the optimizer's state is incomplete for some parameters")
     return slots
 
 

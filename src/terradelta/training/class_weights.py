@@ -21,10 +21,10 @@ def choose_class_weights(
     Args:
         config: The recipe.
         classes: The classes.
-        count: Returns how many pixels each of them has, (K,); called where the rule asks for it.
+        count: Returns the number of pixels of each of them, (K,); called if the rule needs it.
 
     Raises:
-        ArgumentError: If the weights given are not one for each class.
+        ArgumentError: If the number of given weights is not that of the classes.
     """
     if config.class_weights is not None:
         if len(config.class_weights) != classes.num_classes:
@@ -42,10 +42,10 @@ def choose_class_weights(
 
 
 def weigh_by_count(pixels_K: np.ndarray, rule: str) -> tuple[float, ...]:
-    """Return weights by how many pixels each class has; their mean over the pixels is 1.
+    """Return weights by the number of pixels of each class; their mean over the pixels is 1.
 
     "inverse" is 1 / n, "inverse-root" 1 / sqrt(n), "median" median(n) / n (Eigen and Fergus,
-    "Predicting depth, surface normals and semantic labels", 2015) without the last step: there the
+    "Predicting depth, surface normals and semantic labels", 2015) without the last step: in it, the
     class of median frequency has the weight 1. A class without pixels gets 1.
     """
     occurs_K = pixels_K > 0

@@ -1,4 +1,4 @@
-"""Two recipes against each other, each trained with several seeds."""
+"""Compares two recipes, each trained with several seeds."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RunComparison:
     first: dict[str, SeedSummary]
     second: dict[str, SeedSummary]
     differences: dict[str, Difference]
-    """First minus second, paired by seed."""
+    """Difference of first minus second, paired by seed."""
     changed_options: dict[str, tuple[object, object]]
-    """What the recipes do not share."""
+    """The options in which the recipes differ."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; numbers that are undefined (nan) become None."""
@@ -48,7 +48,7 @@ def compare(
         protocol: "second", "from-to" or "ual".
 
     Raises:
-        ArgumentError: If seeds differ or are there twice, or the runs of a recipe differ in more
+        ArgumentError: If seeds differ or occur twice, or the runs of a recipe differ in more
             than their seed.
         DataError: If a folder is not a finished run or has no test numbers of that protocol.
     """
@@ -65,7 +65,7 @@ def compare(
         for by_seed in runs
     ]
     if numbers[0].keys() != numbers[1].keys():
-        raise ArgumentError("the runs have other classes", fix="compare runs on one data set")
+        raise ArgumentError("the runs have different classes", fix="compare runs on one data set")
     summaries = [{name: summarize_seeds(v) for name, v in part.items()} for part in numbers]
     mine, theirs = recipes
     changed = {name: (value, theirs[name]) for name, value in mine.items() if theirs[name] != value}
@@ -121,13 +121,13 @@ def _read_numbers(path: Path, protocol: str) -> dict[str, float]:
 
 
 def _share_recipe(runs: Mapping[int, tuple[TrainConfig, object]]) -> dict[str, object]:
-    """Return the recipe of runs that differ in their seed alone, without it."""
+    """Return the recipe of runs that differ only in their seed, without the seed."""
     recipes = [{**config.to_dict(), "seed": None} for config, _ in runs.values()]
     for seed, recipe in zip(runs, recipes, strict=True):
         off = [name for name, value in recipe.items() if value != recipes[0][name]]
         if off:
             raise ArgumentError(
-                f"the run with the seed {seed} has other values of {', '.join(off)} than its"
+                f"the run with the seed {seed} has different values of {', '.join(off)} than its"
                 " siblings",
                 fix="compare one recipe with another, each with several seeds",
             )

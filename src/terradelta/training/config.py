@@ -51,71 +51,73 @@ class TrainConfig:
     encoder: str = "resnet18"
     """Encoder; `terradelta models` lists them."""
     start_from: Annotated[str | None, Parameter(name=["--from", "--start-from"])] = None
-    """Model folder whose network is trained further, or "default" for the embedded one. It brings
-    its architecture, bands and scaling; data of other classes get a new classifier, and change
-    masks teach what changed and leave the classes as they are."""
+    """Model folder whose network is trained further, or "default" for the embedded one. It sets
+    the architecture, bands and scaling; data of other classes get a new classifier, and change
+    masks train the change head only."""
     encoder_weights: str | None = None
-    """Weights the encoder starts from: a file, or where pip installs them "imagenet", "aerial"."""
+    """Initial weights of the encoder: a file, or "imagenet" or "aerial" if pip installed them."""
     lightweight: bool = False
     """Replace the heads' 3 x 3 convolutions by depthwise separable ones."""
     loss: Loss = "ual"
-    """What makes the two dates' classes agree where nothing changed: ual, ual-probability, cosine,
-    mse, agreement, none, or a registered loss."""
+    """Loss that makes the classes of both dates agree where nothing changed: ual, ual-probability,
+    cosine, mse, agreement, none, or a registered loss."""
     consistency_weight: Annotated[float, NOT_NEGATIVE] = 0.5
     """Weight of that loss inside the change term."""
     changed_pixel_weight: Annotated[float, NOT_NEGATIVE] = 2.0
     """Weight of a changed pixel in the change term; unchanged ones count 1."""
     change_loss: ChangeLossName = "bce"
-    """What the change head is trained with: bce, focal, bce-dice, bce-lovasz, or a registered
+    """Loss of the change head: bce, focal, bce-dice, bce-lovasz, or a registered
     loss."""
     class_weights: tuple[Annotated[float, NOT_NEGATIVE], ...] | None = None
     """Weight of each land-cover class; given by the rule when left out."""
     class_weight_rule: ClassWeightRule = "reference"
-    """Weights of the classes: the reference's for its six and else 1, all 1, or by the number of
-    labelled pixels n of a class: 1 / n, 1 / sqrt(n), median(n) / n."""
+    """Weights of the classes: the reference's for its six classes and otherwise 1, all 1, or by the
+    number of labelled pixels n of a class: 1 / n, 1 / sqrt(n), median(n) / n."""
     epochs: Annotated[int, POSITIVE_COUNT] = 30
     """Passes over the training pairs."""
     batch_size: Annotated[int, POSITIVE_COUNT] = 8
-    """Pairs a batch."""
+    """Pairs per batch."""
     accumulate_batches: Annotated[int, POSITIVE_COUNT] = 1
-    """Batches a step, whose gradients are averaged: more pairs a step than memory holds at once."""
+    """Batches per step, with averaged gradients: allows more pairs per step than fit into
+    memory."""
     optimizer: Optimizer = "adam"
     """adam, whose weight decay is an L2 penalty; adamw, which shrinks the weights themselves; or
-    sgd with momentum 0.9, which wants rates some hundred times as high."""
+    sgd with momentum 0.9, which needs learning rates about a hundred times higher."""
     learning_rate: Annotated[float, ABOVE_ZERO] = 1.5e-4
-    """Rate for the encoder at the first step after the warm-up."""
+    """Learning rate of the encoder at the first step after the warm-up."""
     head_rate_factor: Annotated[float, ABOVE_ZERO] = 10.0
-    """How many times faster the heads learn."""
+    """Learning rate of the heads, as a multiple of the encoder's."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-4
     """Weight decay of the optimizer."""
     schedule: Schedule = "poly"
-    """How the rate falls to 0: (1 - step / steps) ** poly_power, half a cosine, or not at all."""
+    """How the learning rate falls to 0: (1 - step / steps) ** poly_power, half a cosine, or not at
+    all."""
     poly_power: Annotated[float, NOT_NEGATIVE] = 0.9
     """Power of the poly schedule."""
     warmup_steps: Annotated[int, COUNT] = 0
-    """First steps, over which the rate rises in a line to what the schedule says."""
+    """First steps, over which the learning rate rises linearly to that of the schedule."""
     gradient_clip_norm: Annotated[float, ABOVE_ZERO] | None = None
-    """Longest gradient of a step, as the norm over all weights; longer ones are shortened."""
+    """Largest norm of a step's gradient over all weights; longer gradients are clipped."""
     ema_decay: Annotated[float, Within(above=0, below=1)] | None = None
-    """Keep and judge an average of the weights, of which a step replaces 1 - ema_decay."""
+    """Save and validate a moving average of the weights, of which a step replaces 1 - ema_decay."""
     patience: Annotated[int, POSITIVE_COUNT] | None = None
-    """Stop after so many epochs without a better validation score."""
+    """Stop after this many epochs without a better validation score."""
     views: Views = "seed6"
-    """Flips and turns a pair is drawn from, each with the same probability."""
+    """Flips and rotations to augment with, each with the same probability."""
     crop_size_px: Annotated[int, POSITIVE_COUNT] | None = None
-    """Side of a random crop; whole images when not given."""
+    """Side of a random crop; whole images if left out."""
     tile_size_px: Annotated[int, POSITIVE_COUNT] | None = None
-    """Tile that a network with global pooling predicts with; by default its training size."""
+    """Tile size in prediction of a network with global pooling; by default its training size."""
     brightness: Annotated[float, SHARE] = 0.0
-    """Largest relative change of brightness, drawn for each date by itself."""
+    """Largest relative change of brightness, drawn for each date separately."""
     contrast: Annotated[float, SHARE] = 0.0
-    """Largest relative change of contrast, drawn for each date by itself."""
+    """Largest relative change of contrast, drawn for each date separately."""
     colour: Annotated[float, SHARE] = 0.0
-    """Largest relative change of each band, drawn for each date by itself."""
+    """Largest relative change of each band, drawn for each date separately."""
     swap_dates: bool = False
-    """Show each pair in either order of time."""
+    """Swap the two dates of a pair at random."""
     val_every: Annotated[int, POSITIVE_COUNT] = 10
-    """Where the data names no validation split, every so many files are held out."""
+    """If the data have no validation split, every n-th file is held out for it."""
     seed: Annotated[int, COUNT] = 0
     """Seed of weights, order and augmentation."""
     workers: Annotated[int, COUNT] = 1
@@ -125,11 +127,11 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto, fp32 or bf16."""
     deterministic: bool = False
-    """Use no operation whose result differs from run to run; torch names those it has to refuse."""
+    """Use only operations with reproducible results; torch names those that it refuses."""
     picture_pairs: Annotated[int, COUNT] = 4
-    """Validation pairs that are drawn after each epoch, into RUN/pictures."""
+    """Number of validation pairs drawn into RUN/pictures after each epoch."""
     tensorboard: bool = False
-    """Write RUN/tensorboard too."""
+    """Also write RUN/tensorboard."""
 
     def __post_init__(self):
         check_fields(self)
@@ -152,7 +154,7 @@ class TrainConfig:
 
         Raises:
             ArgumentError: If the file is not YAML, has a key that is not an option, or a value
-                that an option cannot have.
+                that is not valid.
         """
         content = read_option_file(path, [field.name for field in fields(cls)])
         try:
@@ -160,5 +162,5 @@ class TrainConfig:
         except FieldError as error:
             raise ArgumentError(
                 f"{path}: {error}",
-                fix="correct that line; YAML takes 1e-4 for a text and 1.0e-4 for a number",
+                fix="correct that line; YAML reads 1e-4 as a text and 1.0e-4 as a number",
             ) from error

@@ -1,4 +1,4 @@
-"""A recipe for a data set, inferred by looking at it: what `terradelta train DATA` prints.
+"""A recipe for a data set, inferred from its files, as `terradelta train DATA` prints it.
 
 Legend of the array names: T dates, K class ids from 0.
 """
@@ -28,18 +28,18 @@ from terradelta.training.network import adopt_architecture, load_start
 LARGEST_CROP_PX = 512
 CROP_STEP_PX = 32
 MEMORY_SHARE = 0.5
-"""Of the memory that is free, for what a step keeps for its backward pass."""
+"""Share of the free memory for the tensors that a step keeps for its backward pass."""
 _PROBED_PAIRS = 2
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """A recipe and what in the data led to it."""
+    """A recipe and the findings in the data that led to it."""
 
     config: TrainConfig
     """The recipe."""
     findings: tuple[str, ...]
-    """What was seen, a line each."""
+    """The findings, one line each."""
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML, with the findings as comments, for `terradelta train FILE`."""
@@ -48,11 +48,11 @@ class TrainPlan:
 
 
 def infer_plan(config: TrainConfig) -> TrainPlan:
-    """Return a recipe for `config.data`: what cannot work or does not fit is replaced.
+    """Return a recipe for `config.data`: options that cannot work are replaced.
 
     Images that differ in size, or are larger than 512 px, are cropped. Class weights are written
-    out: the reference's for its classes, else 1 / sqrt(pixels). A batch that would take more than
-    half of the free memory becomes several that are accumulated. All else stays as given.
+    out: the reference's for its classes, otherwise 1 / sqrt(pixels). A batch that needs more than
+    half of the free memory becomes several that are accumulated. Other options stay as given.
 
     Raises:
         ArgumentError: If not even two pairs fit into memory.
@@ -83,14 +83,14 @@ def infer_plan(config: TrainConfig) -> TrainPlan:
     )
     findings = [
         *_describe_data(config, pairs, counts),
-        f"memory: {pair_bytes / 2**20:,.0f} MB a pair of {side} x {side} px for the backward pass, "
+        f"memory: {pair_bytes / 2**20:,.0f} MB per pair of {side} x {side} px for backpropagation, "
         f"{free_bytes / 2**30:.1f} GB free",
     ]
     return TrainPlan(chosen, tuple(findings))
 
 
 def measure_pair_bytes(config: TrainConfig, pairs: PairFolder, num_bands: int, side: int) -> int:
-    """Return what a pair adds to the tensors that a forward pass keeps for the backward pass."""
+    """Return the bytes that a pair adds to the tensors kept for the backward pass."""
     device = choose_device(config.device)
     network = create_model(
         config.model,
@@ -116,14 +116,14 @@ def measure_pair_bytes(config: TrainConfig, pairs: PairFolder, num_bands: int, s
         torch.autocast(device.type, torch.bfloat16, enabled=is_bf16),
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
-        # Kept alive to its end: memory that is freed and taken again would be counted once.
+        # Kept alive to the end: memory that is freed and used again would be counted once.
         parts = objective(network(image_BCHW, image_BCHW), labels_BHW, labels_BHW)
     del parts
     return sum(kept.values()) // _PROBED_PAIRS
 
 
 def _choose_crop(counts: LabelCounts) -> int | None:
-    """Return None where all images have one size that is not too large."""
+    """Return None if all images have one size that is not too large."""
     shortest = min(min(size) for size in counts.sizes)
     if len(counts.sizes) == 1 and max(next(iter(counts.sizes))) <= LARGEST_CROP_PX:
         return None
@@ -161,7 +161,7 @@ def _describe_data(config: TrainConfig, pairs: PairFolder, counts: LabelCounts) 
         tested = find_pairs(config.data, split="test")
         yield f"{len(tested.pairs)} pairs of the split test give the numbers to report"
     else:
-        yield "no split named test: the numbers are of the pairs that choose the epoch"
+        yield "no split named test: the numbers come from the pairs that choose the epoch"
     sizes = sorted(counts.sizes.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{width} x {height} px: {n}" for (height, width), n in sizes[:4])
     yield f"sizes: {shown}" + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else "")

@@ -1,4 +1,4 @@
-"""The training loop, all of it in sight.
+"""The complete training loop.
 
 Legend of the array names: B batch, C bands, H rows, W columns.
 """
@@ -63,18 +63,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run left behind."""
+    """The result of a finished run."""
 
     folder: Path
     """The run; `best/` and `last/` in it are model folders."""
     best_epoch: int
     """The epoch whose model is in `best/`."""
     scores: dict[str, float]
-    """Validation numbers of that epoch, protocol `second`. They chose it, so they flatter it."""
+    """Validation numbers of that epoch, protocol `second`. They chose the epoch, so they are
+    optimistic."""
     test_scores: dict[str, dict[str, float]] | None
-    """Numbers of that model on the test split by protocol; None where the data names no test."""
+    """Numbers of that model on the test split by protocol; None without a test split."""
     rank: int = 0
-    """Number of this process; that of number 0 wrote the folder."""
+    """Number of this process; process 0 wrote the folder."""
 
 
 def train(
@@ -86,11 +87,11 @@ def train(
     dataset: PairDataset | None = None,
     validation: PairDataset | None = None,
 ) -> TrainResult:
-    """Train a network and keep its best and its last state as model folders.
+    """Train a network and save its best and its last state as model folders.
 
     The run folder gets `config.yaml`, `log.csv`, `log.jsonl`, `best/`, `last/`, `pictures/` and
-    `checkpoints/`; where the data set names a test split, also `test.json`: the numbers of the best
-    model there, which had no say in what is best.
+    `checkpoints/`; if the data set has a test split, also `test.json`: the numbers of the best
+    model on it, which did not choose the best model.
 
     Started by torchrun or by Slurm's srun, the processes share the batches of an epoch; a step then
     averages the gradients of all. Process 0 validates and writes.
@@ -98,18 +99,18 @@ def train(
     Args:
         config: The recipe.
         output: The run folder.
-        resume: Go on after the last finished epoch; on a CPU the result is bit for bit that of an
-            unbroken run.
+        resume: Resume after the last finished epoch; on a CPU the result is bit for bit that of an
+            uninterrupted run.
         overwrite: Start again in a folder that holds a run.
-        dataset: An own data set in place of `config.data`, not augmented; see
-            `terradelta.protocols.PairDataset`. The recipe that is kept names no data then: whoever
-            resumes or repeats the run gives the data set again.
-        validation: The pairs that judge it, with the same classes and bands.
+        dataset: A data set object in place of `config.data`, not augmented; see
+            `terradelta.protocols.PairDataset`. The stored recipe then names no data: give the data
+            set again to resume or repeat the run.
+        validation: The validation pairs, with the same classes and bands.
 
     Raises:
         TerradeltaError: If the data or an option cannot be used.
     """
-    # Fabric says how it runs on every start; the recipe and the log say it already.
+    # Fabric logs its settings on every start; the recipe and the log have them already.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     run, own = Path(output), _pair_up(dataset, validation)
     device = choose_device(config.device)
@@ -128,14 +129,14 @@ def _pair_up(dataset: PairDataset | None, validation: PairDataset | None) -> Own
     if dataset is None or validation is None:
         missing = "dataset" if dataset is None else "validation"
         raise ArgumentError(
-            f"an own data set was given without {missing}",
+            f"a data set object was given without {missing}",
             fix="give both: dataset=, which is trained on, and validation=, which judges it",
         )
     return OwnPairs(dataset, validation)
 
 
 def _claim_run(config: TrainConfig, run: Path, resume: bool, overwrite: bool) -> Path:
-    """Return where a run may be begun or taken up; see `claim_folder`."""
+    """Return the folder where a run may start or resume; see `claim_folder`."""
     if resume and is_made(run) and (run / "config.yaml").is_file():
         # These are replaced after each epoch.
         for name in ("best", "last"):
@@ -148,12 +149,12 @@ def _claim_run(config: TrainConfig, run: Path, resume: bool, overwrite: bool) ->
 
 @dataclass(frozen=True)
 class _Learner:
-    """What a step works with."""
+    """The objects of a training step."""
 
     fabric: Fabric
     data: TrainingData
     batches: DataLoader
-    """Those of the data, on the device of the fabric."""
+    """Class weights of the data, on the device of the fabric."""
     network: ChangeNetwork
     wrapped: Any
     """The network as the fabric runs it, a `torch.nn.Module` whose class lightning keeps private:
@@ -165,7 +166,7 @@ class _Learner:
 
     @property
     def kept(self) -> Model:
-        """The network that is judged and kept."""
+        """The network that is validated and saved."""
         average = self.average
         network = self.network if average is None else cast(ChangeNetwork, average.module)
         return Model(network, self.card)
@@ -174,7 +175,7 @@ class _Learner:
 def _set_up(
     config: TrainConfig, fabric: Fabric, start: Model | None, own: OwnPairs | None
 ) -> _Learner:
-    """Load the data and make what learns from them."""
+    """Load the data and create the network, the loss and the optimizer."""
     classes = None if start is None else start.card.classes
     data = load_data(config, fabric.global_rank, fabric.world_size, classes, own)
     network, card = build_network(config, data, start)
@@ -205,7 +206,7 @@ def _train(
     network, batches = learner.network, learner.batches
     if fabric.is_global_zero and not resume:
         clear_output(run)
-    # Process 0 reads for all: the others may be on machines that do not see its folder.
+    # Process 0 reads for all: other machines may not see its folder.
     state = fabric.broadcast(read_state(run) if fabric.is_global_zero else State())
     progress = restore(state, network, learner.optimizer, learner.average)
     del state
@@ -246,8 +247,8 @@ def _keep_epoch(
     losses: dict[str, float],
     started: float,
 ):
-    """Judge the network on the pairs held out, and keep it and all it takes to resume."""
-    # A new one each time, as a predictor runs a copy of the network.
+    """Validate the network, and save it and the state to resume from."""
+    # A new one each time, as a predictor copies the network.
     kept, held_out = learner.kept, learner.data.held_out
     predictor = _make_predictor(kept, learner.fabric.device, config)
     scores = evaluate_dataset(predictor, held_out, SELECTION_PROTOCOL)
@@ -272,7 +273,7 @@ def _train_epoch(config: TrainConfig, learner: _Learner, epoch: int, bar: tqdm) 
         is_last = place == together - 1
         step = epoch * steps + number // config.accumulate_batches
         set_rates(optimizer, rate_factor(config, step, config.epochs * steps))
-        # Gradients travel between the processes once a step, not once a batch.
+        # Gradients are exchanged between the processes once per step, not per batch.
         with fabric.no_backward_sync(wrapped, enabled=not is_last and fabric.world_size > 1):
             logits = wrapped(
                 scaling.apply(batch.before_CHW).contiguous(memory_format=torch.channels_last),
@@ -296,9 +297,9 @@ def _train_epoch(config: TrainConfig, learner: _Learner, epoch: int, bar: tqdm) 
 
 
 def _place_in_step(batch: int, batches: int, wanted: int) -> tuple[int, int]:
-    """Return how many batches of an epoch make up the step of one of them, and its place there.
+    """Return the number of batches in the step of a batch, and its position in that step.
 
-    An epoch ends with a step, of fewer batches where their number does not divide.
+    An epoch ends with a step, of fewer batches if the division leaves a rest.
     """
     place = batch % wanted
     return min(wanted, batches - (batch - place)), place
@@ -350,10 +351,10 @@ def _require_finite(loss: float, epoch: int):
 
 @contextmanager
 def _determinism(wanted: bool) -> Iterator[None]:
-    """Let torch refuse what differs from run to run, and leave it afterwards as it was."""
+    """Let torch refuse irreproducible operations; restore its setting afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     if wanted:
-        # cuBLAS looks at this when CUDA starts.
+        # cuBLAS reads this when CUDA starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:

@@ -1,4 +1,4 @@
-"""The network that a run starts with: a new one, or one that was trained before."""
+"""The network that a run starts with: a new one, or a trained one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from terradelta.training.config import TrainConfig
 
 _EMBEDDED = "default"
 _OF_THE_MODEL = ("encoder", "lightweight")
-"""Options that a trained network answers; so does `model`, which its card calls name."""
+"""Options that a trained network sets, besides `model`, which is `name` in its card."""
 _CLASSIFIER = "semantic_head.classifier."
 
 
@@ -28,7 +28,7 @@ def list_start_files(config: TrainConfig) -> list[str]:
 
 
 def load_start(config: TrainConfig) -> Model | None:
-    """Return the model that a recipe goes on from, if it names one.
+    """Return the model that a recipe starts from, if it names one.
 
     Raises:
         ModelError: If it cannot be read.
@@ -39,10 +39,10 @@ def load_start(config: TrainConfig) -> Model | None:
 
 
 def adopt_architecture(config: TrainConfig, start: Model | None) -> TrainConfig:
-    """Return the recipe with the architecture of the model that it goes on from.
+    """Return the recipe with the architecture of the model that it starts from.
 
     Raises:
-        ArgumentError: If the recipe asks for another one, or for an encoder's weights besides.
+        ArgumentError: If the recipe names another one, or also an encoder's weights.
     """
     if start is None:
         return config
@@ -53,7 +53,7 @@ def adopt_architecture(config: TrainConfig, start: Model | None) -> TrainConfig:
         asked = getattr(config, name)
         if asked not in (value, unsaid[name]):
             raise ArgumentError(
-                f"{name} {asked} is asked for, and {config.start_from} has {value}",
+                f"{name} {asked} is requested, and {config.start_from} has {value}",
                 fix=f"leave out {name}, or do without --from",
             )
     return replace(config, **own)
@@ -62,10 +62,10 @@ def adopt_architecture(config: TrainConfig, start: Model | None) -> TrainConfig:
 def build_network(
     config: TrainConfig, data: TrainingData, start: Model | None
 ) -> tuple[ChangeNetwork, ModelCard]:
-    """Return the network that is trained and the card it is kept with.
+    """Return the network to train and its card.
 
     Raises:
-        ArgumentError: If the images have other bands than the model that is gone on from.
+        ArgumentError: If the images have other bands than the model to start from.
         ModelError: If the network cannot be built.
     """
     sample = data.training[0]
@@ -82,7 +82,7 @@ def build_network(
     if start is not None:
         _take_weights(network, start, num_bands, keep_classes=classes == start.card.classes)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    # A pooled answer depends on how much is pooled, so predict as it was trained.
+    # A pooled answer depends on the size of the image, so predict with the training size.
     trained_size_px = max(sample.before_CHW.shape[-2:])
     tile_size_px = config.tile_size_px or trained_size_px if network.has_global_pooling else None
     card = ModelCard(
@@ -98,13 +98,13 @@ def build_network(
 
 
 def _take_weights(network: ChangeNetwork, start: Model, num_bands: int, *, keep_classes: bool):
-    """Fill a network with a trained one's weights; for other classes the classifier stays new.
+    """Fill a network with a trained one's weights; for other classes the classifier is new.
 
-    In a registered architecture the classifier is what has another shape.
+    In a registered architecture, the tensors with another shape are the classifier.
     """
     if num_bands != len(start.card.bands):
         raise ArgumentError(
-            f"the images have {num_bands} bands, and the model to go on from reads "
+            f"the images have {num_bands} bands, and the model to start from reads "
             f"{', '.join(start.card.bands)}",
             fix="train on images of these bands, or do without --from",
         )

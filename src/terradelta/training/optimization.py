@@ -1,4 +1,4 @@
-"""The step of training: optimizer, rate, clipping, and an average of the weights."""
+"""Optimizer, learning rate, gradient clipping, and an average of the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from terradelta.training.config import TrainConfig
 
 
 def build_optimizer(config: TrainConfig, network: Network) -> torch.optim.Optimizer:
-    """Return the optimizer: the encoder's weights learn at one rate, those of the heads faster."""
+    """Return the optimizer, with a higher learning rate for the heads than for the encoder."""
     head_rate = config.learning_rate * config.head_rate_factor
     groups = [
         {"params": list(network.encoder_parameters()), "lr": config.learning_rate},
@@ -32,12 +32,12 @@ def build_optimizer(config: TrainConfig, network: Network) -> torch.optim.Optimi
 
 
 def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
-    """Return what the rates of a step are multiplied by.
+    """Return the factor of the learning rates of a step.
 
     Args:
         config: The recipe; its schedule and warm-up.
         step: Number of the step in the whole run, from 0.
-        steps: How many the run has.
+        steps: Number of steps of the run.
     """
     done = step / steps
     factor = {
@@ -49,19 +49,19 @@ def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float):
-    """Set every group's rate to its first one times a factor."""
+    """Set the learning rate of every group to its initial one times a factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: float | None):
-    """Shorten the gradients to a norm over all parameters; None leaves them."""
+    """Clip the gradients to a norm over all parameters; None does nothing."""
     if norm is not None:
         nn.utils.clip_grad_norm_(parameters, norm)
 
 
 def average_weights(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return an exponential moving average of a network, its batch statistics too; None if none.
+    """Return an exponential moving average of a network, with its batch statistics, or None.
 
     The average starts as the weights after the first step, and `update_parameters` follows them.
     """

@@ -1,4 +1,4 @@
-"""Own data sets in place of a recipe's `data`: checked, augmented and counted like terradelta's.
+"""Data set objects in place of a recipe's `data`: checked, augmented and counted like terradelta's.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -20,7 +20,7 @@ _IMAGE_DTYPES = (torch.uint8, torch.float32)
 
 
 class OwnDataset(Dataset[PairSample]):
-    """The pairs of an own data set, each checked as it is read.
+    """The pairs of a data set object, each checked when read.
 
     Args:
         dataset: The pairs; see `terradelta.protocols.PairDataset`.
@@ -28,7 +28,7 @@ class OwnDataset(Dataset[PairSample]):
         seed: Non-negative seed of the augmentation.
 
     Raises:
-        DataError: If the data set does not say what it has to, or has no pairs.
+        DataError: If the data set lacks an attribute, or has no pairs.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class OwnDataset(Dataset[PairSample]):
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch; set it before each pass, workers that are running see it."""
+        """Number of the epoch; set it before each pass; running workers see it."""
         return self._epoch.value
 
     @epoch.setter
@@ -90,7 +90,7 @@ def _require_dataset(dataset: PairDataset):
     if missing:
         raise DataError(
             f"the data set {kind} has no {', '.join(missing)}",
-            fix="give it what terradelta.protocols.PairDataset names",
+            fix="add the attributes that terradelta.protocols.PairDataset lists",
         )
     if not isinstance(dataset.classes, ClassTable):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Pictures of a few validation pairs: what was seen, what is true, what was answered.
+"""Pictures of a few validation pairs: images, truth and prediction.
 
 Legend of the array names: C bands, H rows, W columns, last 3 red, green, blue.
 """
@@ -28,9 +28,9 @@ def draw_pairs(predictor: Predictor, dataset: PairDataset, number: int, path: Pa
     after; land cover is white where nothing changed.
 
     Args:
-        predictor: What answers.
+        predictor: The models.
         dataset: Labelled pairs.
-        number: How many; fewer where there are fewer.
+        number: Number of pairs, limited by the data set.
         path: The picture to write.
     """
     places = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)

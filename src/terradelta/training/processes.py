@@ -1,4 +1,4 @@
-"""One process or many: how many `torchrun` or Slurm have started, and what joins them."""
+"""Finds and joins the processes that `torchrun` or Slurm started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 PATIENCE = timedelta(hours=6)
-"""How long processes wait for the one that validates and writes."""
+"""Time that processes wait for the one that validates and writes."""
 
 
 def count_processes() -> tuple[int, int]:
@@ -28,10 +28,10 @@ def count_processes() -> tuple[int, int]:
 
 
 def launch_fabric(device: torch.device, precision: torch.dtype) -> Fabric:
-    """Return what places tensors and joins the processes, and meet the others.
+    """Return the fabric that places tensors and joins the processes; wait for the others.
 
     Args:
-        device: Where a single process runs; of several, each takes a device of its own.
+        device: Where a single process runs; several take one device each.
         precision: float32, or bfloat16 for autocast.
     """
     per_node, nodes = count_processes()
@@ -48,12 +48,12 @@ def launch_fabric(device: torch.device, precision: torch.dtype) -> Fabric:
 
 
 def seed_epoch(seed: int, epoch: int, rank: int):
-    """Seed what is random inside the network, so that an epoch does not depend on those before."""
+    """Seed the randomness inside the network, so that an epoch does not depend on earlier ones."""
     state = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def leave_processes():
-    """Part from the other processes, if there are any."""
+    """Leave the group of processes, if there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,8 +1,8 @@
 """Land cover for unchanged ground that nobody labelled, by a vote of trained models.
 
-SECOND and its like label land cover where something changed and nowhere else. The rest of an image
-teaches nothing but "unchanged". Models that learned from the labelled part can name it; kept is
-only what both dates, which show the same ground, agree on.
+Data sets like SECOND label land cover only where something changed. The rest of an image
+teaches nothing but "unchanged". Models trained on the labelled part can label the rest. Only labels
+on which both dates agree are kept, as both show the same ground.
 
 Legend of the array names: K classes, H rows, W columns.
 """
@@ -42,7 +42,7 @@ COUNTS_FILE = "pseudo_labels.json"
 
 @dataclass(frozen=True)
 class VotingRule:
-    """Which answers become labels.
+    """The rule by which answers become labels.
 
     Raises:
         ArgumentError: If a value is unknown or out of its range.
@@ -51,7 +51,7 @@ class VotingRule:
     confidence: float = 0.9
     """Least mean probability of the class, at each date."""
     agreement: Agreement = "dates"
-    """Who has to name one class: the vote at both dates, or every single model at both dates."""
+    """What must agree on the class: the vote at both dates, or every single model at both dates."""
     views: Views = "seed6"
     """Test-time views whose answers each model averages."""
 
@@ -69,7 +69,7 @@ class VotingRule:
 
 
 class Ballot(NamedTuple):
-    """What a vote says of the pixels of a pair, (H, W) each."""
+    """The result of a vote on a pair, (H, W) each."""
 
     ids_HW: np.ndarray
     """uint8 class ids that passed the rule, 0 where none did."""
@@ -81,7 +81,7 @@ class Ballot(NamedTuple):
 
 @dataclass
 class LabelReport:
-    """What was added to a data set, and how right it is; adds up over pairs."""
+    """Labels added to a data set, and their accuracy; adds up over pairs."""
 
     classes: ClassTable
     pairs: int = 0
@@ -95,7 +95,8 @@ class LabelReport:
     """Added pixels whose true land cover lies in full1/ beside the images."""
     known_right_px: int = 0
     held_out_px: int = 0
-    """Labelled (changed) pixels of the validation pairs, either date, answered surely enough."""
+    """Labelled (changed) pixels of the validation pairs, either date, answered with enough
+    confidence."""
     held_out_right_px: int = 0
 
     def __post_init__(self):
@@ -108,20 +109,20 @@ class LabelReport:
 
     @property
     def accuracy(self) -> float:
-        """Share of the added pixels that are right; nan where the truth is not known."""
+        """Share of the added pixels that are right; nan if the truth is unknown."""
         return _divide(self.known_right_px, self.known_px)
 
     @property
     def held_out_accuracy(self) -> float:
-        """The same of sure answers where validation pairs are labelled: where they changed.
+        """The same for confident answers where validation pairs are labelled: where they changed.
 
-        An estimate for sets without truth: other ground than what is labelled here, and no second
-        date to agree with.
+        An estimate for sets without truth: it covers other ground than the new labels, and no
+        second date has to agree.
         """
         return _divide(self.held_out_right_px, self.held_out_px)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form; what is undefined becomes None."""
+        """Return a JSON-ready form; undefined numbers become None."""
         names = self.classes.names[1:]
         return null_undefined(
             {
@@ -152,21 +153,21 @@ def label_unchanged(
     """Write a data set whose training pairs have land cover on unchanged ground, too.
 
     OUTPUT/data.csv lists all pairs: images, and the labels of `val` and `test`, stay where they
-    are; label1/, label2/ and change_mask/ hold the new labels of the training pairs. Labels that
-    were there are kept. pseudo_labels.json says what was added.
+    are; label1/, label2/ and change_mask/ hold the new labels of the training pairs. Existing
+    labels are kept. pseudo_labels.json counts the added labels.
 
     Args:
-        models: Model folders that vote. Those that saw the pairs in training are surer of them.
+        models: Model folders that vote. Models trained on these pairs are more confident on them.
         data: A data set folder in a known layout, or a CSV.
         output: Folder to make; it appears whole or not at all.
         rule: Which answers become labels; None for the defaults.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        overwrite: Replace an output that is there.
+        overwrite: Replace an output that exists.
 
     Raises:
         ArgumentError: If the data set has one class, or other classes than a model.
         DataError: If a pair cannot be read.
-        OutputExistsError: If the output is there and `overwrite` is False.
+        OutputExistsError: If the output exists and `overwrite` is False.
     """
     rule = rule or VotingRule()
     output = claim_folder(output, [*models, *list_inputs(data)], overwrite=overwrite)
@@ -196,11 +197,11 @@ def label_unchanged(
 
 
 def vote(answers: Sequence[tuple[np.ndarray, np.ndarray]], rule: VotingRule) -> Ballot:
-    """Return what several models say together of ground that did not change.
+    """Return the joint answer of several models for unchanged ground.
 
     Args:
-        answers: Of each model the probabilities of the classes before and after, (K, H, W) each.
-        rule: Which answers count.
+        answers: For each model the probabilities of the classes before and after, (K, H, W) each.
+        rule: The rule by which answers count.
     """
     before_KHW, after_KHW = (np.mean(date, axis=0) for date in zip(*answers, strict=True))
     top_HW = before_KHW.argmax(axis=0)
@@ -229,7 +230,7 @@ def _label_pair(
     )
     report.pairs += 1
     if (change_HW < 0).any():
-        # Nobody said what changed: there is no ground on which the dates would have to agree.
+        # No change is labelled, so no ground is known on which the dates must agree.
         return pair
     ballot = vote([_answer(predictor, sample) for predictor in predictors], rule)
     open_HW = (change_HW == 0) & (before_HW == 0) & (after_HW == 0)
@@ -264,7 +265,7 @@ def _count(
 def _judge(
     predictors: Sequence[Predictor], sample: PairSample, rule: VotingRule, report: LabelReport
 ):
-    """Count how right sure answers are where a validation pair is labelled."""
+    """Count confident answers and right ones where a validation pair is labelled."""
     answers = [_answer(predictor, sample) for predictor in predictors]
     labels = (sample.before_labels_HW, sample.after_labels_HW)
     for date, labels_HW in zip(zip(*answers, strict=True), labels, strict=True):
@@ -287,7 +288,7 @@ def _read_all(pairs: PairFolder, doing: str):
 
 
 def _write_csv(staged: Path, output: Path, parts: dict[str, Sequence[PairFiles]]):
-    """Write data.csv with paths relative to where the folder will lie."""
+    """Write data.csv with paths relative to the final folder."""
     here, there = staged.resolve(), output.resolve()
 
     def locate(path: Path | None) -> str:
@@ -315,7 +316,7 @@ def _walk(path: Path, start: Path) -> str:
 def _require_classes(predictors: Sequence[Predictor], pairs: PairFolder):
     if pairs.classes.num_classes == 1:
         raise ArgumentError(
-            f"{pairs.root} has one class: unchanged ground has no land cover to be named",
+            f"{pairs.root} has one class: unchanged ground has no land cover to label",
             fix="use a data set of land-cover masks",
         )
     for predictor in predictors:

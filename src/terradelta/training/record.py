@@ -39,7 +39,7 @@ def read_test(path: Path) -> TestNumbers:
     """Read a run's test.json.
 
     Raises:
-        DataError: If it cannot be read or holds something else.
+        DataError: If it cannot be read or has unexpected content.
     """
     return read_record(path, TestNumbers, DataError, "give a run's folder, as `train` left it")
 
@@ -50,10 +50,10 @@ class RunRecord:
     Args:
         run: The folder.
         config: The recipe.
-        epochs_done: Epochs that are in it already.
+        epochs_done: Number of epochs already in it.
 
     Raises:
-        ArgumentError: If TensorBoard is asked for and not installed.
+        ArgumentError: If TensorBoard is requested and not installed.
     """
 
     def __init__(self, run: Path, config: TrainConfig, epochs_done: int):
@@ -98,13 +98,13 @@ class RunRecord:
             write_json(staged, {"pairs": pairs, "protocols": plain})
 
     def close(self):
-        """Finish what is open."""
+        """Close open files."""
         if self.writer is not None:
             self.writer.close()
 
     def _write_log(self, log: list[dict[str, Any]]):
         with stage_file(self.run / "log.csv") as staged, staged.open("w", newline="") as file:
-            # A run that is resumed may have lines of another version.
+            # A resumed run may have lines of another version.
             writer = csv.DictWriter(file, list(dict.fromkeys(key for line in log for key in line)))
             writer.writeheader()
             writer.writerows(log)
@@ -123,7 +123,7 @@ def _open_tensorboard(run: Path, epochs_done: int):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ArgumentError(
-            "tensorboard is asked for and not installed",
+            "tensorboard was requested and is not installed",
             fix="pip install 'terradelta[tensorboard]', or leave it out: log.csv has the numbers",
         ) from error
     return SummaryWriter(run / "tensorboard", purge_step=epochs_done + 1)

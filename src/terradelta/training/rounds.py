@@ -34,14 +34,14 @@ class Round:
     """One round's folders and numbers."""
 
     labels: Path
-    """The labelled data set, as `label_unchanged` leaves it."""
+    """The labelled data set, written by `label_unchanged`."""
     report: dict[str, Any]
     """Content of its pseudo_labels.json."""
     results: tuple[TrainResult, ...]
     """The models that learned from it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready form; what is undefined becomes None."""
+        """Return a JSON-ready form; undefined numbers become None."""
         runs = [
             {"folder": str(result.folder), "val": result.scores, "test": result.test_scores}
             for result in self.results
@@ -65,8 +65,8 @@ def pseudo_label(
 
     OUTPUT/round-N/labels is the data set of round N, OUTPUT/round-N/run-S a run on it with seed S.
     Every round trains from the start and on the original images; only the labels of unchanged
-    ground are new. With them the classes weigh alike where the recipe leaves the reference's
-    weights, as in the contest's winning solution: those were chosen for changed ground.
+    ground are new. With them, the classes get equal weights if the recipe has the reference's
+    weights, as in the contest's winning solution: the reference's are for changed ground.
 
     Args:
         models: Model folders that vote in the first round.
@@ -74,15 +74,15 @@ def pseudo_label(
         output: Folder of the rounds.
         recipe: How to train; its data set is replaced, its seed is that of the first model.
         rule: Which answers become labels; None for the defaults.
-        rounds: How many.
-        models_per_round: How many models to train in each, with seeds one apart; all of them vote
-            in the next.
-        resume: Go on in an OUTPUT that was left unfinished.
+        rounds: Number of rounds.
+        models_per_round: Number of models to train in each, with seeds one apart; all of them vote
+            in the next round.
+        resume: Resume an unfinished OUTPUT.
         overwrite: Start again in an OUTPUT that holds rounds.
 
     Raises:
-        ArgumentError: If a number is out of range, an unfinished OUTPUT was made otherwise, or
-            several processes run this.
+        ArgumentError: If a number is out of range, an unfinished OUTPUT was made with other
+            options, or several processes run this.
         TerradeltaError: Same as in `label_unchanged` and `train`.
     """
     rule = rule or VotingRule()
@@ -136,6 +136,6 @@ def _require_same_vote(labels: Path, voters: Sequence[str | Path], rule: VotingR
     there = {name: written.get(name) for name in asked}
     if there != asked:
         raise ArgumentError(
-            f"{labels} was made with {there}, and now {asked} was asked for",
+            f"{labels} was made with {there}, and now {asked} was given",
             fix="resume with the same options, or use --overwrite",
         )

@@ -1,4 +1,4 @@
-"""The checked map: the patches as people left them, in a GeoPackage of their own."""
+"""The checked map: the patches after review, in a separate GeoPackage."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from terradelta.viewer.reviews import TABLE, Review, ReviewStore, require_labels
 def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = False) -> int:
     """Write the checked map's patches: rejected ones left out, relabelled ones changed.
 
-    The columns are those of `changes`, with `status` and `note` behind them; patches that nobody
-    looked at are in it as they were predicted, their status "unreviewed".
+    The columns are those of `changes`, followed by `status` and `note`; patches without
+    a review are included as predicted, with the status "unreviewed".
 
     Args:
         folder: A prediction of two rasters.
@@ -36,13 +36,13 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
         overwrite: Replace an existing file.
 
     Returns:
-        How many patches it holds.
+        Number of its patches.
 
     Raises:
         ArgumentError: If `path` does not end in `.gpkg`.
         OutputExistsError: If it exists and `overwrite` is False.
         OutputError: If the patches cannot be read or it cannot be written.
-        DataError: If a review cannot be understood.
+        DataError: If a review is not valid.
     """
     folder, path = Path(folder), Path(path)
     if path.suffix != ".gpkg":
@@ -69,7 +69,7 @@ def export_checked(folder: str | Path, path: str | Path, *, overwrite: bool = Fa
 
 
 def _is_checked(path: Path) -> bool:
-    """Return whether a file holds checked patches, and no reviews of its own."""
+    """Return whether a file holds checked patches, and no reviews."""
     try:
         layers = {name for name, _ in pyogrio.list_layers(path)}
         fields = set(pyogrio.read_info(path, layer=LAYER)["fields"])
@@ -104,8 +104,8 @@ def _check(
     reviews: dict[int, Review],
     classes: ClassTable,
 ) -> geopandas.GeoDataFrame:
-    """Return patches as they were left."""
-    # Behind the columns of `changes`, before the geometry.
+    """Return patches with their reviews applied."""
+    # After the columns of `changes`, before the geometry.
     frame.insert(len(frame.columns) - 1, "status", "unreviewed")
     frame.insert(len(frame.columns) - 1, "note", "")
     for fid in frame.index.intersection(list(reviews)):

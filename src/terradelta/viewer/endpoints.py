@@ -30,10 +30,10 @@ from terradelta.viewer.tiles import TILE_SIZE_PX, ChangeTiles, ConfidenceTiles, 
 PAGE = Path(__file__).parent / "page"
 MAX_ZOOM = 24
 MAX_PATCHES_DRAWN = 2000
-"""What a view shows at most, the largest; 1 MB of GeoJSON, which a browser draws at once."""
+"""Most patches in a view, the largest ones: 1 MB of GeoJSON, which a browser draws at once."""
 MAX_NOTE_LENGTH = 2000
 STATIC = "private, max-age=86400, immutable"
-"""Of tiles, whose addresses name the prediction and its version."""
+"""Cache header of tiles, whose addresses name the prediction and its version."""
 
 Status = Literal["unreviewed", "accepted", "rejected", "relabelled"]
 Id = Annotated[int, Field(ge=0, le=65_535)]
@@ -42,7 +42,7 @@ Share = Annotated[float, Query(ge=0, le=1)]
 
 
 class ReviewForm(BaseModel):
-    """What the page sends of a review."""
+    """A review as sent by the page."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -67,12 +67,12 @@ async def read_review(request: Request) -> ReviewForm:
     except ValidationError as error:
         raise HTTPException(422, _say_first(error.errors())) from error
     if "\0" in form.note:
-        raise HTTPException(422, "note: a NUL character cannot be kept")
+        raise HTTPException(422, "note: a NUL character cannot be stored")
     return form
 
 
 def _say_first(errors: Sequence[Any]) -> str:
-    """Return the first of pydantic's errors without the value, which may be no JSON."""
+    """Return the first of pydantic's errors without the value, which may not be JSON."""
     place = ".".join(str(part)[:60] for part in errors[0]["loc"])
     return f"{place or 'the review'}: {errors[0]['msg']}"
 
@@ -94,7 +94,7 @@ Wanted = Annotated[PatchFilter, Depends(read_filter)]
 
 @asynccontextmanager
 async def _limit_threads(_: FastAPI) -> AsyncIterator[None]:
-    """Answer about as many requests at once as there are cores; more would only wait for them."""
+    """Answer about as many requests at once as there are cores; more would only wait."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = (os.cpu_count() or 1) + 1
     yield
 
@@ -104,8 +104,8 @@ def create_application(result: Result, token: str, basemap: str | None = None) -
 
     Args:
         result: The prediction.
-        token: What requests that write must bring along; no answer holds it.
-        basemap: Address of outside tiles with {z}, {x} and {y}.
+        token: Token required by requests that write; no answer contains it.
+        basemap: Address of background tiles with {z}, {x} and {y}.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limit_threads)
     origin = None
@@ -171,7 +171,7 @@ def _add_tiles(app: FastAPI, result: Result, run: dict[str, Any]):
         transitions: Ids = None,
     ) -> Response:
         if not (0 <= zoom <= MAX_ZOOM and 0 <= column < 2**zoom and 0 <= row < 2**zoom):
-            raise HTTPException(404, "there is no such tile")
+            raise HTTPException(404, "no such tile")
         tile = zoom, column, row
         media_type = "image/png"
         if layer == "change":
@@ -189,7 +189,7 @@ def _add_tiles(app: FastAPI, result: Result, run: dict[str, Any]):
 def _add_patches(app: FastAPI, patches: PatchTable, num_names: int):
     def require(fid: int):
         if fid not in patches:
-            raise HTTPException(404, f"there is no patch {fid}")
+            raise HTTPException(404, f"no patch {fid}")
 
     @app.get("/api/sums")
     def sum_patches(wanted: Wanted) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _add_patches(app: FastAPI, patches: PatchTable, num_names: int):
 
 
 def _describe(result: Result, images: dict[str, ImageTiles], change: ChangeTiles) -> dict[str, Any]:
-    """Return what the page needs to know before it draws."""
+    """Return the data that the page needs before it draws."""
     classes = result.classes
     return {
         "title": result.folder.resolve().name,
@@ -259,13 +259,13 @@ def _describe(result: Result, images: dict[str, ImageTiles], change: ChangeTiles
 
 
 def _name_image(result: Result, date: str) -> str:
-    """Return the file of a date, where it lies now, and when it was taken."""
+    """Return the file of a date, its present path, and when it was taken."""
     dates = (result.run.dates or DatesRecord()).build()
     return name_image(result.rasters[date], dates[("before", "after").index(date)])
 
 
 def _name_version(result: Result) -> str:
-    """Return a name that no other prediction has, nor this one once it was made again."""
+    """Return a unique name of a prediction, which changes when it is made again."""
     made = (result.folder / RUN_FILE).stat().st_mtime_ns
     facts = [str(result.folder.resolve()), made, *result.rasters.values()]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The GeoPackage of a prediction's patches, copied from GeoParquet where there is none."""
+"""The GeoPackage of a prediction's patches, copied from GeoParquet if necessary."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 def provide_geopackage(folder: Path, classes: ClassTable) -> Path:
     """Return the path of a prediction folder's GeoPackage.
 
-    Reviews are kept in it, and GeoParquet cannot be written row by row: of such polygons a
-    GeoPackage is made beside them.
+    Reviews are stored in it, and GeoParquet cannot be written row by row: for such polygons a
+    GeoPackage is made beside the file.
 
     Raises:
         ArgumentError: If pyarrow, which reads Parquet, is not installed.
         DataError: If the folder has no polygons.
-        OutputError: If the GeoParquet file cannot be read or the GeoPackage not be written.
+        OutputError: If the GeoParquet file cannot be read or the GeoPackage cannot be written.
     """
     path = folder / GEOPACKAGE
     if path.is_file():
@@ -44,7 +44,7 @@ def provide_geopackage(folder: Path, classes: ClassTable) -> Path:
             f"{folder} has neither {GEOPACKAGE} nor {GEOPARQUET}",
             fix="run the same `terradelta predict` again",
         )
-    logger.info("copying %s into %s, which can keep reviews", source, path)
+    logger.info("copying %s into %s, which can store reviews", source, path)
     with stage_file(path) as staged:
         _copy_parquet(source, staged, classes)
     return path

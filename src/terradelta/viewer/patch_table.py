@@ -1,7 +1,7 @@
-"""The patches of a prediction, as the checked map has them: filtered, summed, in order, drawn.
+"""The patches of a prediction, as in the checked map: filters, sums, order and outlines.
 
-What is asked of all patches at once (sums, filters, the next one) is answered from columns in
-memory, 60 bytes a patch; outlines stay in the GeoPackage until they are drawn.
+Requests about all patches (sums, filters, the next one) are answered from columns in
+memory, 60 bytes per patch; outlines stay in the GeoPackage until they are drawn.
 
 Legend of the array names: N patches.
 """
@@ -34,13 +34,13 @@ WGS84 = CRS.from_epsg(4326)
 DEGREE_DIGITS = 7
 """A centimetre on the ground."""
 VIEW_PX = 2000
-"""What a view is at least as wide as; outlines are simplified to half of such a pixel or less."""
+"""Smallest width of a view in pixels; outlines are simplified to half of such a pixel or less."""
 REJECTED = STATUSES.index("rejected")
 
 
 @dataclass(frozen=True)
 class PatchFilter:
-    """Which patches are meant; classes are those of the checked map."""
+    """A filter of patches; classes are those of the checked map."""
 
     from_ids: Sequence[int] | None = None
     """Class ids before, all by default."""
@@ -57,13 +57,13 @@ class PatchFilter:
 
 
 class PatchTable:
-    """All patches of a prediction and their reviews; several threads may ask at once.
+    """All patches of a prediction and their reviews; thread-safe.
 
     Args:
         result: The prediction.
 
     Raises:
-        DataError: If a saved review cannot be understood.
+        DataError: If a saved review is not valid.
         OutputError: If the patches or the reviews cannot be read.
     """
 
@@ -83,9 +83,9 @@ class PatchTable:
         self._from, self._to = (ids.copy() for ids in predicted)
         self._status = np.zeros(len(frame), dtype=np.int8)
         self._bounds_4N = read_bounds(self._path, self._fids)
-        # West, south, east, north of the map: other views may have no place in its CRS.
+        # West, south, east, north of the map: other views may not exist in its CRS.
         self._extent = transform_bounds(self._crs, WGS84, *result.grid.bounds)
-        # Largest first; of equals the first.
+        # Largest first; the first among equals.
         self._order = np.argsort(-self._area_m2, kind="stable")
         self._rank = np.empty(len(frame), dtype=np.int64)
         self._rank[self._order] = np.arange(len(frame))
@@ -101,9 +101,9 @@ class PatchTable:
         return len(self._fids)
 
     def sum(self, wanted: PatchFilter) -> dict[str, Any]:
-        """Return counts and areas over all patches that are meant.
+        """Return counts and areas over all selected patches.
 
-        Rejected patches are in no sum but that of the rejected.
+        Rejected patches are only in the sums of rejected patches.
 
         Returns:
             `count`, `area_m2`, `rejected_count`, `rejected_m2`; `transitions`, a dict each of
@@ -138,9 +138,9 @@ class PatchTable:
         }
 
     def find_next(self, wanted: PatchFilter, fid: int | None, step: int) -> int | None:
-        """Return the next smaller (`step` 1) or larger (-1) patch that is meant, if there is one.
+        """Return the next smaller (`step` 1) or larger (-1) selected patch, if there is one.
 
-        Without `fid` that is the largest or the smallest.
+        Without `fid`, the largest or the smallest.
         """
         ranks = np.flatnonzero(self._choose(wanted)[self._order])
         if not len(ranks):
@@ -155,7 +155,7 @@ class PatchTable:
         return int(self._fids[self._order[ranks[position]]])
 
     def describe(self, fid: int) -> dict[str, Any]:
-        """Return the facts of a patch, which must be known: outline as GeoJSON, review and all."""
+        """Return the facts of an existing patch, its outline as GeoJSON, and its review."""
         row = self._row_of[fid]
         review = self._reviews.get(fid)
         (outline,) = self._read_outlines(np.array([row]))
@@ -180,12 +180,12 @@ class PatchTable:
     def draw(
         self, wanted: PatchFilter, bounds: tuple[float, float, float, float], limit: int
     ) -> str:
-        """Return the largest of the patches that are meant and touch a view, as GeoJSON.
+        """Return the largest of the selected patches that touch a view, as GeoJSON.
 
         Args:
-            wanted: Which are meant.
+            wanted: The filter.
             bounds: The view: west, south, east, north in degrees.
-            limit: How many to return at most.
+            limit: Largest number to return.
 
         Returns:
             A feature collection whose member `omitted` counts those beyond the limit. A feature's
@@ -233,14 +233,14 @@ class PatchTable:
         to_id: int | None = None,
         note: str = "",
     ):
-        """Save what a person says of a patch; the GeoPackage has it when this returns.
+        """Save a review of a patch; it is in the GeoPackage when this returns.
 
         Args:
-            fid: The patch, which must be known.
-            status: One of `STATUSES`; "unreviewed" without a note takes a review back.
+            fid: The patch, which must exist.
+            status: One of `STATUSES`; "unreviewed" without a note removes a review.
             from_id: Class before, for "relabelled".
             to_id: Class after, for "relabelled".
-            note: What else there is to say.
+            note: Comment.
 
         Raises:
             OutputError: If the GeoPackage cannot be written.
@@ -274,7 +274,7 @@ class PatchTable:
             self._to[row] = names.index(review.reviewed_to or "")
 
     def _choose(self, wanted: PatchFilter) -> np.ndarray:
-        """Return which patches are meant, (N,) bool."""
+        """Return the selected patches, (N,) bool."""
         chosen_N = self._area_m2 >= wanted.min_area_m2
         if wanted.min_confidence > 0:
             chosen_N &= self._confidence >= wanted.min_confidence
@@ -288,11 +288,11 @@ class PatchTable:
         return chosen_N
 
     def _read_outlines(self, rows: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
-        """Return the outlines of some patches in degrees, simplified by so many CRS units."""
+        """Return some outlines in degrees, simplified by a tolerance in CRS units."""
         if not len(rows):
             return np.array([], dtype=object)
         try:
-            # GDAL cannot open the file in the moment in which a review is written.
+            # GDAL cannot open the file while a review is written.
             with self._lock:
                 _, fids, wkb, _ = read_features(
                     self._path, layer=LAYER, columns=[], fids=self._fids[rows], return_fids=True
@@ -301,7 +301,7 @@ class PatchTable:
         except (DataSourceError, DataLayerError, FeatureError, ShapelyError) as error:
             raise DataError(
                 f"the outlines of patches in {self._path} cannot be read: {error}",
-                fix="close other programs that are editing it, and look again",
+                fix="close other programs that are editing it, and try again",
             ) from error
         require_polygons(self._path, fids.tolist(), outlines_N)
         to_degrees = make_transformer(self._crs.to_wkt(), "EPSG:4326")
@@ -310,6 +310,6 @@ class PatchTable:
             degrees = to_degrees.transform(points_N2[:, 0], points_N2[:, 1])
             return np.stack(degrees, axis=1).round(DEGREE_DIGITS)
 
-        # Topology may break where nobody can see it: what vanishes is below a screen's pixel.
+        # Topology may break invisibly: only parts below a screen pixel vanish.
         outlines = shapely.simplify(outlines_N, tolerance, preserve_topology=False)
         return shapely.transform(outlines, place)

@@ -1,8 +1,9 @@
 """Keeps other pages and other host names out of a server on this machine.
 
-Any page that a browser shows can send requests to 127.0.0.1. Its own name in the Host header (DNS
-rebinding) or in the Origin header gives it away, and it knows no token. Other users of this machine
-know none either: it stands in the address that `terradelta view` prints, and nothing answers it.
+Any page that a browser shows can send requests to 127.0.0.1. Its name in the Host header (DNS
+rebinding) or in the Origin header identifies it, and it does not have the token. Other users of
+this machine do not have it either: only the address that `terradelta view` prints contains it, no
+answer does.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
-"""Names that a browser on this machine, or at the end of a tunnel to it, calls the server by."""
+"""Host names of the server for a browser on this machine, or at the end of a tunnel to it."""
 TOKEN_HEADER = "x-terradelta-token"
 SAFE_METHODS = ("GET", "HEAD")
 MAX_BODY_BYTES = 64 * 1024
-"""Of a request; the longest review is a quarter of it."""
+"""Largest body of a request; the longest review is a quarter of it."""
 READ_ONLY = (
-    "this page may only look: to review, open the address that `terradelta view` has printed, with "
+    "this page is read-only: to review, open the address that `terradelta view` printed, with "
     "the token in it"
 )
 
 
 class Protection:
-    """Middleware that refuses foreign requests, and tells browsers to load nothing from elsewhere.
+    """Middleware that refuses foreign requests and forbids browsers to load foreign content.
 
     Args:
-        app: What answers the others.
-        token: What a request that writes must bring along.
-        image_origin: Scheme and host of an outside basemap, the one thing pages may load.
+        app: Application that answers the others.
+        token: Token required by requests that write.
+        image_origin: Scheme and host of a basemap, the only outside source that pages may load.
     """
 
     def __init__(self, app: ASGIApp, token: str, image_origin: str | None = None):
@@ -52,7 +53,7 @@ class Protection:
         self._headers = {
             "Content-Security-Policy": "; ".join(f"{key} {value}" for key, value in policy.items()),
             "X-Content-Type-Options": "nosniff",
-            # Providers of basemaps want to know who asks; nobody else learns anything.
+            # Providers of basemaps need the referrer; no one else gets it.
             "Referrer-Policy": "origin" if image_origin else "no-referrer",
             "Cross-Origin-Resource-Policy": "same-origin",
             "Cross-Origin-Opener-Policy": "same-origin",
@@ -82,12 +83,12 @@ class Protection:
                 receive = _replay(body, receive)
         if problem is not None:
             status, text = problem
-            # What follows of a refused request is not read.
+            # The rest of a refused request is not read.
             answer = JSONResponse({"detail": text}, status, {"Connection": "close"})
         await answer(scope, receive, send_with_headers)
 
     def _find_problem(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
-        """Return status and text of a refusal, None where there is nothing to refuse."""
+        """Return status and text of a refusal, or None."""
         host = headers.get("host", "")
         if _name(host) not in HOSTS or len(headers.getlist("host")) != 1:
             return 400, "this server answers to 127.0.0.1 and localhost only"
@@ -96,7 +97,7 @@ class Protection:
             return 403, "another site may not ask this server"
         is_visit = path == "/" and headers.get("sec-fetch-mode") == "navigate"
         is_visit &= headers.get("sec-fetch-dest") == "document" and method == "GET"
-        # The page itself tells nothing; the browser comes from the file that `view` opens.
+        # The page itself contains no data; the browser comes from the file that `view` opens.
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not is_visit:
             return 403, "another site may not ask this server"
         if method in SAFE_METHODS:
@@ -110,7 +111,7 @@ class Protection:
 
 
 async def _read_body(receive: Receive, headers: Headers) -> bytes | None:
-    """Return what a request brings along, None where that is too much."""
+    """Return the body of a request, None if it is too large."""
     length = headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 9 or int(length) > MAX_BODY_BYTES):
         return None
@@ -127,7 +128,7 @@ async def _read_body(receive: Receive, headers: Headers) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a receive that gives a body that was read already, then what comes after it."""
+    """Return a receive function that gives the body read already, then the later messages."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

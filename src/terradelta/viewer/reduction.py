@@ -31,11 +31,11 @@ from terradelta.geo.source import read_pixels
 LARGE_PX = 4096
 """Side from which an image without overviews gets a reduced copy."""
 FACTOR = 4
-"""Pixels of the image along a side of one of the copy's."""
+"""Pixels of the image along the side of a pixel of the copy."""
 ZOOMS = 2
-"""How many zooms further out that is."""
+"""The same as a number of zoom levels."""
 ROWS = 256
-"""Rows of the copy that are made at once."""
+"""Rows of the copy made at once."""
 OVERVIEWS = (2, 4, 8, 16, 32)
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Reduction:
 
     Args:
         opened: Returns the image, opened, as a context manager.
-        bands: Which of its bands are red, green and blue.
-        stretch: From stored values (C, H, W) to uint8.
+        bands: Numbers of its red, green and blue bands.
+        stretch: Maps stored values (C, H, W) to uint8.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Reduction:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.path = Path(folder) / "reduced.tif"
         self.done_share = 0.0
-        """How much of the image has been read, 0 to 1."""
+        """Share of the image that has been read, 0 to 1."""
         self.is_done = False
         self._thread = threading.Thread(target=self._make, name="reduction", daemon=True)
         self.error: str | None = None
-        """Why there will be no copy."""
+        """The error if no copy can be made."""
 
     @staticmethod
     def is_needed(dataset: DatasetReader) -> bool:
@@ -77,7 +77,7 @@ class Reduction:
         self._thread.start()
 
     def join(self):
-        """Wait until the copy is done or there will be none."""
+        """Wait until the copy is done or has failed."""
         self._thread.join()
 
     def open(self) -> DatasetReader:
@@ -128,7 +128,7 @@ class Reduction:
             resampling=Resampling.average,
             masked=False,
         )
-        # What is averaged no longer holds the values that are no data.
+        # Averages no longer hold the nodata values.
         _, valid_HW = read_pixels(source, self._bands, window, shape)
         part = cut_window(0, row, target.width, rows)
         target.write(self._stretch(image_CHW), [1, 2, 3], window=part)

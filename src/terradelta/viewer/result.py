@@ -1,4 +1,4 @@
-"""The prediction folder that is viewed: what its files say, and where its two rasters lie."""
+"""The prediction folder that is viewed: the content of its files, and its two rasters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Result:
     polygons: Path
     """The GeoPackage of its patches."""
     classes: ClassTable
-    """What the maps' values mean."""
+    """Classes of the maps' values."""
     grid: Grid
     """The pixels of the pair that it was made of; the maps lie on it or on a part of it."""
     run: PairRun
@@ -52,14 +52,14 @@ class Result:
         """Read a prediction folder.
 
         Args:
-            folder: What `predict` made of two rasters.
-            before: Where the earlier raster or mosaic is now, if not where it was.
-            after: Where the later one is now.
+            folder: Prediction folder of two rasters.
+            before: New path of the earlier raster or mosaic, if it was moved.
+            after: New path of the later one.
 
         Raises:
             DataError: If the folder is not a prediction of rasters.
             RasterError: If the prediction has no CRS or one of its rasters cannot be opened.
-            OutputError: If one of its files cannot be read, or GeoParquet polygons not be copied
+            OutputError: If one of its files cannot be read, or GeoParquet polygons cannot be copied
                 into a GeoPackage.
         """
         folder = Path(folder)
@@ -134,11 +134,11 @@ def _find_raster(
             raise
         raise RasterError(
             f"{name_source(source)}, the {date} raster of {folder}, cannot be opened: {error}",
-            fix=f"say where it is now with --{date} FILE",
+            fix=f"give its new path with --{date} FILE",
         ) from error
     if found != recorded.header_sha256:
         logger.warning(
-            "%s is not the file, or not as it was, that %s was made of",
+            "%s differs from the file that %s was made from",
             name_source(source),
             folder,
         )

@@ -1,4 +1,4 @@
-"""Reviews of patches, kept in a table of the GeoPackage beside the untouched patches."""
+"""Reviews of patches, stored in a table of the GeoPackage beside the unchanged patches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from terradelta.geo.vector import FIXED_DATE
 from terradelta.review_copies import REVIEWS_TABLE
 
 STATUSES = ("unreviewed", "accepted", "rejected", "relabelled")
-"""What a patch can be; "unreviewed" with a note is a patch somebody was not sure about."""
+"""States of a patch; "unreviewed" with a note is a patch that somebody was unsure about."""
 TABLE = REVIEWS_TABLE
 BUSY_SECONDS = 5.0
-"""How long to wait for another program that is writing."""
+"""Time to wait for another program that is writing."""
 
 _CREATE = f"""
 CREATE TABLE {TABLE} (
@@ -33,25 +33,25 @@ CREATE TABLE {TABLE} (
 
 
 class Review(NamedTuple):
-    """What a person says of a patch."""
+    """A person's review of a patch."""
 
     status: str
     """One of `STATUSES`."""
     reviewed_from: str | None
-    """Class before; None where rejected or unreviewed."""
+    """Class before; None if rejected or unreviewed."""
     reviewed_to: str | None
     """Class after."""
     note: str
-    """What else there is to say."""
+    """Comment."""
     reviewed_at: str
     """When, UTC, ISO 8601."""
 
 
 class ReviewStore:
-    """The table `reviews` of a GeoPackage: a row for each patch that was looked at.
+    """The table `reviews` of a GeoPackage: a row for each reviewed patch.
 
-    `fid` is that of the patch in the layer `changes`. Each review is a transaction: what was
-    saved survives a killed process. The table is made with the first one, so that looking changes
+    `fid` is that of the patch in the layer `changes`. Each review is a transaction: a saved
+    review survives a killed process. The table is made with the first one, so that viewing changes
     nothing.
 
     Args:
@@ -66,7 +66,7 @@ class ReviewStore:
 
         Raises:
             OutputError: If the GeoPackage cannot be read.
-            DataError: If a review holds something else than texts, or a state that is not known.
+            DataError: If a review holds values other than texts, or an unknown state.
         """
         with self._connect() as connection:
             if not _exists(connection):
@@ -89,7 +89,7 @@ class ReviewStore:
                 connection.execute(
                     "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, "
                     f"last_change) VALUES ('{TABLE}', 'attributes', '{TABLE}', "
-                    "'what people said of the patches', ?)",
+                    "'reviews of the patches', ?)",
                     (FIXED_DATE,),
                 )
             connection.execute(
@@ -97,7 +97,7 @@ class ReviewStore:
             )
 
     def delete(self, fid: int):
-        """Take a review back.
+        """Remove a review.
 
         Raises:
             OutputError: If the GeoPackage cannot be written.
@@ -111,10 +111,10 @@ class ReviewStore:
         try:
             with closing(sqlite3.connect(self._path, timeout=BUSY_SECONDS)) as connection:
                 yield connection
-        # Damaged names are no text even in what sqlite3 says of them.
+        # Damaged names are not valid text even in sqlite3's errors.
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise OutputError(
-                f"reviews cannot be kept in {self._path}: {error}",
+                f"reviews cannot be stored in {self._path}: {error}",
                 fix="allow writing there, close other programs that are editing it, and save again",
             ) from error
 

@@ -20,7 +20,7 @@ from terradelta.errors import ArgumentError
 from terradelta.fields import Within, checks_ranges
 
 PORT = 8765
-"""Taken if it is free, so that an open page finds the server when it is started again."""
+"""Used if it is free, so that an open page finds the server when it is started again."""
 ADDRESS = "127.0.0.1"
 
 logger = logging.getLogger(__name__)
@@ -38,21 +38,21 @@ def view(
 ):
     """Show a prediction of two rasters in the browser until interrupted.
 
-    The server answers this machine only. It reads the prediction's files and the two rasters, and
-    writes nothing but reviews, into the prediction's `changes.gpkg`, from pages that were opened
-    with the token in the address that is printed.
+    The server answers only this machine. It reads the prediction's files and the two rasters, and
+    writes only reviews, into the prediction's `changes.gpkg`, from pages that were opened
+    with the token in the printed address.
 
     Args:
         folder: The prediction.
-        port: Where to listen; 8765 by default, or any free port if that is taken.
+        port: Port; 8765 by default, or any free port if that is taken.
         browser: Whether to open the page in the browser.
-        before: Where the earlier raster is now, if not where it was.
-        after: Where the later raster is now.
-        basemap: Address of outside tiles to lay below, with {z}, {x} and {y}.
+        before: New path of the earlier raster, if it was moved.
+        after: New path of the later raster.
+        basemap: Address of background tiles with {z}, {x} and {y}.
 
     Raises:
-        ArgumentError: If the extra `view` is not installed, the port is taken or the basemap is no
-            address of tiles.
+        ArgumentError: If the extra `view` is not installed, the port is taken or the basemap is not
+            an address of tiles.
         TerradeltaError: If the prediction or its rasters cannot be opened.
     """
     for package in ("fastapi", "uvicorn", "morecantile"):
@@ -66,7 +66,7 @@ def view(
     from terradelta.viewer.endpoints import create_application
     from terradelta.viewer.result import Result
 
-    # rasterio keeps it from arrays that it warps, which fails where several threads do so at once.
+    # rasterio suppresses it when it warps arrays, but not safely in several threads.
     warnings.filterwarnings("ignore", "Dataset has no geotransform", module=r"rasterio\.warp")
     _require_tiles(basemap)
     result = Result.load(folder, before=before, after=after)
@@ -74,12 +74,12 @@ def view(
         listener = exits.enter_context(_listen(port))
         token = secrets.token_urlsafe(32)
         app = create_application(result, token, basemap)
-        # Behind the #, as browsers send that to nobody.
+        # After the #, as browsers do not send that part.
         address = f"http://{ADDRESS}:{listener.getsockname()[1]}/#token={token}"
         print(f"{folder} is shown at {address}\nCtrl-C ends it", flush=True)
         if browser:
             door = exits.enter_context(_hide_address(address))
-            # The listener queues the request until the server is up.
+            # The listener queues the request until the server is ready.
             threading.Thread(target=webbrowser.open, args=(door,), daemon=True).start()
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
@@ -94,8 +94,8 @@ def view(
 def _hide_address(address: str) -> Iterator[str]:
     """Yield the address of a file that leads to another address.
 
-    All users of a machine may read the command lines of all programs, and the browser's is one; the
-    file is the user's alone.
+    All users of a machine may read the command lines of all programs, including the browser's; only
+    the user can read the file.
     """
     with tempfile.TemporaryDirectory(prefix="terradelta-view-") as folder:
         path = Path(folder) / "open.html"

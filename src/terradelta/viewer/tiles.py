@@ -47,11 +47,11 @@ WEBP_QUALITY = 85
 SAMPLE_SIZE_PX = 256
 SAMPLES_PER_SIDE = 5
 BOUNDS_POINTS = 65
-"""Along rows and columns of a raster that reaches off the Earth."""
+"""Points along rows and columns of a raster that reaches off the Earth."""
 MERCATOR_DEGREES = 85.05
 """The northernmost and southernmost latitude of a web map."""
 MAX_FINER = 4096
-"""Of a mosaic's pixels along the side of one of a tile; beyond, any of them will do."""
+"""Pixels of a mosaic along the side of a tile's pixel, above which any of them is shown."""
 
 Bounds = tuple[float, float, float, float]
 """Left, bottom, right, top in web-mercator metres."""
@@ -60,13 +60,13 @@ Tile = tuple[np.ndarray, np.ndarray]
 
 
 class RasterTiles:
-    """One raster, cut into tiles whose pixels are the nearest of the raster, or of an overview.
+    """One raster, cut into tiles by nearest neighbour from the raster or an overview.
 
-    Several threads may ask at once: a GDAL dataset serves one thread at a time; opening one for
-    each tile takes a tenth of the tile's time and leaves nothing to be closed.
+    Thread-safe: a GDAL dataset serves one thread at a time; opening one for
+    each tile takes a tenth of the tile's time and leaves nothing to close.
 
     A tile is read decimated and warped in memory: half the time of rio-tiler's way, which warps the
-    file itself, the mask apart.
+    file itself, and the mask separately.
 
     Args:
         opened: Returns the raster, opened, as a context manager.
@@ -79,7 +79,7 @@ class RasterTiles:
         """Return the pixels of a tile and where they are data.
 
         Args:
-            bounds: What it shows; see `place_tile`.
+            bounds: Its bounds; see `place_tile`.
             bands: Numbers of the bands to read, from 1.
         """
         with self._opened() as dataset:
@@ -94,10 +94,10 @@ def _divide(bounds: Bounds) -> Grid:
 
 
 class MosaicTiles:
-    """A mosaic, cut into tiles; several threads may ask at once.
+    """A mosaic, cut into tiles; thread-safe.
 
-    Its rasters stay open, and GDAL's serve one thread at a time, so tiles are read one after the
-    other, each raster from its overviews.
+    Its rasters stay open, and GDAL datasets serve one thread at a time, so tiles are read one after
+    the other, each raster from its overviews.
 
     Args:
         mosaic: The rasters, open.
@@ -111,7 +111,7 @@ class MosaicTiles:
     def read(self, bounds: Bounds, bands: list[int]) -> Tile:
         """Return the pixels of a tile; see `RasterTiles.read`."""
         coarse = _divide(bounds)
-        # As many pixels as the images have, of which as many are read as the tile has.
+        # The grid has the images' resolution; it is read reduced to the tile's size.
         finer = min(MAX_FINER, max(1, int(coarse.pixel_size[0] / self._pixel_size_m)))
         side = TILE_SIZE_PX * finer
         with (
@@ -140,7 +140,7 @@ class ImageTiles:
         self._offset_m = _find_offset(result) if date == "after" else (0.0, 0.0)
         self._scaling: BandScaling | None = None
         self.reduction: Reduction | None = None
-        """A small copy of the image for far zooms, in the making or done."""
+        """A small copy of the image for far zooms, being made or done."""
         with ExitStack() as exits:
             images = exits.enter_context(open_images(source, bands, nodata))
             selected = select_bands(images, names, bands)
@@ -149,7 +149,7 @@ class ImageTiles:
             self.bounds = _wgs84_bounds(images)
             self.max_zoom = _find_max_zoom(images)
             if isinstance(images, Mosaic):
-                # It stays open for as long as tiles may be asked for.
+                # It stays open as long as tiles may be requested.
                 self._kept_open = exits.pop_all()
                 self._tiles: RasterTiles | MosaicTiles = MosaicTiles(images)
                 return
@@ -164,9 +164,9 @@ class ImageTiles:
             self.reduction.start()
 
     def draw(self, tile: tuple[int, int, int]) -> tuple[bytes, str] | None:
-        """Return a tile as JPEG, or WebP where a part of it holds no data, and its media type.
+        """Return a tile as JPEG, or WebP if a part of it holds no data, and its media type.
 
-        Returns None while a reduced copy that the tile is to be read from is in the making.
+        Returns None while a reduced copy that the tile needs is not finished.
         """
         bounds = place_tile(tile, self._offset_m)
         if self.reduction is not None and tile[0] <= self.max_zoom - REDUCED_ZOOMS:
@@ -185,7 +185,7 @@ class ImageTiles:
         return webp, "image/webp"
 
     def _stretch(self, image_CHW: np.ndarray) -> np.ndarray:
-        """Return stored values, of a mosaic its values, as 0 to 255."""
+        """Return stored values, or the values of a mosaic, as 0 to 255."""
         low, high = self.value_range
         if self._scaling is not None:
             image_CHW, _ = self._scaling.apply(image_CHW, np.ones(image_CHW.shape[1:], bool))
@@ -211,11 +211,11 @@ class ChangeTiles:
         return self._tiles.read(place_tile(tile), [1])
 
     def draw(self, tile: tuple[int, int, int], transitions: Collection[int] | None = None) -> bytes:
-        """Return a tile as PNG, unchanged ground left clear.
+        """Return a tile as PNG, with unchanged ground clear.
 
         Args:
             tile: Zoom, column, row.
-            transitions: Those to show, all by default.
+            transitions: Transitions to show, all by default.
         """
         palette_N4 = np.zeros((self._classes.num_transitions, 4), dtype=np.uint8)
         for transition in range(1, len(palette_N4)):
@@ -264,7 +264,7 @@ def _encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _choose_colours(band_names: list[str]) -> list[int]:
-    """Return which of a model's bands are shown as red, green and blue."""
+    """Return the numbers of a model's bands to show as red, green and blue."""
     colours = ["red", "green", "blue"]
     if set(colours) <= set(band_names):
         return [band_names.index(colour) for colour in colours]
@@ -272,11 +272,11 @@ def _choose_colours(band_names: list[str]) -> list[int]:
 
 
 def place_tile(tile: tuple[int, int, int], offset_m: tuple[float, float] = (0.0, 0.0)) -> Bounds:
-    """Return what a tile shows.
+    """Return the bounds of a tile.
 
     Args:
         tile: Zoom, column, row in the web-mercator quad.
-        offset_m: Read so much further right and up, in web-mercator metres.
+        offset_m: Distance to read further right and up, in web-mercator metres.
     """
     zoom, column, row = tile
     left, bottom, right, top = MERCATOR_TILES.xy_bounds(morecantile.Tile(column, row, zoom))
@@ -308,7 +308,7 @@ def _find_range(
 
 
 def _find_offset(result: Result) -> tuple[float, float]:
-    """Return how far from its place the after image is read, in web-mercator metres.
+    """Return the offset at which the after image is read, in web-mercator metres.
 
     `predict --register` measured a shift of the images in pixels of the grid and undid it.
     """
@@ -328,7 +328,7 @@ def _wgs84_bounds(images: Images) -> tuple[float, float, float, float]:
 
 
 def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
-    """Return the bounds of a raster or a mosaic in a CRS, of what of it lies on the Earth."""
+    """Return the bounds of a raster or a mosaic in a CRS, of its part on the Earth."""
     grid = Grid.of(images)
     bounds = grid.bounds_in(crs)
     if np.isfinite(bounds).all():
@@ -343,7 +343,7 @@ def _find_bounds(images: Images, crs: CRS) -> tuple[float, float, float, float]:
 
 
 def _find_max_zoom(images: Images) -> int:
-    """Return the zoom whose tiles show every pixel of a raster or a mosaic."""
+    """Return the zoom that shows every pixel of a raster or a mosaic."""
     return MERCATOR_TILES.zoom_for_res(
         _mercator_pixel_size(images) * TILE_SIZE_PX / 256, zoom_level_strategy="upper"
     )

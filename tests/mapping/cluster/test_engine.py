@@ -169,7 +169,7 @@ def test_a_time_budget_drops_views_on_a_cluster_too(cluster, predict, whole, tmp
 
 def test_workers_that_cannot_do_what_is_asked_say_so(cluster, predict, tmp_path):
     output = tmp_path / "out"
-    with pytest.raises(ModelError, match="int8 was asked for and the model has no int8 graph"):
+    with pytest.raises(ModelError, match="int8 was requested and the model has no int8 graph"):
         predict(output, engine="ray", precision="int8")
     with pytest.raises(ArgumentError, match="backend onnx computes in fp32, not in bf16"):
         predict(output, engine="ray", backend="onnx", precision="bf16")
@@ -177,13 +177,13 @@ def test_workers_that_cannot_do_what_is_asked_say_so(cluster, predict, tmp_path)
         predict(output, engine="ray", memory="300MB")
     with pytest.raises(ClusterError, match=r"needs 64 CPUs, 0 GPUs and 2.0 GB.*have 2 CPUs"):
         predict(output, engine="ray", worker_cpus=64)
-    with pytest.raises(ArgumentError, match=r"cuda:1 was asked for.*each worker is given its own"):
+    with pytest.raises(ArgumentError, match=r"cuda:1 was requested.*each worker gets its own"):
         predict(output, engine="ray", device="cuda:1")
     assert not list(tmp_path.iterdir())
 
 
 def test_options_of_a_cluster_need_one(predict, tmp_path):
-    with pytest.raises(ArgumentError, match="--address, --workers was asked for and the engine is"):
+    with pytest.raises(ArgumentError, match="--address, --workers was given, and the engine is"):
         predict(tmp_path / "out", address="auto", workers=2)
     with pytest.raises(ArgumentError, match="engine 'spark' is not known"):
         predict(tmp_path / "out", engine="spark")

@@ -1,4 +1,4 @@
-"""Pairs composed from labelled images of one date: real pixels, and a change mask that is exact."""
+"""Pairs composed from labelled images of one date: real pixels with an exact change mask."""
 
 from terradelta.data.composite.composed_pairs import compose
 from terradelta.data.composite.composition import ComposedPair, LabelledScene, compose_pair

@@ -45,13 +45,13 @@ def compose(
     Args:
         images: Folder of RGB images of uint8.
         masks: Folder of land-cover masks with the images' names (endings may differ): class ids,
-            or the class table's colours; what has id 0 or its colour is not labelled.
+            or the class table's colours; id 0 or its colour means not labelled.
         output: Folder to make; it appears whole or not at all.
-        pairs: How many.
+        pairs: Number of pairs.
         seed: Pair i of seed s is drawn from (s, i); the same seed writes the same bytes.
         size_px: Side of the pairs, 32 or more.
-        classes: What the ids and colours of the masks mean.
-        options: What is pasted and how the dates differ; None for the defaults.
+        classes: Classes of the ids and colours of the masks.
+        options: Options of pastes and of the differences between dates; None for the defaults.
         overwrite: Replace an existing folder.
 
     Raises:
@@ -62,7 +62,7 @@ def compose(
     options = options or Composition()
     if pairs < 1 or seed < 0:
         raise ArgumentError(
-            f"{pairs} pairs of seed {seed} were asked for", fix="use 1 pair or more, seed 0 or more"
+            f"{pairs} pairs of seed {seed} were requested", fix="use 1 pair or more, seed 0 or more"
         )
     if size_px < _SMALLEST_PX:
         raise ArgumentError(

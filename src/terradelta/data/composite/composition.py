@@ -1,9 +1,9 @@
 """Two dates of a place, composed from labelled images of one date.
 
-A crop of a scene is both dates, unless there is an image of another date. Pieces of another place
-are pasted into one of them, drawn by chance, where their class is another one. So a thing appears
-as often as it vanishes. Pasting into both dates, and relighting within an outline, make seams where
-nothing changed. In the end each date gets its own light, season and sensor. The idea is that of
+A crop of a scene is used for both dates, unless there is an image of another date. Pieces of
+another place are pasted into one random date where their class differs, so objects appear
+as often as they vanish. Pasting into both dates, and relighting within an outline, make seams where
+nothing changed. At the end each date gets its own light, season and sensor. The idea is that of
 copy-paste augmentation (Ghiasi et al., 2021) and of change pairs from single dates (Zheng et al.,
 "Change is Everywhere", 2021).
 
@@ -39,12 +39,12 @@ class LabelledScene(NamedTuple):
     classes_HW: np.ndarray
     """(H, W) uint8 class ids, 0 = not labelled."""
     other_date_CHW: np.ndarray | None = None
-    """(3, H, W) uint8: the same ground, unchanged, in other light or another season, if there is
+    """(3, H, W) uint8: the same ground, unchanged, in another light or season, if there is
     such an image."""
 
 
 class ComposedPair(NamedTuple):
-    """Two dates and the truth about both, which fits them to half the largest shift."""
+    """Two dates and the truth about both, which fits them to within half the largest shift."""
 
     before_CHW: np.ndarray
     """(3, H, W) uint8."""
@@ -55,7 +55,7 @@ class ComposedPair(NamedTuple):
     after_class_HW: np.ndarray
     """(H, W) uint8 land cover, likewise."""
     pasted_HW: np.ndarray
-    """(H, W) bool, True where anything was pasted or relit at either date."""
+    """(H, W) bool, True where a date was pasted or relit."""
 
     @property
     def change_HW(self) -> np.ndarray:
@@ -72,7 +72,7 @@ class ComposedPair(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Something to paste, and where."""
+    """A piece to paste, and its place."""
 
     image_CHW: np.ndarray
     classes_HW: np.ndarray
@@ -88,18 +88,18 @@ def compose_pair(
     size_px: int = 256,
     options: Composition | None = None,
 ) -> ComposedPair:
-    """Compose two dates of a place in `scene` with pieces of `other` and of `scene` itself.
+    """Compose two dates of a place in `scene` with pieces of `other` and of `scene`.
 
     Where the land cover differs, and only there, a piece of another class was pasted. Pixels that
     are not labelled are neither pasted nor pasted over. Outside of `pasted_HW` the dates differ by
-    light, season, blur, noise and shift alone, and by what a scene's real other date differs in.
+    light, season, blur, noise and shift only, and by the differences of a scene's real other date.
 
     Args:
-        rng: Everything random; the same state composes the same bytes.
-        scene: Where the place is cropped.
-        other: Where pieces come from; it may be the scene itself.
+        rng: Source of all randomness; the same state composes the same bytes.
+        scene: Scene that the place is cropped from.
+        other: Scene that pieces come from; it may be the same scene.
         size_px: Side of the pair.
-        options: What is pasted and how the dates differ; None for the defaults.
+        options: Options of pastes and of the differences between dates; None for the defaults.
 
     Raises:
         DataError: If an image is not 3 bands of uint8, does not fit its mask, or is smaller than
@@ -116,7 +116,7 @@ def compose_pair(
     canvas = _Canvas(place, options)
     donors = [_Donor(rng, source, canvas) for source in (other, other, scene)]
     if rng.random() >= options.unchanged:
-        # Objects last: a region would bury them.
+        # Objects last: a region would cover them.
         for draw, most in ((_draw_region, options.regions), (_draw_object, options.objects)):
             for _ in range(_draw_number(rng, most)):
                 piece = draw(rng, donors[rng.integers(len(donors))])
@@ -140,7 +140,7 @@ def compose_pair(
 
 
 def check_scene(scene: LabelledScene, least_px: int, name: str = "the scene"):
-    """Raise if a scene cannot be composed from.
+    """Raise if pairs cannot be composed from a scene.
 
     Raises:
         DataError: See `compose_pair`.
@@ -156,7 +156,7 @@ def check_scene(scene: LabelledScene, least_px: int, name: str = "the scene"):
         raise DataError(
             f"{name} is {height} x {width} pixels of {bands} bands, and its other date"
             f" {scene.other_date_CHW.shape}",
-            fix="bring both dates onto one grid first",
+            fix="resample both dates to one grid first",
         )
     if scene.classes_HW.shape != (height, width):
         raise DataError(
@@ -189,14 +189,14 @@ class _Canvas:
         return height, width
 
     def paste_change(self, piece: _Piece, date: int):
-        """Paste into one date what is of another class there, unless that is too little."""
+        """Paste pixels of another class into one date, unless they are too few."""
         fits_HW = self._free(piece) & (piece.classes_HW != self.classes[0][piece.place])
         if fits_HW.sum() < _LEAST_KEPT * piece.mask_HW.sum():
             return
         self._paste(piece, _drop_small(fits_HW, self.options.smallest_px), (date,))
 
     def paste_decoy(self, piece: _Piece, dates: tuple[int, ...]):
-        """Paste into both dates, or relit pixels of the canvas itself into one."""
+        """Paste into both dates, or relight pixels of one."""
         self._paste(piece, _drop_small(self._free(piece), self.options.smallest_px), dates)
 
     def _free(self, piece: _Piece) -> np.ndarray:
@@ -214,7 +214,7 @@ class _Canvas:
 
 
 class _Donor:
-    """Another place, as large as the canvas, in its light, and the whole areas in it."""
+    """Another place, of the canvas's size and light, and the whole areas in it."""
 
     def __init__(self, rng: np.random.Generator, source: LabelledScene, canvas: _Canvas):
         crop = _crop(rng, source, canvas.size[0])
@@ -232,7 +232,7 @@ class _Donor:
 
 
 def _draw_object(rng: np.random.Generator, donor: _Donor) -> _Piece | None:
-    """Return a whole area of a class, moved to another place; every class has the same chance."""
+    """Return a whole area of a class, moved to another place; every class is equally likely."""
     if not donor.objects:
         return None
     of_class = list(donor.objects.values())[rng.integers(len(donor.objects))]
@@ -275,18 +275,18 @@ def _paste_decoy(rng: np.random.Generator, canvas: _Canvas, donors: list[_Donor]
 
 
 def _draw_number(rng: np.random.Generator, most: int) -> int:
-    """Return how many to try, 1 to `most`, or 0 where none are wanted."""
+    """Return the number to try, 1 to `most`, or 0 if none are wanted."""
     return int(rng.integers(1, most + 1)) if most else 0
 
 
 def _draw_blobs(rng: np.random.Generator, size: tuple[int, int], share: float) -> np.ndarray:
-    """Return the highest parts of smooth noise that cover a share of an array, (H, W) bool."""
+    """Return the highest parts of smooth noise, covering a share of an array, (H, W) bool."""
     field_HW = draw_field(size, int(rng.integers(4, 9)), rng)
     return field_HW > np.quantile(field_HW, 1 - share)
 
 
 def _crop(rng: np.random.Generator, scene: LabelledScene, size_px: int) -> LabelledScene:
-    """Return a random square, half of it labelled if some tries find one like that."""
+    """Return a random square, at least half labelled if some tries find one."""
     height, width = scene.classes_HW.shape
     best, best_share = None, -1.0
     for _ in range(_TRIES):
@@ -325,7 +325,7 @@ def _match_colours(
 def _list_objects(
     owner_HW: np.ndarray, values_P: np.ndarray, smallest_px: int
 ) -> dict[int, list[int]]:
-    """Return by class the areas that the crop does not cut and that are not too small or large."""
+    """Return by class the areas that are not cut by the crop, too small or too large."""
     sizes = np.bincount(owner_HW.ravel(), minlength=len(values_P) + 1)
     fits = (sizes >= smallest_px) & (sizes <= _LARGEST_OBJECT * owner_HW.size)
     fits[0] = False
@@ -347,8 +347,8 @@ def _drop_small(mask_HW: np.ndarray, smallest_px: int) -> np.ndarray:
 def _fade(mask_HW: np.ndarray, seam_px: float) -> np.ndarray:
     """Return opacities, (H, W): 0 outside, from about 3/4 at the outline to 1 inside.
 
-    Nothing fades outwards, so that what was pasted is exactly the mask; nothing is under one half,
-    so that what counts as pasted can be seen.
+    Nothing fades outwards, so that the pasted pixels are exactly the mask; none is under one half,
+    so that every pasted pixel is visible.
     """
     if not seam_px:
         return mask_HW.astype(np.float32)

@@ -1,7 +1,7 @@
 """Light, season and sensor of one date of a composed pair.
 
-Legend of the array names: C bands, H rows, W columns. Everything random comes from the generator
-passed in. With every option at 0 a picture stays as it is, bit by bit.
+Legend of the array names: C bands, H rows, W columns. All randomness comes from the given
+generator. With every option at 0 a picture is unchanged, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def expose(
     rng: np.random.Generator,
     options: Composition,
 ) -> np.ndarray:
-    """Return a picture as another sensor sees it on another day, (C, H, W) uint8.
+    """Return a picture as from another sensor on another day, (C, H, W) uint8.
 
     Args:
         image_CHW: Float32 grey levels, 0 to 255.
         classes_HW: Its land cover: each class has its own season.
-        shift_px: Misregistration along x and y; the edge repeats itself.
+        shift_px: Misregistration along x and y; edge pixels are repeated.
         rng: Draws light, season, blur and noise.
-        options: How far they spread.
+        options: Their spreads.
     """
     if options.season:
         image_CHW = image_CHW * _draw_season(classes_HW, len(image_CHW), rng, options.season)
@@ -65,7 +65,7 @@ def draw_gain(bands: int, spread: float, rng: np.random.Generator) -> np.ndarray
 def _draw_season(
     classes_HW: np.ndarray, bands: int, rng: np.random.Generator, spread: float
 ) -> np.ndarray:
-    """Return each pixel's factors, (C, H, W), blurred lest they draw the classes' outlines."""
+    """Return each pixel's factors, (C, H, W), blurred to hide the classes' outlines."""
     factors = np.stack([draw_gain(bands, spread, rng).ravel() for _ in range(256)])
     steps = np.rint(factors * _FACTOR_STEPS).astype(np.uint8)
     picture = Image.fromarray(steps[classes_HW]).filter(ImageFilter.GaussianBlur(_SEASON_EDGE_PX))

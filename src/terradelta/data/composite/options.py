@@ -24,9 +24,9 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Composition:
-    """What is pasted into a scene, and how differently its two dates are seen.
+    """Pastes into a scene, and differences between its two dates.
 
-    All numbers of pastes are the most that are tried; a paste that does not fit is left out.
+    Numbers of pastes are maxima; a paste that does not fit is left out.
 
     Raises:
         ArgumentError: If a field is out of its range.
@@ -41,11 +41,11 @@ class Composition:
     unchanged: float = 0.08
     """Share of pairs in which nothing changes, 0 to 1."""
     smallest_px: int = 24
-    """Pieces of change of fewer pixels are left out, 1 or more."""
+    """Pieces of change with fewer pixels are left out, 1 or more."""
     seam_px: float = 1.0
     """Width over which a paste fades in from its outline inwards, 0 (hard) to 5."""
     harmony: float = 0.3
-    """Share of the colour difference between the places that a paste is corrected by, 0 to 1."""
+    """Share of the colour difference between the places that is corrected in a paste, 0 to 1."""
     light: float = 0.25
     """Spread of brightness, colour cast, gamma, haze and illumination of a date, 0 to 0.6."""
     season: float = 0.12

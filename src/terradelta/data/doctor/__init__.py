@@ -1,4 +1,4 @@
-"""The data-set check: what is wrong with a data set, and a clean copy of it."""
+"""The data-set check: finds problems of a data set and writes a clean copy."""
 
 from terradelta.data.doctor.examination import examine
 from terradelta.data.doctor.findings import DatasetFinding, DoctorReport

@@ -1,4 +1,4 @@
-"""Measures images alone: where dates differ, whether they fit, which resemble each other.
+"""Measures images only: where dates differ, whether they align, which resemble each other.
 
 Legend of the array names: C bands, H rows, W columns, P patches, N values.
 """
@@ -16,7 +16,7 @@ SIGNATURE_SIDE = 32
 COARSE_SIDE = SIGNATURE_SIDE // 4
 _WINDOW_PX = 17
 _LEAST_VARIANCE = 0.1
-"""Of standardised images; where there is less detail, it says little."""
+"""Contrast of standardised images; with less detail the correlation is unreliable."""
 _LEVELS = 512
 _MOST_PIXELS_A_SIDE = 512
 _PATCH_SIDES_PX = (64, 256)
@@ -24,7 +24,7 @@ _PATCHES_PER_SIDE = 4
 
 
 def digest(image_CHW: np.ndarray) -> bytes:
-    """Return what only images of the same pixels share."""
+    """Return a key that only images with the same pixels share."""
     head = f"{image_CHW.shape} {image_CHW.dtype}".encode()
     return hashlib.blake2b(head + np.ascontiguousarray(image_CHW).tobytes()).digest()
 
@@ -32,9 +32,9 @@ def digest(image_CHW: np.ndarray) -> bytes:
 def sign(image_CHW: np.ndarray) -> np.ndarray:
     """Return the image's detail on 32 x 32 cells as a unit vector, (1024,) float32.
 
-    Brightness, contrast and what is coarser than 8 x 8 cells are taken off, so that the product of
-    two such vectors says whether they show the same things in the same places. It was 0.99 for the
-    same image with noise or other light, 0.2 to 0.9 for other years of a place.
+    Brightness, contrast and structure coarser than 8 x 8 cells are removed, so that the product of
+    two such vectors measures whether they show the same objects in the same places. It was 0.99 for
+    the same image with noise or other light, 0.2 to 0.9 for other years of a place.
     """
     grey = Image.fromarray(_standardise(image_CHW).mean(axis=0))
     cells = grey.resize((SIGNATURE_SIDE, SIGNATURE_SIDE), Image.Resampling.BOX)
@@ -45,12 +45,12 @@ def sign(image_CHW: np.ndarray) -> np.ndarray:
 
 
 def rate_change(before_CHW: np.ndarray, after_CHW: np.ndarray, changed_HW: np.ndarray) -> float:
-    """Return how likely a changed pixel differs more between the dates than an unchanged one.
+    """Return the probability that a changed pixel differs more than an unchanged one.
 
     The area under the ROC curve of 1 - the dates' correlation in a window of 17 x 17 pixels: 1/2
-    says nothing, less says that "changed" is where the images agree. Differences of brightness
-    would mislead where most has changed, because then it is the rest that has another light.
-    NaN where all pixels are of one kind.
+    is chance, less means that "changed" is where the images agree. Differences of brightness
+    would mislead if most has changed, because then the rest differs in light.
+    NaN if all pixels are of one kind.
     """
     step = max(1, min(changed_HW.shape) // _MOST_PIXELS_A_SIDE)
     greys = (_standardise(image).mean(axis=0) for image in (before_CHW, after_CHW))
@@ -66,7 +66,7 @@ def rate_change(before_CHW: np.ndarray, after_CHW: np.ndarray, changed_HW: np.nd
 
 
 def find_shift(before_CHW: np.ndarray, after_CHW: np.ndarray) -> Shift:
-    """Return how far the after image lies off, from up to 16 patches; see geo/registration."""
+    """Return the shift of the after image, from up to 16 patches; see geo/registration."""
     shortest_px = min(before_CHW.shape[1:])
     smallest_px, largest_px = _PATCH_SIDES_PX
     side_px = min(largest_px, shortest_px // 2)
@@ -99,7 +99,7 @@ def _standardise(image_CHW: np.ndarray) -> np.ndarray:
 
 
 def _correlate_windows(before_HW: np.ndarray, after_HW: np.ndarray) -> np.ndarray:
-    """Return the correlation, -1 to 1, of the dates in the window about each pixel."""
+    """Return the correlation, -1 to 1, of the dates in the window around each pixel."""
     products = before_HW, after_HW, before_HW**2, after_HW**2, before_HW * after_HW
     before_HW, after_HW, before_squares_HW, after_squares_HW, product_HW = map(_blur, products)
     variances = before_squares_HW - before_HW**2, after_squares_HW - after_HW**2
@@ -109,7 +109,7 @@ def _correlate_windows(before_HW: np.ndarray, after_HW: np.ndarray) -> np.ndarra
 
 
 def _blur(image_HW: np.ndarray) -> np.ndarray:
-    """Return the mean of the window about each pixel, by sums along both axes."""
+    """Return the mean of the window around each pixel, by sums along both axes."""
     reach = _WINDOW_PX // 2
     for axis in (0, 1):
         width = [(0, 0), (0, 0)]

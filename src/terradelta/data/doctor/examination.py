@@ -27,7 +27,7 @@ from terradelta.data.layouts import (
 from terradelta.errors import ArgumentError, DataError
 
 WARN_SHIFT_PX = 2.0
-"""Drawn pairs lie up to 1.4 px off, years of NAIP up to 1."""
+"""Drawn pairs are shifted by up to 1.4 px, years of NAIP by up to 1."""
 MIN_AGREEING_PATCHES = 3
 
 _FAULTS = {
@@ -37,10 +37,10 @@ _FAULTS = {
         "cut both dates to the same ground and pixels",
     ),
     "constant-image": ("have an image of one value only", FETCH_AGAIN),
-    "identical-dates": ("show the same image at both dates", "put the right after image there"),
+    "identical-dates": ("show the same image at both dates", "replace it by the right after image"),
     "mask-size": (
         "have masks of another size than the images",
-        "cut masks and images alike (resample masks by nearest neighbour)",
+        "cut masks and images to the same pixels (resample masks by nearest neighbour)",
     ),
     "change-mask": (
         "have a change mask beside the masks of the dates that cannot be used",
@@ -52,21 +52,21 @@ _FAULTS = {
 def examine(
     data: str | Path, *, classes: ClassTable | None = None, val_every: int = 10
 ) -> DoctorReport:
-    """Look a data set over: its files, masks, splits, and whether masks and images fit.
+    """Examine a data set: its files, masks, splits, and whether masks and images fit.
 
     Every image and mask is read once; a file that cannot be read is a finding like any other.
 
     Args:
         data: Folder or CSV file, as for `find_pairs`.
-        classes: What the class ids mean; by default what the data set's classes.json says, or
+        classes: Classes of the ids; by default those of the data set's classes.json, or
             without one SENSEEARTH, and BINARY for change masks.
-        val_every: The rule that makes a validation split where there is none.
+        val_every: Step of the rule that makes a missing validation split.
 
     Returns:
-        Findings, each with all the files it concerns.
+        Findings, each with all of its files.
 
     Raises:
-        ArgumentError: If `val_every` is less than 2, or `classes` no table for change masks.
+        ArgumentError: If `val_every` is less than 2, or `classes` does not fit change masks.
     """
     if val_every < 2:
         raise ArgumentError(f"val_every is {val_every}, and it must be 2 or more", fix="use 10")
@@ -135,7 +135,7 @@ def _inspect_masks(
 def _name_splits(
     parts: dict[str, list[PairFiles]], pairs: dict[str, tuple[str, PairFiles]], val_every: int
 ) -> dict[str, str]:
-    """Return the split of each pair as training sees it; pairs of none are left out."""
+    """Return the split of each pair as used by training; pairs without a split are left out."""
     parts = {split: pairs for split, pairs in parts.items() if pairs}
     validation = set(add_validation(parts, val_every).get("val", ()))
     splits = {}
@@ -185,7 +185,7 @@ def _judge_layout(
             "unlabelled",
             f"{count(len(bare), 'pair')} of {len(records)} without labels",
             bare,
-            "add their masks, or keep them apart for predict",
+            "add their masks, or move them to a folder for predict",
             "left out",
         )
     partly = tuple(record.reference for record in labelled if record.files.is_partly_labelled)
@@ -193,10 +193,10 @@ def _judge_layout(
         yield DatasetFinding(
             "WARN",
             "partly-labelled",
-            f"{count(len(partly), 'pair')} with a change mask or the mask of one date alone: to"
-            " train on, not to score",
+            f"{count(len(partly), 'pair')} with a change mask or the mask of one date only:"
+            " use them to train, not to score",
             partly,
-            "keep them in the train split; a copy in folders has no place for them",
+            "keep them in the train split; a copy in folders leaves them out",
             "left out",
         )
     other = tuple(
@@ -221,7 +221,7 @@ def _judge_layout(
         yield DatasetFinding(
             "WARN",
             "same-name",
-            f"{count(len(twice), 'pair')} whose name another pair has too",
+            f"{count(len(twice), 'pair')} with the name of another pair",
             twice,
             f"{COPY} names that occur once",
             "fixed",
@@ -280,7 +280,7 @@ def _judge_shifts(records: Sequence[PairRecord]) -> Iterator[DatasetFinding]:
             "WARN",
             "shift",
             f"{count(len(shifted), 'pair')} of {len(records)} lie more than {WARN_SHIFT_PX:g} px"
-            f" off; the most {worst.shift.length_px:.1f} px: {worst.reference}",
+            f" off; the largest shift is {worst.shift.length_px:.1f} px: {worst.reference}",
             tuple(record.reference for record in shifted),
             "resample their after images by these shifts, or leave them out of training",
             values={

@@ -13,53 +13,53 @@ Level = Literal["OK", "WARN", "FAIL"]
 Action = Literal["kept", "fixed", "dropped", "left out"]
 
 COPY = "terradelta doctor --fix writes a copy with"
-FETCH_AGAIN = "make or fetch it again, or take the pair out"
+FETCH_AGAIN = "make or fetch it again, or remove the pair"
 LEVELS: tuple[Level, ...] = ("OK", "WARN", "FAIL")
 _MOST_FILES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class DatasetFinding:
-    """One thing that was found, with all the files it was found in."""
+    """One problem, with all of its files."""
 
     level: Level
-    """FAIL: training would stop or learn what is wrong. WARN: look at it. OK: good to know."""
+    """FAIL: training would stop or learn from errors. WARN: look at it. OK: for information."""
     code: str
-    """Its name, which stays the same from version to version."""
+    """Its name, which is the same in all versions."""
     message: str
-    """What was found."""
+    """The problem."""
     files: tuple[str, ...] = ()
-    """Where, relative to the data set: masks, or the before image where a pair is meant."""
+    """Paths relative to the data set: masks, or the before image of a pair."""
     fix: str | None = None
-    """What fixes it."""
+    """The fix."""
     action: Action = "kept"
-    """What a repair does with these files, or with their pairs."""
+    """The action of a repair on these files, or on their pairs."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """The numbers, JSON-ready."""
 
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What was found in a data set."""
+    """The findings of a data set."""
 
     root: Path
     """The folder or CSV file."""
     findings: tuple[DatasetFinding, ...]
-    """In the order in which they were looked for."""
+    """Findings in the order of the checks."""
     classes: ClassTable
-    """What the class ids were taken to mean."""
+    """The class table used for the class ids."""
     is_binary: bool = False
     """Whether the labels are change masks."""
 
     @property
     def level(self) -> Level:
-        """The worst level of all."""
+        """The worst level of all findings."""
         found = {finding.level for finding in self.findings}
         return next(level for level in reversed(LEVELS) if level in found)
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """The codes of what is not OK."""
+        """The codes of the findings that are not OK."""
         return tuple(finding.code for finding in self.findings if finding.level != "OK")
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class DoctorReport:
 
 
 def shorten_list(names: tuple[str, ...]) -> str:
-    """Return the first few names and how many more there are."""
+    """Return the first few names and the number of the others."""
     shown = ", ".join(names[:_MOST_FILES_SHOWN])
     more = len(names) - _MOST_FILES_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -18,7 +18,7 @@ from terradelta.data.layouts import UNLISTED
 MAX_CHANGED_SHARE = 0.5
 MAX_RATING_OF_PAIR = 0.4
 MAX_RATING_OF_SET = 0.45
-"""Less than this `rate_change` gives where changed and unchanged are exchanged; right masks had
+"""`rate_change` is below this if changed and unchanged are swapped; right masks had
 0.63 to 0.83 on average, and single pairs of 128 px 0.4 or more."""
 
 _FORMS: dict[str, tuple[Level, Action, str, str]] = {
@@ -27,27 +27,27 @@ _FORMS: dict[str, tuple[Level, Action, str, str]] = {
     "change-stray": (
         "WARN",
         "fixed",
-        "are change masks of 0 and 255 with a few pixels of values beside them, which are read as"
+        "are change masks of 0 and 255 with a few pixels of other values, which are read as"
         " the nearer of the two",
         "0 and 1",
     ),
     "mask-bgr": (
         "FAIL",
         "fixed",
-        "are in the class table's colours with red and blue exchanged",
-        "the channels put right",
+        "are in the class table's colours with red and blue swapped",
+        "the channels corrected",
     ),
     "palette-bgr": (
         "FAIL",
         "fixed",
-        "hold class ids with a palette whose red and blue are exchanged, and would be read by it",
-        "the ids kept and the palette put right",
+        "hold class ids with a palette whose red and blue are swapped, and would be read by it",
+        "the ids kept and the palette corrected",
     ),
     "palette-order": (
         "WARN",
         "fixed",
-        "have the class table's colours in another order: their indices are no class ids, and"
-        " tools that go by the index read other classes",
+        "have the class table's colours in another order: their indices are not class ids, and"
+        " tools that use the index read other classes",
         "the indices put in the table's order by their colours",
     ),
     "mask-channels": ("WARN", "fixed", "are a grey mask in three equal channels", "one channel"),
@@ -56,16 +56,16 @@ _FORMS: dict[str, tuple[Level, Action, str, str]] = {
         "FAIL",
         "fixed",
         "hold class ids, and other values in at most 0.1 % of their pixels",
-        "these pixels taken as not labelled, 0",
+        "these pixels set to not labelled, 0",
     ),
-    "mask-ignore": ("FAIL", "fixed", "hold class ids and 255", "255 taken as not labelled, 0"),
+    "mask-ignore": ("FAIL", "fixed", "hold class ids and 255", "255 set to not labelled, 0"),
     "mask-lossy": (
         "FAIL",
         "left out",
-        "hold blurred values, as JPEG compression leaves them",
+        "hold blurred values, as after JPEG compression",
         "",
     ),
-    "mask-values": ("FAIL", "left out", "hold values or colours that are no class's", ""),
+    "mask-values": ("FAIL", "left out", "hold values or colours of no class", ""),
 }
 _FORM_CODES = {"colours": "mask-colours", "change-255": "mask-change-255"}
 
@@ -73,7 +73,7 @@ _FORM_CODES = {"colours": "mask-colours", "change-255": "mask-change-255"}
 def judge_forms(
     data: Path, forms: Mapping[Path, MaskForm], classes: ClassTable, is_binary: bool
 ) -> Iterator[DatasetFinding]:
-    """Look at how the masks are stored."""
+    """Check how the masks are stored."""
     by_form: dict[str, list[MaskForm]] = defaultdict(list)
     for form in forms.values():
         by_form[form.form].append(form)
@@ -90,7 +90,7 @@ def judge_forms(
         if not (group := by_form.get(code)):
             continue
         if code == "mask-0-255" and classes.num_classes == 1:
-            action, fixed = "fixed", "255 taken as class 1"
+            action, fixed = "fixed", "255 set to class 1"
         if code == "mask-lossy" and is_binary:
             action, fixed = "fixed", "values cut at 128"
         if code == "mask-channels" and not is_binary:
@@ -110,7 +110,7 @@ def _advise(code: str) -> str:
 
 
 def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[DatasetFinding]:
-    """Look at whether masks agree with the images and with each other."""
+    """Check whether masks agree with the images and with each other."""
     labelled = [(record, record.labels) for record in records if record.labels]
     if not labelled:
         return
@@ -124,9 +124,9 @@ def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[Dat
             "polarity" if is_whole_set else "polarity-pair",
             f"{count(len(turned), 'pair')} of {len(labelled)} say {share:.0%} changed, and there"
             f" the images differ less than elsewhere (rating {rating:.2f}, 0.5 is chance):"
-            f" changed and unchanged {'are' if is_whole_set else 'may be'} exchanged",
+            f" changed and unchanged {'are' if is_whole_set else 'may be'} swapped",
             tuple(record.reference for record, _ in turned),
-            f"{COPY} the masks turned round" if fixed else "look at them; label what has changed",
+            f"{COPY} the masks inverted" if fixed else "look at them; label what has changed",
             "fixed" if fixed else "left out" if is_whole_set else "kept",
             {"changed_share": float(share), "rating": float(rating)},
         )
@@ -151,10 +151,10 @@ def judge_labels(records: Sequence[PairRecord], is_binary: bool) -> Iterator[Dat
 def _find_turned(
     labelled: Sequence[tuple[PairRecord, LabelFacts]],
 ) -> tuple[list[tuple[PairRecord, LabelFacts]], bool]:
-    """Return the pairs whose changed and unchanged seem exchanged, and whether that is all of them.
+    """Return the pairs whose changed and unchanged seem swapped, and whether these are all pairs.
 
-    One data set has mostly one polarity, and many pairs tell better than one: of single pairs of
-    128 px with much change, 9 of 560 right ones were taken for exchanged (NAIP years).
+    Most data sets have one polarity, and many pairs are more reliable than one: of single pairs of
+    128 px with much change, 9 of 560 right ones seemed swapped (NAIP years).
     """
     rated = [facts for _, facts in labelled if not np.isnan(facts.change_rating)]
     if not rated:
@@ -196,8 +196,8 @@ def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Itera
             f"{count(len(same), 'pair')} of {len(labelled)} have pixels of the same class at both"
             f" dates, {share:.2%} of the labelled pixels of the set",
             tuple(record.reference for record, _ in same),
-            "nothing, if they are unchanged ground with a known class; 0 them if only change is"
-            " to be labelled",
+            "nothing, if they are unchanged ground with a known class; set them to 0 if only change"
+            " is to be labelled",
             values={"share": share},
         )
 
@@ -205,7 +205,7 @@ def _judge_agreement(labelled: Sequence[tuple[PairRecord, LabelFacts]]) -> Itera
 def judge_classes(
     records: Sequence[PairRecord], classes: ClassTable, is_binary: bool
 ) -> Iterator[DatasetFinding]:
-    """Look for classes that are nowhere, or not in each split."""
+    """Check for classes that occur nowhere, or not in each split."""
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(classes.num_classes + 1, np.int64))
     for record in records:
         if record.labels and not is_binary:
@@ -221,7 +221,7 @@ def judge_classes(
         yield DatasetFinding(
             "WARN",
             "class-never",
-            f"no pixel of {', '.join(never)}",
+            f"no pixels of {', '.join(never)}",
             fix="give the class table of this data set, or add pairs that show them",
             values={"classes": never},
         )
@@ -239,7 +239,7 @@ def judge_classes(
             "WARN",
             "class-split",
             f"classes that other splits have are not in {told}",
-            fix="deal the pairs out again: what is not in train is not learned, and what is not in"
-            " val or test is not scored",
+            fix="distribute the pairs again: classes not in train are not learned, those not in"
+            " val or test are not scored",
             values={"lacking": lacking},
         )

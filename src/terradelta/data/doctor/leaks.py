@@ -12,22 +12,22 @@ from terradelta.data.doctor.findings import DatasetFinding
 from terradelta.data.doctor.measurement import PairRecord
 
 NEAR_SIMILARITY = 0.96
-"""Of signatures; with noise of 20 in 255 the same image keeps 0.975."""
+"""Product of signatures; the same image with noise of 20 in 255 has 0.975."""
 PLACE_SIMILARITY = 0.5
 """Images of different places had at most 0.27 (400 real ones, 60 drawn)."""
 KEPT_FIRST = ("test", "val", "train")
-"""Of two splits that share a picture, the later one loses it."""
+"""If two splits share a picture, it is removed from the later one."""
 _BLOCK = 2048
 
 
 def find_leaks(
     records: Sequence[PairRecord], splits: Mapping[str, str]
 ) -> Iterator[DatasetFinding]:
-    """Look for pairs that are there twice, and for pictures that two splits share.
+    """Find pairs that occur twice, and pictures that two splits share.
 
     Args:
-        records: What is known about each pair.
-        splits: Split of each pair as training sees it, by reference.
+        records: Measurements of each pair.
+        splits: Split of each pair as used by training, by reference.
     """
     usable = [record for record in records if record.is_usable]
     doubles = _find_doubles(usable)
@@ -51,16 +51,16 @@ def find_leaks(
         yield _tell(
             "leak-exact",
             exact,
-            "hold an image that another split has too",
-            "terradelta doctor --fix writes a copy that keeps them in test, else val, only",
+            "hold an image that is also in another split",
+            "terradelta doctor --fix writes a copy that keeps them only in test, or else in val",
         )
     near, place = _find_similar(by_split, exact)
     if near:
-        fix = "take them out of the split that is trained on: a score over them says too much"
+        fix = "remove them from the training split: a score on them is too high"
         yield _tell("leak-near", near, "hold almost the same image as another split", fix)
     if place:
-        fix = "split by area, so that what is scored is ground that was not trained on"
-        yield _tell("leak-place", place, "show ground that another split shows too", fix)
+        fix = "split by area, so that the scored ground was not trained on"
+        yield _tell("leak-place", place, "show ground that is also in another split", fix)
 
 
 def _tell(code: str, found: dict[str, str], what: str, fix: str) -> DatasetFinding:
@@ -77,7 +77,7 @@ def _tell(code: str, found: dict[str, str], what: str, fix: str) -> DatasetFindi
 
 
 def _find_doubles(records: Sequence[PairRecord]) -> dict[str, str]:
-    """Return pairs whose two images an earlier pair of the split has, with that pair."""
+    """Return pairs whose two images occur in an earlier pair of the split, with that pair."""
     first: dict[tuple, str] = {}
     doubles = {}
     for record in records:
@@ -90,7 +90,7 @@ def _find_doubles(records: Sequence[PairRecord]) -> dict[str, str]:
 
 
 def _find_shared(by_split: Mapping[str, Sequence[PairRecord]]) -> dict[str, str]:
-    """Return pairs of which an earlier split of KEPT_FIRST has an image, with a pair there."""
+    """Return pairs with an image in an earlier split of KEPT_FIRST, with a pair there."""
     owners: dict[bytes, str] = {}
     shared = {}
     for split in KEPT_FIRST:
@@ -109,7 +109,7 @@ def _find_shared(by_split: Mapping[str, Sequence[PairRecord]]) -> dict[str, str]
 def _find_similar(
     by_split: Mapping[str, Sequence[PairRecord]], known: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return near copies and other pictures of the same ground, as `_find_shared` does."""
+    """Return near copies and other pictures of the same ground, same as in `_find_shared`."""
     near: dict[str, str] = {}
     place: dict[str, str] = {}
     for kept, losing in combinations(KEPT_FIRST, 2):

@@ -1,8 +1,8 @@
-"""Finds the form of a mask, also of one that the loader refuses, and its class ids if possible.
+"""Finds the form of a mask, also of masks that the loader refuses, and its class ids if possible.
 
-The colours of the SenseEarth table that read the other way round (blue, green, red) are partly its
-own: water turned round is playground. So the order of the channels is told by all masks together:
-a mask with a colour that only one order knows speaks for those that fit both.
+Some colours of the SenseEarth table, read in the reverse order (blue, green, red), are also in the
+table: reversed water is playground. So all masks together decide the order of the channels:
+a mask with a colour that fits only one order decides for those that fit both.
 
 Legend of the array names: C channels, H rows, W columns, N pixels.
 """
@@ -28,21 +28,21 @@ from terradelta.data.images import (
 from terradelta.errors import DataError
 
 NEAR_COLOUR = 48
-"""Largest difference of a channel that lossy compression is held responsible for."""
+"""Largest difference of a channel attributed to lossy compression."""
 MIN_NEAR_SHARE = 0.9
-"""Share of the pixels that must lie so near to a colour of the table."""
+"""Share of the pixels that must be that close to a colour of the table."""
 IGNORE_VALUE = 255
 
 Form = Literal[
-    "ids",  # class ids, or 0/1 of a change mask; any palette fits or says nothing
+    "ids",  # class ids, or 0/1 of a change mask; with a fitting or a meaningless palette
     "colours",  # RGB of the class table
-    "ambiguous",  # colours that are the table's in either order of the channels, like or unlike
+    "ambiguous",  # colours that are in the table in either order of the channels
     "mask-bgr",
-    "palette-bgr",  # right indices, colours the wrong way round
+    "palette-bgr",  # right indices, colours in reverse order
     "palette-order",  # the colours of the table, but not in its order
-    "mask-channels",  # three copies of a mask that is right otherwise
-    "change-255",  # a change mask of 0 and 255, as usual
-    "change-stray",  # the same, and a few pixels of values beside them
+    "mask-channels",  # three copies of an otherwise right mask
+    "change-255",  # a change mask of 0 and 255, the usual form
+    "change-stray",  # the same, and a few pixels of other values
     "mask-0-255",  # 0 and 255 where class ids belong
     "mask-ignore",  # class ids, and 255
     "mask-stray",  # class ids, and a few pixels of other values
@@ -59,11 +59,11 @@ class MaskForm:
     path: Path
     form: Form
     problem: str | None = None
-    """What the reader said, where the file could not be read."""
+    """The reader's error if the file could not be read."""
 
 
 def inspect_mask(path: Path, classes: ClassTable, is_change_mask: bool) -> MaskForm:
-    """Tell the form of a mask; a file that cannot be read has the form "unreadable"."""
+    """Return the form of a mask; a file that cannot be read has the form "unreadable"."""
     try:
         pixels = read_pixels(path)
     except DataError as error:
@@ -80,7 +80,7 @@ def inspect_mask(path: Path, classes: ClassTable, is_change_mask: bool) -> MaskF
 def settle_order(forms: Iterable[MaskForm]) -> tuple[MaskForm, ...]:
     """Decide masks whose colours fit both orders of channels by those that fit only one.
 
-    Those of the same folder speak first, then all.
+    Those of the same folder decide first, then all.
     """
     forms = tuple(forms)
     folders: dict[Path, set[Form]] = defaultdict(set)
@@ -103,7 +103,7 @@ def _choose_order(*witnesses: set[Form]) -> Form:
 
 
 def read_any_mask(form: MaskForm, classes: ClassTable, is_change_mask: bool) -> np.ndarray | None:
-    """Return (H, W) uint8 class ids as they are meant, None where that is ambiguous.
+    """Return the intended (H, W) uint8 class ids, None if they are ambiguous.
 
     A change mask gives 1 = changed (before any finding about its polarity).
     """
@@ -160,7 +160,7 @@ def _tell_index_form(pixels: Pixels, classes: ClassTable) -> Form:
         table = np.array(classes.colours, np.uint8)
         if (pixels.palette[:num_ids] == table).all() and set(values) <= set(range(num_ids)):
             return "ids"
-        # The whole palette, not only what is used: colours of some classes fit either way.
+        # The whole palette, not only the used colours: colours of some classes fit either way.
         if (pixels.palette[:num_ids, ::-1] == table).all() and set(values) <= set(range(num_ids)):
             return "palette-bgr"
         ids_HW, known_HW = _find_colours(_paint(pixels), classes)
@@ -207,12 +207,12 @@ def _tell_colour_form(pixels: Pixels, classes: ClassTable) -> Form:
 
 
 def _is_near_table(bands_CHW: np.ndarray, classes: ClassTable) -> bool:
-    """Whether most pixels are almost, and few exactly, of a colour of the table."""
+    """Whether most pixels nearly have a colour of the table, and few have exactly one."""
     colours, counts_N = np.unique(bands_CHW.reshape(3, -1), axis=1, return_counts=True)
     differences = np.abs(colours.T[:, None].astype(int) - np.array(classes.colours)[None])
     distance_N = differences.max(axis=2).min(axis=1)
     near_share = counts_N[distance_N <= NEAR_COLOUR].sum() / counts_N.sum()
-    # A handful of colours were painted so; compression makes hundreds.
+    # A few colours were painted; compression makes hundreds.
     return bool(near_share >= MIN_NEAR_SHARE and len(counts_N) > 2 * len(classes.colours))
 
 
@@ -239,7 +239,7 @@ def _paint(pixels: Pixels) -> np.ndarray:
 
 
 def _paint_black_and_white(pixels: Pixels) -> np.ndarray:
-    """Return what the loader takes a change mask for: a palette counts if black and white."""
+    """Return a change mask as the loader reads it: a palette counts if black and white."""
     if pixels.palette is not None and {tuple(c) for c in pixels.palette.tolist()} == {
         (0, 0, 0),
         (255, 255, 255),

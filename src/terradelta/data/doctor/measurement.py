@@ -22,7 +22,7 @@ from terradelta.geo.registration import UNKNOWN, Shift
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one image is like."""
+    """The properties of one image."""
 
     bands: int
     height: int
@@ -48,16 +48,16 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """What the masks of a pair say; nothing is taken off for what is wrong with them."""
+    """Counts of the masks of a pair, without corrections."""
 
     counts_2K: np.ndarray
     """Pixels of each class id at both dates."""
     half_px: int
-    """Labelled at one date only."""
+    """Pixels labelled at one date only."""
     same_px: int
-    """Labelled alike at both dates."""
+    """Pixels with the same label at both dates."""
     changed_share: float
-    """Of all pixels; where masks of two dates differ nowhere, what is labelled at all."""
+    """Share of all pixels; if the masks of two dates never differ, the share of labelled ones."""
     change_rating: float
     """See `rate_change`."""
 
@@ -74,19 +74,19 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class PairRecord:
-    """What was found out about a pair."""
+    """The measurements of a pair."""
 
     split: str
     files: PairFiles
     reference: str
-    """What the pair is called in a report."""
+    """Name of the pair in a report."""
     images: tuple[ImageFacts, ImageFacts] | None = None
-    """None where an image could not be read."""
+    """None if an image could not be read."""
     labels: LabelFacts | None = None
-    """None where there are none, or they are ambiguous or do not fit the images."""
+    """None if there are no masks, or they are ambiguous or do not fit the images."""
     shift: Shift = UNKNOWN
     faults: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
-    """By code: the file at fault, and why the pair cannot be used."""
+    """By code: the faulty file, and why the pair cannot be used."""
 
     @property
     def is_usable(self) -> bool:
@@ -101,7 +101,7 @@ def measure_pair(
     forms: Mapping[Path, MaskForm],
     classes: ClassTable,
 ) -> PairRecord:
-    """Read a pair and its masks; what goes wrong becomes a fault."""
+    """Read a pair and its masks; errors become faults."""
     faults: dict[str, tuple[Path, str]] = {}
     images = []
     for path in (files.before, files.after):
@@ -172,7 +172,7 @@ def _measure_labels(
     change_HW: np.ndarray | None,
     classes: ClassTable,
 ) -> LabelFacts:
-    """Compare masks with each other and with the images; a change mask alone comes as both.
+    """Compare masks with each other and with the images; a single change mask is passed as both.
 
     Beside a change mask, land cover may be labelled at one date, and the same where nothing
     changed.

@@ -13,9 +13,9 @@ from terradelta.data.layouts import PairFiles
 def name_pairs(
     data: Path, parts: Mapping[str, Sequence[PairFiles]]
 ) -> dict[str, tuple[str, PairFiles]]:
-    """Return split and files of each pair by what it is called in a report.
+    """Return split and files of each pair by its name in a report.
 
-    That is its before image; more is added where several pairs have the same.
+    The name is its before image; more is added if several pairs have the same.
     """
     named: dict[str, tuple[str, PairFiles]] = {}
     for split, pairs in parts.items():

@@ -1,4 +1,4 @@
-"""A clean copy of a data set: what can be corrected safely is, what cannot is left out and named.
+"""Writes a clean copy of a data set: safe corrections, without the other faulty pairs.
 
 Legend of the array names: H rows, W columns.
 """
@@ -34,19 +34,19 @@ def doctor(
     classes: ClassTable | None = None,
     overwrite: bool = False,
 ) -> DoctorReport:
-    """Say what is wrong with a data set, and write a clean copy of it.
+    """Find problems of a data set, and write a clean copy of it.
 
     Args:
         data: Data set: a folder in a known layout, or a CSV.
-        fix: Folder to make, with what can be corrected safely corrected and the rest left out;
-            None for none.
-        classes: What the class ids mean; see `examine`.
+        fix: Folder to make, a copy with safe corrections and without pairs that cannot be
+            corrected; None makes no copy.
+        classes: Classes of the ids; see `examine`.
         overwrite: Replace an existing copy.
 
     Raises:
-        ArgumentError: Same as `examine` and `repair`.
+        ArgumentError: Same as in `examine` and `repair`.
         DataError: If no pair would be left.
-        OutputExistsError: If the copy is there and `overwrite` is False.
+        OutputExistsError: If the copy exists and `overwrite` is False.
     """
     if fix is not None:
         claim_folder(fix, list_inputs(data), overwrite=overwrite)
@@ -62,16 +62,16 @@ def repair(
     report: DoctorReport | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a copy of a data set without what was found, and CHANGES.txt that tells all of it.
+    """Write a copy of a data set without its problems, and CHANGES.txt, which lists all changes.
 
-    The copy has im1 im2 label1 label2, or A B label for change masks, in train, val and test where
-    the data set names them (pairs of no split go to `unlisted`). Images are copied byte for byte,
-    and so are masks unless they are corrected. The data set itself is not touched.
+    The copy has im1 im2 label1 label2, or A B label for change masks, in train, val and test if
+    the data set names them (pairs without a split go to `unlisted`). Images are copied byte for
+    byte, and so are masks that are not corrected. The data set itself is not touched.
 
     Args:
         data: The data set.
         output: Folder to make; it appears whole or not at all.
-        report: What `examine` found in this very data set; by default it is examined first.
+        report: Report of `examine` on this data set; by default it is examined first.
         overwrite: Replace an existing folder.
 
     Returns:
@@ -110,7 +110,7 @@ def repair(
 
 
 class _Copy:
-    """Which pairs are copied, under which names, and how."""
+    """The pairs to copy, their names, and how to copy them."""
 
     def __init__(self, data: Path, report: DoctorReport):
         self.data = data
@@ -156,7 +156,7 @@ class _Copy:
                 _copy_file(source, folder / label / f"{name}{source.suffix}")
 
     def describe(self) -> str:
-        """Return what was done to which file."""
+        """Return the action on each file."""
         lines = [
             f"{len(self.pairs)} of {self.number_found} pairs of {self.data.name}, copied by"
             " terradelta doctor --fix.",
@@ -175,12 +175,12 @@ class _Copy:
         return f" -> {name}" if name and name != self.pairs[file][1].name else ""
 
     def _masks(self, files: PairFiles) -> dict[str, Path]:
-        """Return the masks of a pair, one of a change mask, by what a report calls them."""
+        """Return the masks of a pair, one of a change mask, by their names in a report."""
         paths = files.before_label, files.after_label
         return {name_file(self.data, path): path for path in paths if path is not None}
 
     def _choose_names(self) -> dict[str, str]:
-        """Return a name for each pair that no other has."""
+        """Return a unique name for each pair."""
         names: dict[str, str] = {}
         for reference, (split, files) in self.pairs.items():
             wanted = name = files.name
@@ -192,7 +192,7 @@ class _Copy:
         return names
 
     def _fix(self, files: PairFiles, fixes: set[str]) -> list[np.ndarray]:
-        """Return the class ids of each mask as they should be."""
+        """Return the class ids of each mask after correction."""
         masks = []
         for mask, path in self._masks(files).items():
             form = inspect_mask(path, self.report.classes, files.is_change_mask)

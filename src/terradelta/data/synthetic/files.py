@@ -28,7 +28,7 @@ from terradelta.outputs import stage_folder
 
 CELL_SIZE_PX = 384
 MAX_SIZE_PX = 16_384
-"""Of a scene in memory; GeoTIFF pairs of any size are drawn cell by cell."""
+"""Largest side of a scene in memory; GeoTIFF pairs of any size are drawn cell by cell."""
 
 
 def synth(
@@ -46,7 +46,7 @@ def synth(
 
     Args:
         output: Folder to make; it appears whole or not at all.
-        pairs: How many pairs of PNGs.
+        pairs: Number of pairs of PNGs.
         seed: The same seed draws the same scenes.
         size_px: Side of a scene.
         gsd_m: Ground size of a pixel in metres.
@@ -56,7 +56,7 @@ def synth(
 
     Raises:
         ArgumentError: If a size is out of range or the CRS unknown.
-        OutputExistsError: If the output is there and `overwrite` is False.
+        OutputExistsError: If the output exists and `overwrite` is False.
     """
     if geotiff:
         write_geotiff_pair(output, seed, size_px, gsd_m=gsd_m, crs=crs, overwrite=overwrite)
@@ -78,7 +78,7 @@ def write_folders(
 
     Args:
         root: Folder to make; it appears whole or not at all.
-        pairs: How many.
+        pairs: Number of pairs.
         seed: Pair i of seed s is `draw_pair((s, i))`; other seeds give other scenes.
         size_px: Side of the images.
         gsd_m: Ground size of a pixel in metres.
@@ -91,7 +91,7 @@ def write_folders(
     check_size(size_px, gsd_m)
     if pairs < 1 or seed < 0:
         raise ArgumentError(
-            f"{pairs} pairs of seed {seed} were asked for", fix="use 1 pair or more, seed 0 or more"
+            f"{pairs} pairs of seed {seed} were requested", fix="use 1 pair or more, seed 0 or more"
         )
     with stage_folder(root, overwrite=overwrite) as staged:
         for name in ("im1", "im2"):
@@ -130,7 +130,7 @@ def write_geotiff_pair(
         gsd_m: Ground size of a pixel in metres.
         crs: A projected coordinate reference system in metres.
         origin: Its coordinates of the upper left corner.
-        change_rate: Probability that an object or plot changes; drawn when None.
+        change_rate: Probability that an object or plot changes; drawn if None.
         overwrite: Replace an existing folder.
 
     Raises:

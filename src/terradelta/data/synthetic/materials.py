@@ -1,7 +1,7 @@
 """The look of surfaces: colour by season and climate, and texture.
 
 Colours are sRGB, 0 to 255, under neutral light. A texture holds the amplitudes, relative to the
-colour, of the four noise fields that `render` knows: grain, mottle, patches, canopy.
+colour, of the four noise fields of `render`: grain, mottle, patches, canopy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RIPPLES: Texture = (0.02, 0.02, 0.10, 0.0)
 
 @dataclass(frozen=True)
 class Climate:
-    """Natural colours of a part of the world; four of a kind are spring, summer, autumn, winter."""
+    """Natural colours of a part of the world; four colours are spring, summer, autumn, winter."""
 
     grass: Colours
     broadleaf: Colours
@@ -115,14 +115,14 @@ class Palette:
     """Colours of one place at its two dates.
 
     Args:
-        rng: Draws the climate, the seasons and the character of the place.
+        rng: Draws the climate, the seasons and the style of the place.
     """
 
     def __init__(self, rng: np.random.Generator):
         self.climate = CLIMATES[rng.choice(len(CLIMATES), p=_CLIMATE_SHARES)]
         before, after = rng.choice(len(SEASONS), size=2, p=_SEASON_SHARES)
         self.seasons = (int(before), int(after))
-        # A town favours a few roof colours and one kind of water and soil.
+        # A town has a few roof colours and one kind of water and soil.
         self._roofs = rng.choice(len(_ROOFS), size=4)
         self._soil = int(rng.integers(len(self.climate.soil)))
         self._water = int(rng.integers(len(self.climate.water)))
@@ -190,7 +190,7 @@ CLASS_OF: dict[str, int] = {
     "track": PLAYGROUND,
     "turf": PLAYGROUND,
 }
-"""Land cover of each surface; markings ("line") take the class of what they are painted on."""
+"""Land cover of each surface; markings ("line") have the class of the surface below."""
 
 TEXTURE_OF: dict[str, Texture] = {
     "water": _RIPPLES,
@@ -211,4 +211,4 @@ TEXTURE_OF: dict[str, Texture] = {
     "turf": (0.04, 0.03, 0.06, 0.0),
 }
 CANOPY: Texture = _CANOPY
-"""Texture of closed forest, where crowns are not drawn one by one."""
+"""Texture of closed forest, whose crowns are not drawn individually."""

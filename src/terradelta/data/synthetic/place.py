@@ -42,10 +42,10 @@ class Place:
     Args:
         rng: Draws everything.
         palette: Colours of the place at both dates.
-        frame: Where the place lies in the picture.
+        frame: Position of the place in the picture.
         extent_m: Half the side of the square that the place fills.
         change_rate: Probability that an object or plot changes between the dates.
-        fenced: Whether a street runs around the square; no river crosses it then.
+        fenced: Whether a street runs around the square; no river then crosses it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Place:
     ):
         self.shapes: list[Shape] = []
         self._rng = rng
-        # Of its own, so that what lies on bare ground moves nothing else.
+        # A separate generator, so that objects on bare ground do not move others.
         self._site_rng = rng.spawn(1)[0]
         self._palette = palette
         self._frame = frame
@@ -69,7 +69,7 @@ class Place:
         self._river_bed: Polygon | None = None
         square = Rectangle(-extent_m, -extent_m, extent_m, extent_m)
         if fenced:
-            # The same colour in every place, so that the streets around them are one.
+            # The same colour in every place, so that streets continue across places.
             asphalt = np.full((2, 3), _FENCE_GREY, np.float32)
             self._add(square.inset(-extent_m).corners(), BASE, "asphalt", colours=asphalt)
         self._add(square.corners(), BASE, "grass")
@@ -78,7 +78,7 @@ class Place:
         self._divide(square, street_m=rng.uniform(7, 11))
 
     def _divide(self, area: Rectangle, street_m: float):
-        """Cut an area into blocks by ever smaller streets, and fill the blocks."""
+        """Cut an area into blocks by smaller and smaller streets, and fill the blocks."""
         longest = max(area.width, area.height)
         if longest < LARGEST_BLOCK_M or (longest < 150 and self._rng.random() < 0.25):
             self._fill(area)
@@ -103,7 +103,7 @@ class Place:
         return bool(self._rng.random() < self._change_rate)
 
     def _choose_dates(self, appears: float = 0.6) -> int:
-        """Return BOTH, or on a change the one date at which something is there."""
+        """Return BOTH, or for a change the only date at which an object exists."""
         if not self._happens():
             return BOTH
         return AFTER if self._rng.random() < appears else BEFORE
@@ -119,7 +119,7 @@ class Place:
             fields["class_id"] = CLASS_OF[surface]
         outline = self._frame.to_px(outline_m)
         shape = Shape(outline=outline, layer=layer, dates=dates, **fields)
-        # Plots end at a river and streets bridge it, but nothing else stands in it.
+        # Plots end at a river and streets bridge it, but nothing else is drawn in it.
         if layer <= ROAD or self._is_dry(outline_m):
             self.shapes.append(shape)
         return shape
@@ -167,7 +167,7 @@ class Place:
         width = min(rng.uniform(9, 16), 0.75 * plot.width)
         depth = min(rng.uniform(8, 12), 0.75 * plot.height)
         if dates != BOTH:
-            # A building site, or what a demolition leaves.
+            # A building site, or the remains of a demolition.
             yard = Rectangle(
                 centre[0] - width, centre[1] - depth, centre[0] + width, centre[1] + depth
             )
@@ -186,9 +186,9 @@ class Place:
             self._draw_tree(spot, self._choose_dates(appears=0.3))
 
     def _draw_bare_ground(self, area: Rectangle, dates: int, layer: int = PATH):
-        """Add soil that machines have worked on: a ragged edge, tracks and heaps.
+        """Add soil worked on by machines: a ragged edge, tracks and heaps.
 
-        A smooth rectangle of it would look like a flat roof, from above, to anyone.
+        From above, a smooth rectangle would look like a flat roof.
         """
         rng = self._site_rng
         reach = np.array([area.width, area.height]) / 2
@@ -200,7 +200,7 @@ class Place:
             colours = soil.colours * shade
             self._add(outline_m, layer, "soil", dates, colours=colours, height_px=height_px)
 
-        # The larger, the more lies about.
+        # Larger sites have more objects.
         thousands_m2 = math.ceil(area.width * area.height / 1000)
         for _ in range(rng.integers(1, 3 + thousands_m2)):
             start, end = rng.uniform(-0.7, 0.7, (2, 2))

@@ -1,7 +1,7 @@
-"""From shapes to pictures: light, shadow, texture and sensor of one date.
+"""Draws pictures from shapes: light, shadow, texture and sensor of one date.
 
-Legend of the array names: C bands, H rows, W columns. Everything random comes from the generator
-passed in.
+Legend of the array names: C bands, H rows, W columns. All randomness comes from the given
+generator.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Light:
     azimuth: float
     """Direction that shadows fall in, radians in the picture."""
     shadow_length: float
-    """Length of a shadow by height of what casts it."""
+    """Length of a shadow per height of its object."""
     shade: float
-    """How much light is left in shadow."""
+    """Share of light in shadow."""
     gain: tuple[float, float, float]
     """Factor of each band: brightness and colour cast."""
     haze: tuple[float, float, float]
@@ -66,7 +66,7 @@ def draw_index(
 ) -> np.ndarray:
     """Return which shape is on top at each pixel, (H, W) int32 positions in `shapes`.
 
-    With a border the array reaches that many pixels further on every side.
+    With a border the array is that many pixels wider on every side.
     """
     canvas = Image.new("I", (size[1] + 2 * border_px, size[0] + 2 * border_px), 0)
     draw = ImageDraw.Draw(canvas)
@@ -79,12 +79,12 @@ def draw_index(
 def cast_shadow(height_HW: np.ndarray, border_px: int, light: Light) -> np.ndarray:
     """Return where sunlight is blocked, (H, W) bool, without the border of the heights.
 
-    Whatever is on top casts the shadow, so nothing hidden or felled does.
+    Only the top shape casts a shadow, so hidden or felled objects do not.
 
     Args:
-        height_HW: Heights in pixels of what is on top, with a border.
+        height_HW: Heights in pixels of the top shapes, with a border.
         border_px: Width of the border, from which shadows still reach into the picture.
-        light: Where the sun stands.
+        light: Light, with the position of the sun.
     """
     inside = slice(border_px, -border_px), slice(border_px, -border_px)
     own_HW = height_HW[inside]
@@ -118,7 +118,7 @@ def render(
     light: Light,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return the picture of one date, (3, H, W) uint8, in place and not shifted."""
+    """Return the picture of one date, (3, H, W) uint8, without its shift."""
     which = 0 if date == BEFORE else 1
     colours = np.array([shape.colours[which] for shape in shapes], np.float32)
     sun = -math.cos(light.azimuth), -math.sin(light.azimuth)
@@ -141,7 +141,7 @@ def render(
 
 
 def shift_picture(picture_CHW: np.ndarray, shift_px: tuple[float, float]) -> np.ndarray:
-    """Return a picture moved by (x, y) pixels, bilinearly; the edge repeats itself."""
+    """Return a picture moved by (x, y) pixels, bilinearly; edge pixels are repeated."""
     x, y = shift_px
     height, width = picture_CHW.shape[1:]
     rows = np.clip(np.arange(height) - y, 0, height - 1)
@@ -169,7 +169,7 @@ def _draw_noise(size: tuple[int, int], scale_px: float, rng: np.random.Generator
 
 
 def _draw_rows(shapes: list[Shape], index_HW: np.ndarray) -> np.ndarray:
-    """Return the relative brightness of crop rows, 0 where there are none."""
+    """Return the relative brightness of crop rows, 0 outside of them."""
     waves = np.array(
         [
             (
@@ -192,5 +192,5 @@ def _draw_rows(shapes: list[Shape], index_HW: np.ndarray) -> np.ndarray:
 
 
 def _vertices(outline: np.ndarray) -> list[int]:
-    # Pillow would cut fractions towards zero.
+    # Pillow would round towards zero.
     return np.rint(outline).astype(int).ravel().tolist()

@@ -49,7 +49,7 @@ class ScenePair(NamedTuple):
 
     @property
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Class ids before and after where changed, else 0: what an annotator would draw."""
+        """Class ids before and after where changed, else 0, as an annotator would draw them."""
         return (
             np.where(self.change_HW, self.before_class_HW, 0).astype(np.uint8),
             np.where(self.change_HW, self.after_class_HW, 0).astype(np.uint8),
@@ -57,11 +57,11 @@ class ScenePair(NamedTuple):
 
 
 class Scenery:
-    """What all parts of a scene share: climate, seasons, light, rate of change.
+    """Properties shared by all parts of a scene: climate, seasons, light, rate of change.
 
     Args:
-        seed: Draws all of it; any int or sequence of ints of at least 0.
-        change_rate: Probability that an object or plot changes; drawn from 0 to 0.4 when None.
+        seed: Seed of all of it; any int or sequence of ints of at least 0.
+        change_rate: Probability that an object or plot changes; drawn from 0 to 0.4 if None.
     """
 
     def __init__(self, seed: int | tuple[int, ...], change_rate: float | None = None):
@@ -78,7 +78,7 @@ class Scenery:
         """Draw one place of (rows, columns) pixels.
 
         A `fenced` place is square, its streets run along rows and columns, half a street lies along
-        its edge and nothing is cut by it, so that places stand side by side without a seam.
+        its edge and nothing is cut by it, so that adjacent places have no seam.
         """
         rng = np.random.default_rng(np.random.SeedSequence(seed))
         height, width = size[0] + 2 * _MARGIN_PX, size[1] + 2 * _MARGIN_PX
@@ -118,9 +118,9 @@ def draw_pair(
     gsd_m: float = 0.5,
     change_rate: float | None = None,
 ) -> ScenePair:
-    """Draw two dates of a place with all six SENSEEARTH classes as its kind may have.
+    """Draw two dates of a place that may have all six SENSEEARTH classes.
 
-    Seasons, light, shadow, sensor and registration differ between the dates without being change;
+    Seasons, light, shadow, sensor and registration differ between the dates but are not change;
     buildings are built and demolished, groves felled and planted, fields flooded, dried and paved,
     sports fields laid out.
 
@@ -128,7 +128,7 @@ def draw_pair(
         seed: The same seed draws the same bytes.
         size_px: Side, or (rows, columns).
         gsd_m: Ground size of a pixel in metres.
-        change_rate: Probability that an object or plot changes; drawn from 0 to 0.4 when None.
+        change_rate: Probability that an object or plot changes; drawn from 0 to 0.4 if None.
 
     Raises:
         ArgumentError: If a size is below 32 px or the ground size is not between 0.1 and 2 m.
@@ -151,6 +151,6 @@ def check_size(size_px: int, gsd_m: float):
         )
     if not 0.1 <= gsd_m <= 2:
         raise ArgumentError(
-            f"pixels of {gsd_m} m were asked for, and scenes are drawn at 0.1 to 2 m",
+            f"pixels of {gsd_m} m were requested, and scenes are drawn at 0.1 to 2 m",
             fix="use a ground size in that range",
         )

@@ -10,7 +10,7 @@ import numpy as np
 WATER, GROUND, LOW_VEGETATION, TREE, BUILDING, PLAYGROUND = range(1, 7)
 
 BEFORE, AFTER, BOTH = 1, 2, 3
-"""Bits that say at which date a shape is there."""
+"""Bits of the dates at which a shape exists."""
 
 BASE, PLOT, RIVER, ROAD, PATH, MARKING, ROOF, ROOF_DETAIL, CROWN = range(9)
 """Drawing order, lowest first."""
@@ -18,7 +18,7 @@ BASE, PLOT, RIVER, ROAD, PATH, MARKING, ROOF, ROOF_DETAIL, CROWN = range(9)
 
 @dataclass(slots=True)
 class Shape:
-    """One polygon with everything that rendering it needs."""
+    """One polygon with all data for rendering."""
 
     outline: np.ndarray
     """Vertices (N, 2), x and y in pixels."""
@@ -31,9 +31,9 @@ class Shape:
     """Relative amplitudes of the noise fields grain, mottle, patches and canopy."""
     dates: int = BOTH
     height_px: float = 0.0
-    """Above ground; what is higher than zero casts a shadow."""
+    """Above ground; shapes above zero cast a shadow."""
     slope: tuple[float, float] = (0.0, 0.0)
-    """Direction that the surface falls towards, its length the steepness; (0, 0) for flat."""
+    """Direction that the surface falls towards, with the steepness as length; (0, 0) for flat."""
     row_period_px: float = 0.0
     """Distance of crop rows; 0 for none."""
     row_angle: float = 0.0
@@ -42,14 +42,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Frame:
-    """From metres in a place to its pixels: a turn, a scale and a shift."""
+    """Maps metres in a place to its pixels: a rotation, a scale and a shift."""
 
     gsd_m: float
     """Side of a pixel."""
     turn: float
     """Angle of the place's streets to the rows of pixels, radians."""
     centre_px: tuple[float, float]
-    """Where the place's origin lies, x and y."""
+    """Position of the place's origin, x and y."""
 
     def to_px(self, points_m: np.ndarray) -> np.ndarray:
         """Return pixel coordinates (N, 2) of points (N, 2) in metres."""
@@ -59,7 +59,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle in metres; `top` is less than `bottom`, as rows run."""
+    """A rectangle in metres; `top` is less than `bottom`, as rows count downwards."""
 
     left: float
     top: float
@@ -82,14 +82,14 @@ class Rectangle:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def inset(self, margin_m: float) -> Rectangle:
-        """Return it moved in on all sides, never turned inside out."""
+        """Return it shrunk on all sides, to a size of at least 0."""
         across, down = min(margin_m, 0.45 * self.width), min(margin_m, 0.45 * self.height)
         return Rectangle(
             self.left + across, self.top + down, self.right - across, self.bottom - down
         )
 
     def split(self, share: float, gap_m: float) -> tuple[Rectangle, Rectangle]:
-        """Return the two parts beside a gap across the longer side."""
+        """Return the two parts on either side of a gap across the longer side."""
         if self.width >= self.height:
             cut = self.left + share * self.width
             return (
@@ -136,8 +136,8 @@ def draw_ribbon(points: np.ndarray, width_m: float) -> np.ndarray:
 
 
 def square_off(outline: np.ndarray, roundness: float) -> np.ndarray:
-    """Return a round outline (N, 2) about the origin, drawn out to its corners.
+    """Return a round outline (N, 2) around the origin, stretched towards its corners.
 
-    Points of the unit circle come to lie on a superellipse; 1 leaves it round, 0 makes a square.
+    Points of the unit circle come to lie on a superellipse; 1 keeps it round, 0 makes a square.
     """
     return np.sign(outline) * np.abs(outline) ** roundness

@@ -22,15 +22,15 @@ __all__ = [
 def make_backend(
     choice: Choice, model: Model, device: torch.device, pool_window_px: int | None
 ) -> Backend:
-    """Make a model ready to run.
+    """Prepare a model to run.
 
     Args:
         choice: Runtime and number format.
-        model: The model, which is left as it is.
+        model: The model, which is not changed.
         device: Where it is to run.
         pool_window_px: Side of the window that heads with global pooling take their means over.
     """
-    # Runtimes are imported when they are chosen: they take their time.
+    # Runtimes are slow to import: only the chosen one is.
     if choice.backend == "openvino":
         from terradelta.inference.backends.openvino_backend import OpenVINOBackend
 

@@ -21,22 +21,22 @@ SUPPORTED = {
     "onnx": ("fp32",),
 }
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
-"""What a backend needs of its extra, which has the backend's name."""
+"""The package that a backend needs, from the extra of the same name."""
 COMPILE_FROM_PIXELS = 2_000_000
-"""Of all views and models together. Compiling for OpenVINO takes a second or two; below this,
-torch would be done by then."""
+"""Pixels of all views and models together. Compiling for OpenVINO takes a second or two; below
+this, torch finishes sooner."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs the network."""
+    """Runtime of the network."""
 
     backend: str
     """"torch", "torch-compile", "openvino" or "onnx"."""
     precision: str
     """"fp32", "bf16", "fp16" or "int8"."""
     reason: str
-    """Why, in a few words."""
+    """The reason, in a few words."""
 
 
 def choose_backend(
@@ -45,19 +45,20 @@ def choose_backend(
     device: torch.device | None = None,
     pixels: int | None = None,
 ) -> Choice:
-    """Return what to run a network with.
+    """Return the runtime and the number format of a network.
 
-    The choice depends on the machine and on the size of the whole job only, so that every part of a
+    The choice depends only on the machine and on the size of the whole job, so that every part of a
     job makes the same one.
 
     Args:
         backend: A name in `BACKENDS`.
         precision: A name in `PRECISIONS`.
-        device: Where; the CPU by default.
-        pixels: How many are to be answered, of all views and models; None where nobody knows.
+        device: Device; the CPU by default.
+        pixels: Number of pixels to answer, of all views and models; None if unknown.
 
     Raises:
-        ArgumentError: If a name is unknown, a runtime is not installed, or the two do not fit.
+        ArgumentError: If a name is unknown, a runtime is not installed, or the two do not fit each
+            other.
     """
     device = device or torch.device("cpu")
     for kind, value, known in (
@@ -82,14 +83,14 @@ def choose_backend(
             f"backend {backend} computes in {', '.join(SUPPORTED[backend])}, not in {precision}",
             fix=f"use --backend {' or '.join(able)}, or --precision {SUPPORTED[backend][-1]}",
         )
-    return Choice(backend, precision, "; ".join(reasons) or "as asked for")
+    return Choice(backend, precision, "; ".join(reasons) or "as requested")
 
 
 def _choose_runtime(precision: str, device: torch.device, pixels: int | None) -> tuple[str, str]:
     if device.type != "cpu":
         return "torch", f"the network runs on {device.type}"
     if precision == "int8":
-        return "openvino", "int8 was asked for"
+        return "openvino", "int8 was requested"
     if pixels is None or pixels < COMPILE_FROM_PIXELS:
         return "torch", "too few pixels to compile the network for"
     if find_spec("openvino") is None:
@@ -99,7 +100,7 @@ def _choose_runtime(precision: str, device: torch.device, pixels: int | None) ->
 
 def _choose_precision(backend: str, device: torch.device) -> tuple[str, str]:
     if backend == "onnx":
-        return "fp32", "onnx has no other"
+        return "fp32", "onnx has no other format"
     if backend == "openvino":
         # Imported here as it takes 0.2 s.
         from terradelta.inference.backends.openvino_backend import multiplies_bfloat16
@@ -117,18 +118,18 @@ def _choose_precision(backend: str, device: torch.device) -> tuple[str, str]:
 def _require_runtime(backend: str, device: torch.device):
     if not backend.startswith("torch") and device.type != "cpu":
         raise ArgumentError(
-            f"backend {backend} was asked for on {device}, and it runs on the CPU here",
+            f"backend {backend} was requested on {device}, and it runs only on the CPU here",
             fix="use --backend torch or --device cpu",
         )
     if backend == "torch-compile" and device.type == "cpu" and not _find_compiler():
         raise ArgumentError(
-            f"backend {backend} was asked for and there is no C++ compiler",
+            f"backend {backend} was requested, and no C++ compiler is installed",
             fix="install g++ or clang++ (Debian: apt-get install g++), or use --backend openvino",
         )
     package = PACKAGES.get(backend)
     if package is not None and find_spec(package) is None:
         raise ArgumentError(
-            f"backend {backend} takes {package}, which is not installed",
+            f"backend {backend} needs {package}, which is not installed",
             fix=f"{_name_install(backend)}, or use --backend torch",
         )
 

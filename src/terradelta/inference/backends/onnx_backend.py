@@ -16,7 +16,7 @@ INPUTS = ("before", "after", "valid")
 
 
 class ONNXBackend:
-    """A float32 session for each shape that is asked for.
+    """A float32 session for each shape that is requested.
 
     Args:
         model: The model.
@@ -38,7 +38,7 @@ class ONNXBackend:
 
     def _build_session(self, request: Request) -> onnxruntime.InferenceSession:
         with warnings.catch_warnings():
-            # The exporter trips over torch's own deprecations.
+            # The exporter raises torch's own deprecation warnings.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             program = torch.onnx.export(
@@ -51,7 +51,7 @@ class ONNXBackend:
             )
         assert program is not None
         options = onnxruntime.SessionOptions()
-        # One knob, OMP_NUM_THREADS, rules all runtimes.
+        # OMP_NUM_THREADS sets the threads of all runtimes.
         options.intra_op_num_threads = torch.get_num_threads()
         return onnxruntime.InferenceSession(
             program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -24,7 +24,7 @@ from terradelta.models.change_network import ChangeOutput
 from terradelta.models.deployment import Deployment
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
-"""int8 says what its convolutions compute in, this is for the rest."""
+"""int8 applies to the convolutions, this to all other operations."""
 WEIGHTS_KEY = "weights_sha256"
 """Under "terradelta" in an int8 graph: which weights it was made from."""
 ELEMENT_TYPES = {
@@ -38,14 +38,14 @@ ELEMENT_TYPES = {
 def load_core() -> openvino.Core:
     """Return OpenVINO's core, one for the process.
 
-    It takes over the thread's stack for signals and frees it with the last core. Where that
-    happens in another thread, the next signal, Ctrl-C say, ends the process.
+    It takes over the thread's signal stack and frees it with the last core. If that
+    happens in another thread, the next signal, such as Ctrl-C, ends the process.
     """
     return openvino.Core()
 
 
 class OpenVINOBackend:
-    """A graph compiled for each shape that is asked for.
+    """A graph compiled for each shape that is requested.
 
     Args:
         model: The model.
@@ -53,7 +53,8 @@ class OpenVINOBackend:
         pool_window_px: See `Deployment`.
 
     Raises:
-        ModelError: If int8 is asked for and the model has no int8 graph, or one of other weights.
+        ModelError: If int8 is requested and the model has no int8 graph, or one made from other
+            weights.
     """
 
     def __init__(self, model: Model, precision: str, pool_window_px: int | None):
@@ -86,7 +87,7 @@ class OpenVINOBackend:
             {
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_PRECISION_HINT": PRECISION_HINTS[self._precision],
-                # One knob, OMP_NUM_THREADS, rules all runtimes.
+                # OMP_NUM_THREADS sets the threads of all runtimes.
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             },
         )
@@ -94,7 +95,7 @@ class OpenVINOBackend:
     def _read_int8(self, model: Model) -> openvino.Model:
         if model.int8_graph is None:
             raise ModelError(
-                "int8 was asked for and the model has no int8 graph",
+                "int8 was requested and the model has no int8 graph",
                 fix="make it with `terradelta quantize MODEL IMAGES`, or use --precision bf16",
             )
         try:
@@ -102,7 +103,7 @@ class OpenVINOBackend:
             made_from = graph.get_rt_info(["terradelta", WEIGHTS_KEY]).astype(str)
         except RuntimeError as error:
             raise ModelError(
-                f"{model.int8_graph} is damaged, or no graph of terradelta's: {error}",
+                f"{model.int8_graph} is damaged, or not made by terradelta: {error}",
                 fix="make it again: `terradelta quantize MODEL IMAGES --overwrite`",
             ) from error
         weights = hash_model(model.int8_graph.parent)
@@ -118,8 +119,8 @@ class OpenVINOBackend:
         height, width = request.valid_BHW.shape[-2:]
         if min(height, width) < self._least_px:
             raise ModelError(
-                f"the int8 graph of this model answers images from {self._least_px} px, and this "
-                f"one is {width} x {height} px",
+                f"the int8 graph of this model needs images of {self._least_px} px or more, and "
+                f"this one is {width} x {height} px",
                 fix="use --precision bf16",
             )
         shaped = graph.clone()
@@ -130,11 +131,11 @@ class OpenVINOBackend:
 def convert(deployment: Deployment, request: Request) -> openvino.Model:
     """Return the graph of a deployed network for inputs of the shapes of a request, in float32.
 
-    Through the front end itself: `openvino.convert_model` reports its use to its makers.
+    Uses the front end itself: `openvino.convert_model` sends telemetry.
     """
     example = _shrink(deployment, request)
     with warnings.catch_warnings(), torch.inference_mode():
-        # Decisions by shape become constants, which is meant: see `_shrink`.
+        # Decisions by shape become constants on purpose: see `_shrink`.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         warnings.simplefilter("ignore", DeprecationWarning)
         decoder = TorchScriptPythonDecoder(
@@ -147,7 +148,7 @@ def convert(deployment: Deployment, request: Request) -> openvino.Model:
 
 
 def _shrink(deployment: Deployment, request: Request) -> tuple[Tensor, ...]:
-    """Return inputs of the least size whose trace also answers the request.
+    """Return inputs of the smallest size whose trace also fits the request.
 
     Tracing runs the network once, eagerly. Its graph fits all sizes for which heads with global
     pooling take the same decision: to pool over windows, or over the whole image.

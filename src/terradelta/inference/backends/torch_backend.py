@@ -15,18 +15,18 @@ from terradelta.models.deployment import Deployment, fold_norms
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_SHAPES = 64
-"""For which a network is compiled: tiles at a raster's edges have sizes of their own."""
+"""Sizes that a network is compiled for: tiles at a raster's edges have other sizes."""
 
 
 class TorchBackend:
-    """torch: channels last, normalisations folded, autocast.
+    """torch: channels last, batch norms folded, autocast.
 
     Args:
         model: The model; a copy of its network is run.
-        device: Where to.
+        device: Device.
         precision: "fp32", "bf16" or "fp16".
         pool_window_px: See `Deployment`.
-        compiled: Whether to compile it, for each size of image. What is compiled is kept from
+        compiled: Whether to compile it, for each size of image. Compiled code is kept from
             one process to the next.
     """
 
@@ -60,8 +60,8 @@ class TorchBackend:
 
 def _compile(deployment: Deployment, device: torch.device) -> Callable[..., ChangeOutput]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    # By default it would lie where a restart of the machine empties it.
+    # The default folder is emptied when the machine restarts.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "terradelta" / "inductor"))
     torch._dynamo.config.recompile_limit = MAX_SHAPES
-    # With its weights frozen, a CPU's network is laid out for its convolutions once and for all.
+    # With its weights frozen, a CPU's network is laid out for its convolutions only once.
     return torch.compile(deployment, dynamic=False, options={"freezing": device.type == "cpu"})

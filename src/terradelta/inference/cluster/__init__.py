@@ -1,1 +1,1 @@
-"""Blocks answered by many machines: what a worker does, who is given what, and Ray in between."""
+"""Blocks answered by many machines: the worker, the scheduling of blocks, and Ray."""

@@ -1,7 +1,8 @@
 """Gives blocks to workers and handles the failures of both.
 
-A block is asked for again until it is answered: where a worker is lost, by others; where reading it
-fails, `MAX_ATTEMPTS` times. Asking twice does no harm, as an answer only replaces a file.
+A block is requested again until it is answered: from other workers if one is lost; if reading it
+fails, `MAX_ATTEMPTS` times. Requesting a block twice is harmless, as an answer only replaces a
+file.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from terradelta.errors import ClusterError
 from terradelta.inference.cluster.worker import Answer, Post
 
 MAX_ATTEMPTS = 3
-"""For a block whose own error it is, and for a worker to get ready."""
+"""Attempts at a block that fails with its own error, and at starting a worker."""
 MAX_LOSSES = 10
-"""Workers lost one after the other, and no block answered in between: something kills them."""
+"""Workers lost in a row without an answered block in between: something kills them."""
 PATIENCE_SECONDS = 5.0
-"""After which the crew looks whether there is room for more workers."""
+"""Interval at which the crew checks for room for more workers."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,22 +39,22 @@ class _Member:
     post: Post | None = None
     """None until it is ready."""
     asked: set[int] = field(default_factory=set)
-    """Blocks that it has."""
+    """Blocks assigned to it."""
 
     def count_vacancies(self, fair_share: int) -> int:
-        """Return how many more blocks it can be given now."""
+        """Return how many more blocks it can take now."""
         if self.post is None:
             return 0
         return min(self.post.blocks_at_once, fair_share) - len(self.asked)
 
 
 class Crew:
-    """The workers of one work.
+    """The workers of one job.
 
     Args:
-        hire: Starts a worker that is yet to get ready.
-        count_wanted: Returns how many workers there should be by now.
-        models: What workers get ready with.
+        hire: Starts a worker, which then gets ready.
+        count_wanted: Returns the wanted number of workers.
+        models: The models that workers load.
     """
 
     def __init__(
@@ -84,19 +85,19 @@ class Crew:
         choose_views: Callable[[int], int],
         keep: Callable[[int, Answer], None],
     ):
-        """Have blocks answered.
+        """Let the workers answer blocks.
 
-        Memory does not grow with their number: no worker is given more than it can hold.
+        Memory does not grow with their number: a worker gets only as many as it can hold.
 
         Args:
-            indices: Which blocks.
+            indices: Numbers of the blocks.
             choose_views: Returns how many views a block may have.
-            keep: Takes an answer.
+            keep: Stores an answer.
 
         Raises:
             TerradeltaError: Of a block that fails for its own reason, or of a worker that cannot
-                get ready; what the others were given is answered before.
-            ClusterError: If workers are lost time and again.
+                get ready; the blocks of other workers are finished first.
+            ClusterError: If workers are lost repeatedly.
         """
         waiting = iter(indices)
         self._left = len(indices)
@@ -123,21 +124,21 @@ class Crew:
         return any(index is not None for _, index in self._calls.values())
 
     def _fill_up(self):
-        """Hire as many workers as there is room for."""
+        """Hire as many workers as fit."""
         for _ in range(self._count_wanted() - len(self._members)):
             member = _Member(self._hire())
             self._members.append(member)
             self._calls[member.actor.start.remote(*self._models)] = member, None
 
     def _hand_out(self, waiting: Iterator[int], choose_views: Callable[[int], int]):
-        """Give blocks to those who have least, until nobody has room."""
-        # Towards the end nobody is to wait for one who has many.
+        """Give blocks to the workers with the fewest, until no worker has room."""
+        # Towards the end no worker waits for one with many blocks.
         fair_share = math.ceil(self._left / len(self._members))
         while True:
             member = max(self._members, key=lambda member: member.count_vacancies(fair_share))
             if member.count_vacancies(fair_share) < 1:
                 return
-            # New ones first: what has failed may do so for a while.
+            # New ones first: failed ones may fail again for a while.
             index = next(waiting, None)
             if index is None and self._again:
                 index = self._again.popleft()
@@ -148,7 +149,7 @@ class Crew:
             self._calls[call] = member, index
 
     def _take(self, call: ray.ObjectRef[Any], member: _Member, index: int | None) -> Answer | None:
-        """Return what a worker has answered to a call, None if that is not a block."""
+        """Return a worker's answer to a call, None if it is not a block."""
         try:
             answer = ray.get(call)
         except RayTaskError as error:
@@ -158,7 +159,7 @@ class Crew:
             self._lose(member, error)
             return None
         except RayError:
-            # The answer was lost on its way, with the machine that held it.
+            # The answer was lost with the machine that held it.
             assert index is not None
             self._put_back(member, index)
             return None
@@ -189,7 +190,7 @@ class Crew:
             self._put_back(member, index)
 
     def _lose(self, member: _Member, error: RayActorError):
-        """Give the blocks of a lost worker to others."""
+        """Give the blocks of a lost worker to other workers."""
         host = "before it was ready" if member.post is None else f"on {member.post.host}"
         logger.warning("a worker was lost %s; others take its %d blocks", host, len(member.asked))
         self._losses += 1

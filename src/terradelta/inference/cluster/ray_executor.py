@@ -1,4 +1,4 @@
-"""Ray as what answers the blocks of a raster prediction."""
+"""Answers the blocks of a raster prediction with Ray."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ try:
     from ray.exceptions import RayTaskError
 except ImportError as missing:
     raise ArgumentError(
-        f"engine ray was asked for and Ray cannot be imported: {missing}",
+        f"engine ray was requested and Ray cannot be imported: {missing}",
         fix="pip install 'terradelta[ray]', or leave --engine out",
     ) from missing
 
 from terradelta.inference.cluster.crew import PATIENCE_SECONDS, Crew
 
 LOCAL = "local"
-"""Address of a cluster that is started on this machine and stopped in the end."""
+"""Address of a cluster that is started on this machine and stopped at the end."""
 MAX_WORKER_CPUS = 4
-"""By default; a network on more cores gains less than another network does."""
+"""Default; beyond it, another worker gains more than further cores for one."""
 
 CONNECT_SECONDS = 10.0
-"""How long a cluster may take to answer."""
+"""Timeout for an answer of a cluster."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +54,16 @@ logger = logging.getLogger(__name__)
 class RayEngine:
     """Answers blocks by workers of a Ray cluster; a context manager.
 
-    Each worker has a network of its own and reads the images itself. What it answers comes back to
-    this process, which writes it, so outputs need no shared file system. The driver holds a few
-    answers a worker, however many blocks there are.
+    Each worker has a network of its own and reads the images itself. Its answers come back to
+    this process, which writes them, so outputs need no shared file system. The driver holds a few
+    answers per worker, however many blocks there are.
 
     Args:
-        cluster: Which cluster, and what is asked of it. Without an address it is that of the
-            variable RAY_ADDRESS, else one on this machine is started and stopped in the end; as
-            many workers as it has room for, also if it grows; each has all cores of a machine, or
-            of a GPU's share, up to 4.
-        memory_bytes: What a worker may take.
+        cluster: The cluster and its options. Without an address, it is that of the
+            variable RAY_ADDRESS, otherwise one is started on this machine and stopped at the end.
+            It runs as many workers as fit, also when the cluster grows; each has all cores of a
+            machine, or of a GPU's share, up to 4.
+        memory_bytes: Memory limit of a worker.
 
     Raises:
         ClusterError: If no cluster answers.
@@ -91,13 +91,13 @@ class RayEngine:
             ray.shutdown()
 
     def choose_device(self, device: str) -> torch.device:
-        """Return what the workers compute on; "auto" takes GPUs where the cluster has some."""
+        """Return the device of the workers; "auto" takes GPUs where the cluster has some."""
         if device == "auto":
             device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
         chosen = torch.device(device)
         if chosen.index is not None:
             raise ArgumentError(
-                f"device {device} was asked for, and on a cluster each worker is given its own",
+                f"device {device} was requested, and on a cluster each worker gets its own",
                 fix="use --device cuda",
             )
         self._uses_gpu = chosen.type == "cuda"
@@ -109,7 +109,7 @@ class RayEngine:
             )
             raise ClusterError(
                 f"a worker needs {self._worker_cpus:g} CPUs, {int(self._uses_gpu)} GPUs and "
-                f"{self._memory_bytes / 1024**3:.1f} GB, and the machines have {machines}",
+                f"{self._memory_bytes / 1024**3:.1f} GB, and the machines have only {machines}",
                 fix="ask for less with --worker-cpus or --memory, or say how many --workers are "
                 "to come and wait for them",
             )
@@ -122,10 +122,10 @@ class RayEngine:
         device: torch.device | None = None,
         pixels: int | None = None,
     ) -> Choice:
-        """Return what a worker's machine chooses; see `terradelta.inference.backends`.
+        """Return the choice made on a worker's machine; see `terradelta.inference.backends`.
 
         Raises:
-            ArgumentError: If that machine cannot run what was asked for.
+            ArgumentError: If that machine cannot run the requested backend.
         """
         task = ray.remote(choose_backend).options(**self._resources)  # pyright: ignore
         try:
@@ -138,7 +138,7 @@ class RayEngine:
 
         Raises:
             RasterError: If a worker cannot read the pixels of a block, in several attempts.
-            ClusterError: If workers see other files or packages, or are lost time and again.
+            ClusterError: If workers see other files or packages, or are lost repeatedly.
             OutputError: If an answer cannot be written.
         """
         job = work.job
@@ -190,7 +190,7 @@ class RayEngine:
 
     @property
     def _resources(self) -> dict[str, float]:
-        """What a worker takes of its machine."""
+        """Resources of a worker."""
         return {
             "num_cpus": self._worker_cpus,
             "num_gpus": int(self._uses_gpu),
@@ -198,7 +198,7 @@ class RayEngine:
         }
 
     def _count_wanted(self) -> int:
-        """Return how many workers there should be by now."""
+        """Return the wanted number of workers."""
         if self._workers is not None:
             return self._workers
         if time.monotonic() - self._counted > PATIENCE_SECONDS:
@@ -219,9 +219,9 @@ class RayEngine:
 
 
 def _connect(address: str):
-    # What workers print is of no use here: their errors come as errors.
+    # The output of workers is not needed: their errors are raised here.
     settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    # Before `ray.init` does: it tells of tokens first.
+    # Checked before `ray.init`, whose message is about tokens.
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address == LOCAL:
         settings["include_dashboard"] = False

@@ -1,7 +1,7 @@
 """A worker of a cluster: opens the pair, loads the models and answers blocks.
 
-Nothing here knows what carries the calls. Calls come from several threads: while one block is with
-the network, the next is read and the last is encoded.
+This module does not depend on Ray. Calls come from several threads: while one block is with
+the network, the next is read and the previous one is encoded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from terradelta.prediction.records import JobRecord
 from terradelta.prediction.reopening import recall_options, reopen_pair
 
 MAX_BLOCKS_AT_ONCE = MAX_READ_AHEAD + 2
-"""With a worker: one is read, one is with the network, the others wait in between."""
+"""Blocks of a worker: one is read, one is in the network, the others wait in between."""
 
 ModelFiles = Mapping[str, np.ndarray]
 """The files of a model folder by name, as bytes."""
@@ -42,24 +42,24 @@ ModelFiles = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Errand:
-    """What a worker is told; it knows the models from their files."""
+    """The instructions of a worker, which gets the models as files."""
 
     request: dict[str, Any]
     """The content of job.json."""
     memory_bytes: int
-    """What a worker may take."""
+    """Memory limit of a worker."""
     folder: str
-    """Where relative paths start."""
+    """Folder that relative paths start from."""
 
 
 @dataclass(frozen=True)
 class Post:
-    """What a worker says when it is ready."""
+    """A worker's message when it is ready."""
 
     host: str
     """Its machine."""
     blocks_at_once: int
-    """How many blocks it wants to have."""
+    """How many blocks it can hold."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Answer:
     """An answered block."""
 
     content: bytes
-    """Of its file in the store."""
+    """Content of its file in the store."""
     facts: BlockFacts
     """How it was made."""
 
@@ -76,7 +76,7 @@ class Worker:
     """One network on one machine.
 
     Args:
-        errand: What to do.
+        errand: The instructions.
     """
 
     def __init__(self, errand: Errand):
@@ -89,7 +89,7 @@ class Worker:
         """Get ready: open the pair, load the models, measure the memory they take.
 
         Raises:
-            TerradeltaError: If this machine cannot do what is asked; it is named.
+            TerradeltaError: If this machine cannot do the work; the message names it.
         """
         with _name_host():
             request = self._errand.request
@@ -117,8 +117,8 @@ class Worker:
         """Return the file of a block.
 
         Args:
-            index: Which block of the plan.
-            num_views: How many test-time views to average.
+            index: Number of the block in the plan.
+            num_views: Number of test-time views to average.
 
         Raises:
             RasterError: If its pixels cannot be read.
@@ -160,7 +160,7 @@ def _load_predictor(job: JobRecord, models: tuple[ModelFiles, ...]) -> Predictor
         "tile_size": job.plan.tile_size_px,
     }
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
-        # Called as on the machine that sent them.
+        # Named as on the machine that sent them.
         names = [Path(model.folder) for model in job.models]
         loaded = [
             replace(_load_model(Path(folder, str(number)), files), folder=name)
@@ -171,7 +171,7 @@ def _load_predictor(job: JobRecord, models: tuple[ModelFiles, ...]) -> Predictor
             read_fields(Runtime, {key: value for key, value in runtime.items() if value}),
             value_ranges=recall_options(job).seen_ranges,
         )
-        # Here, as an int8 graph is read from its file now.
+        # Inside, as an int8 graph is read from its file now.
         predictor.start()
     return predictor
 
@@ -184,7 +184,7 @@ def _load_model(folder: Path, files: ModelFiles) -> Model:
 
 
 def _require_same(what: str, wanted: dict[str, Any], found: dict[str, Any]):
-    """Raise if this machine sees something else than the one that planned the work."""
+    """Raise if this machine differs from the one that planned the work."""
     ignored = ("path", "size_bytes")
     for key in wanted.keys() | found.keys():
         if key not in ignored and wanted.get(key) != found.get(key):
@@ -197,7 +197,7 @@ def _require_same(what: str, wanted: dict[str, Any], found: dict[str, Any]):
 
 
 def _require_content(date: str, request: dict[str, Any]):
-    """Raise if this machine sees other files under the names of those of the driver."""
+    """Raise if this machine sees other files than the driver under the same names."""
     now = describe_origins(request[date]["path"])
     for difference in find_differences(request["origins"][date], now):
         raise ClusterError(
@@ -209,7 +209,7 @@ def _require_content(date: str, request: dict[str, Any]):
 
 @contextmanager
 def _name_host() -> Iterator[None]:
-    """Say in errors which machine they come from."""
+    """Name the machine in errors."""
     try:
         yield
     except TerradeltaError as error:
