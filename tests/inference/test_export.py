@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -264,7 +265,8 @@ def test_networks_that_pool_take_the_tiles_of_predict(folders):
         ({"to": "onnx", "tile_size": 100}, "output stride 8\n.*--tile-size 96"),
         ({"to": "onnx", "tile_size": -8}, "tile_size is -8"),
         ({"to": "deepness", "tile_size": 256}, "cannot lay out tiles of 256 px"),
-        ({"to": "openvino", "output": "model.onnx"}, "openvino is written as .xml"),
+        ({"to": "openvino", "output": "model.onnx"}, "openvino files end in .xml"),
+        ({"to": "onnx", "output": Path()}, r"\. ends in ''.*\n  fix: name it model\.onnx"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(folders, tmp_path, monkeypatch, options, message):
