@@ -16,14 +16,11 @@ from terradelta.data.synthetic import draw_pair, write_geotiff_pair
 from terradelta.errors import ArgumentError, RasterError
 from terradelta.extensions import ARCHITECTURES, READERS
 from terradelta.geo.mosaic import open_images
-from terradelta.geo.pair_options import PairOptions
 from terradelta.inference.executors import LocalEngine
-from terradelta.inference.rasters import RasterOptions, answer_rasters
 from terradelta.models.card import ModelCard, Scaling
 from terradelta.models.change_network import ChangeNetwork, ChangeOutput
 from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.protocols import Backend, Executor, Network, PairDataset, Sink, Source
-from terradelta.stopwatch import Stopwatch
 
 
 @pytest.fixture(autouse=True)
@@ -181,23 +178,13 @@ def test_an_own_backend_is_what_answers():
 
 
 def test_an_executor_of_nothing_leaves_blocks_without_data(scene, tmp_path):
-    with NoExecutor() as place:
-        predictor = td.Predictor(
-            [td.load_model(DEFAULT_MODEL)],
-            td.Runtime(device=place.choose_device("cpu")),
-            choose=place.choose_backend,
-        )
-        job = answer_rasters(
-            predictor,
-            *scene,
-            tmp_path / "out",
-            [],
-            RasterOptions(),
-            watch=Stopwatch(),
-            answer=place.answer,
-        )
-    assert not job.missing(range(len(job.plan)))
-    assert not job.store.read(0)[0].valid.any()
+    with pytest.raises(RasterError, match="no pixel of .* is valid"):
+        td.predict(*scene, tmp_path / "out", cluster=NoExecutor())
+    folders = [tmp_path / name for name in ("im1", "im2")]
+    for folder in folders:
+        folder.mkdir()
+    with pytest.raises(ArgumentError, match="--engine was given"):
+        td.predict(*folders, tmp_path / "maps", cluster=NoExecutor())
 
 
 def test_pairs_of_nothing_are_trained_on(tmp_path):
@@ -265,7 +252,7 @@ def test_an_own_reader_reads_masks(scene, tmp_path):
         dataset.write(np.eye(*dataset.shape, dtype=np.uint8), 1)
     masked = []
     for mask in (tmp_path / "mask.tif", f"own://{tmp_path / 'mask.tif'}"):
-        options = PairOptions.from_flags(mask=str(mask))
+        options = td.RasterOptions(mask=str(mask)).reading
         with td.RasterPair(*scene, ("red", "green", "blue"), options) as pair:
             masked.append(pair.read(pair.area).valid_HW)
     assert np.array_equal(*masked)

@@ -190,7 +190,7 @@ def test_masks_that_cannot_be_used_are_refused_by_name(write_raster, picture_CHW
     ):
         with pytest.raises(RasterError, match=message):
             open_pair(before, before, mask, mask_values=values)
-    with pytest.raises(ArgumentError, match="no mask"):
+    with pytest.raises(ArgumentError, match="without a mask"):
         open_pair(before, before, mask_values="scl")
 
 

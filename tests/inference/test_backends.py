@@ -116,8 +116,9 @@ from concurrent.futures import ThreadPoolExecutor
 from terradelta.data.synthetic import draw_pair
 from terradelta.models.bundle import load_model
 from terradelta.inference.predictor import Predictor
+from terradelta.inference.prediction_options import Runtime
 
-kept = [Predictor([load_model(sys.argv[1])], backend="openvino", precision="fp32")]
+kept = [Predictor([load_model(sys.argv[1])], Runtime(backend="openvino", precision="fp32"))]
 kept[0](*(torch.from_numpy(image)[None] for image in draw_pair(0, 64)[:2]))
 with ThreadPoolExecutor(1) as pool:
     pool.submit(kept.clear).result()

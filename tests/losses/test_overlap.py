@@ -115,7 +115,7 @@ def test_the_objective_takes_each_by_name(name):
 
     parts = ChangeObjective("none", change=name)(Output(), labels, labels)
     assert parts.change == CHANGE_LOSSES[name](2.0)(logits.float(), change)
-    with pytest.raises(ArgumentError, match="no change loss 'iou'"):
+    with pytest.raises(ArgumentError, match="unknown change loss 'iou'"):
         ChangeObjective(change="iou")
 
 

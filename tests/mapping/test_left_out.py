@@ -114,7 +114,7 @@ def test_a_plan_refuses_what_the_run_would_refuse(scene, inputs, model_folder):
     td.plan_pair(*pair, **sort_options(settings, mask_values="scl"))
     with pytest.raises(RasterError, match="no pixel is valid"):
         td.plan_pair(*pair, **sort_options(settings))
-    with pytest.raises(ArgumentError, match="no mask"):
+    with pytest.raises(ArgumentError, match="without a mask"):
         td.plan_pair(*pair, rasters=td.RasterOptions(mask_values="scl"), model=model_folder)
     with pytest.raises(RasterError, match="never the nodata value 1000"):
         td.plan_pair(*pair, rasters=td.RasterOptions(nodata=1000), model=model_folder)

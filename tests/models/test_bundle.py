@@ -195,7 +195,7 @@ def edit(folder, **fields):
             lambda folder: edit(
                 folder, architecture={"name": "segformer", "num_classes": 2, "in_channels": 4}
             ),
-            "no architecture named 'segformer'",
+            "no architecture is named 'segformer'",
         ),
         (
             lambda folder: edit(folder, architecture={"num_classes": 2, "in_channels": 4}),

@@ -428,7 +428,7 @@ def range_in_which_no_value_of_after_lies(bench: Bench) -> Refusal:
 
 @refused
 def range_that_is_not_finite(bench: Bench) -> Refusal:
-    return _refuse(bench, NEW, "runs from 0 to inf", value_range=(0, np.inf))
+    return _refuse(bench, NEW, r"value_range\[1\] is inf", value_range=(0, np.inf))
 
 
 @refused

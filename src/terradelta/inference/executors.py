@@ -23,16 +23,18 @@ class LocalEngine:
         pass
 
 
-def make_engine(cluster: Cluster, *, memory_bytes: int) -> Executor:
-    """Return the executor that answers the blocks, as a context manager.
+def find_executor(cluster: Cluster | Executor, *, memory_bytes: int) -> Executor:
+    """Return what answers the blocks, to be entered.
 
     Args:
-        cluster: The cluster options.
-        memory_bytes: Memory limit of a worker.
+        cluster: Which one, or an executor itself.
+        memory_bytes: What a worker may take.
 
     Raises:
         ArgumentError: If Ray is requested and not installed.
     """
+    if not isinstance(cluster, Cluster):
+        return cluster
     if cluster.engine == "local":
         return LocalEngine()
     # Ray is an extra, and takes a second to import.

@@ -20,7 +20,7 @@ from terradelta.geo.origin import list_origins
 from terradelta.geo.pair_options import PairOptions
 from terradelta.geo.polygons import split_layer
 from terradelta.heap import return_freed_memory
-from terradelta.inference.executors import make_engine
+from terradelta.inference.executors import find_executor
 from terradelta.inference.job import PARTIAL_ENDING, Job, check_partial
 from terradelta.inference.memory import plan_cache_bytes
 from terradelta.inference.prediction_options import (
@@ -39,6 +39,7 @@ from terradelta.models.bundle import hash_model, load_model
 from terradelta.models.embedded import find_model_folders
 from terradelta.outputs import stage_folder
 from terradelta.prediction.records import ModelRecord
+from terradelta.protocols import Executor
 from terradelta.stopwatch import Stopwatch
 
 FOLDER_FLAGS = (
@@ -57,7 +58,7 @@ def predict(
     rasters: RasterOptions = RasterOptions(),  # noqa: B008
     maps: MapOptions = MapOptions(),  # noqa: B008
     runtime: Runtime = Runtime(),  # noqa: B008
-    cluster: Cluster = Cluster(),  # noqa: B008
+    cluster: Cluster | Executor = Cluster(),  # noqa: B008
     overwrite: bool = False,
     discard_reviews: bool = False,
 ) -> Prediction | Shard:
@@ -79,7 +80,8 @@ def predict(
         rasters: How the pair is read.
         maps: Outputs and limits.
         runtime: How the networks are run.
-        cluster: Where the blocks are computed.
+        cluster: Where the blocks are answered: this process, the workers of a cluster, or another
+            `terradelta.protocols.Executor`.
         overwrite: Replace an existing output; reviews of it that people made are kept beside it.
         discard_reviews: With `overwrite`, drop those reviews.
 
@@ -107,7 +109,7 @@ def predict(
     )
     models = tuple(ModelRecord(str(folder), hash_model(folder)) for folder in folders)
     asked = PairRequest(before, after, models, rasters, maps)
-    with make_engine(cluster, memory_bytes=maps.memory_bytes) as place:
+    with find_executor(cluster, memory_bytes=maps.memory_bytes) as place:
         predictor = Predictor(
             [load_model(folder) for folder in folders],
             runtime,
@@ -242,9 +244,10 @@ def _is_image_folder(path: Path) -> bool:
 
 
 def _refuse_raster_options(
-    before: RasterPaths, rasters: RasterOptions, maps: MapOptions, cluster: Cluster
+    before: RasterPaths, rasters: RasterOptions, maps: MapOptions, cluster: Cluster | Executor
 ):
-    given = [flag for options in (rasters, maps, cluster) for flag in list_given(options)]
+    of_cluster = list_given(cluster) if isinstance(cluster, Cluster) else ["--engine"]
+    given = [*list_given(rasters), *list_given(maps), *of_cluster]
     flags = [flag for flag in given if flag not in FOLDER_FLAGS]
     if flags:
         raise ArgumentError(
