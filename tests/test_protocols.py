@@ -178,7 +178,7 @@ def test_an_own_backend_is_what_answers():
 
 
 def test_an_executor_of_nothing_leaves_blocks_without_data(scene, tmp_path):
-    with pytest.raises(RasterError, match="no pixel of .* is valid"):
+    with pytest.raises(RasterError, match=r"no pixel of .* is valid"):
         td.predict(*scene, tmp_path / "out", cluster=NoExecutor())
     folders = [tmp_path / name for name in ("im1", "im2")]
     for folder in folders:
