@@ -250,6 +250,6 @@ def test_images_that_were_replaced_are_not_drawn(small, tmp_path):
         profile["height"] -= 5
         with rasterio.open(folder / name, "w", **profile) as dataset:
             dataset.write(image_CHW[:, :-5])
-    with pytest.raises(RasterError, match=r"the images share .* they were replaced"):
+    with pytest.raises(RasterError, match=r"the images now share .* they were replaced"):
         sample(folder, tmp_path / "p.gpkg", SampleDesign(points=12, floor=2))
     assert not list(tmp_path.glob("p*"))

@@ -118,6 +118,8 @@ from terradelta.models.bundle import load_model
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.prediction_options import Runtime
 
+# A parent may ignore SIGINT, as a shell does for what runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 kept = [Predictor([load_model(sys.argv[1])], Runtime(backend="openvino", precision="fp32"))]
 kept[0](*(torch.from_numpy(image)[None] for image in draw_pair(0, 64)[:2]))
 with ThreadPoolExecutor(1) as pool:

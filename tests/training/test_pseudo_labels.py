@@ -121,7 +121,7 @@ def test_a_higher_floor_and_a_stricter_rule_add_less(labelled, data, tmp_path):
 
 
 def test_probabilities_of_an_image_are_those_its_map_is_made_of():
-    options = {"backend": "torch", "precision": "fp32", "tile_size_px": 384}
+    options = {"backend": "torch", "precision": "fp32", "tile_size": 384}
     predictor = Predictor([load_model(TRAINED)], **sort_options(options))
     pair = td.draw_pair(seed=1, size_px=(400, 450))
     images = [torch.from_numpy(image_CHW) for image_CHW in (pair.before_CHW, pair.after_CHW)]

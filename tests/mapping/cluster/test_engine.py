@@ -175,7 +175,7 @@ def test_workers_that_cannot_do_what_is_asked_say_so(cluster, predict, tmp_path)
         predict(output, engine="ray", backend="onnx", precision="bf16")
     with pytest.raises(ArgumentError, match=r"memory budget is 300 MB and this job needs"):
         predict(output, engine="ray", memory="300MB")
-    with pytest.raises(ClusterError, match=r"needs 64 CPUs, 0 GPUs and 2.0 GB.*have 2 CPUs"):
+    with pytest.raises(ClusterError, match=r"needs 64 CPUs, 0 GPUs and 2.0 GB.*have only 2 CPUs"):
         predict(output, engine="ray", worker_cpus=64)
     with pytest.raises(ArgumentError, match=r"cuda:1 was requested.*each worker gets its own"):
         predict(output, engine="ray", device="cuda:1")
@@ -185,7 +185,7 @@ def test_workers_that_cannot_do_what_is_asked_say_so(cluster, predict, tmp_path)
 def test_options_of_a_cluster_need_one(predict, tmp_path):
     with pytest.raises(ArgumentError, match="--address, --workers was given, and the engine is"):
         predict(tmp_path / "out", address="auto", workers=2)
-    with pytest.raises(ArgumentError, match="engine 'spark' is not known"):
+    with pytest.raises(ArgumentError, match="engine is 'spark'"):
         predict(tmp_path / "out", engine="spark")
     with pytest.raises(ArgumentError, match=r"workers is 0, and it must be .* at least 1"):
         predict(tmp_path / "out", engine="ray", workers=0)
