@@ -95,7 +95,8 @@ class RasterOptions:
         require_range(self.after_value_range, "--after-value-range")
         if self.match_light != "none" and self.after_value_range is not None:
             raise ArgumentError(
-                "--match-light and --after-value-range both set the values of the after image mean",
+                "--match-light and --after-value-range both say what the values of the after image "
+                "mean",
                 fix="leave --after-value-range out: matched, it has the values of the before image",
             )
 
