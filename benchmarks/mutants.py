@@ -39,7 +39,10 @@ TARGETS = {
     "tiling": ("inference/tiling.py", "tests/inference/test_tiling.py"),
     "transitions": ("inference/transitions.py", "tests/inference/test_transitions.py"),
     "grid": ("geo/grid.py", "tests/geo/test_grid.py tests/geo/test_pair.py"),
-    "area": ("geo/area.py", "tests/geo/test_area.py"),
+    "area": (
+        "geo/area.py",
+        "tests/geo/test_area.py tests/geo/test_placement.py tests/mapping/test_places.py",
+    ),
     "estimators": (
         "areas/estimators.py",
         "tests/areas/test_estimators.py",

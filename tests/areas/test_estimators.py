@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terradelta.areas.estimators import (
+    Estimate,
     Strata,
     StratifiedSample,
     report_accuracy,
@@ -282,3 +283,12 @@ def test_a_class_that_no_point_has_is_not_known():
     assert math.isnan(report.user[1].value)
     assert report.to_legend().classes[1].area_ha.value == 0
     assert report.to_legend().classes[1].users_accuracy.value is None
+
+
+def test_square_metres_are_given_as_hectares():
+    """A hectare is 10,000 m2, whatever the number says of itself."""
+    estimate = Estimate(25_000, 5_000, -10_000, 40_000)
+    for hectares in (estimate.to_hectares(), estimate.to_net_hectares()):
+        assert hectares.value == pytest.approx(2.5)
+        assert hectares.standard_error == pytest.approx(0.5)
+        assert hectares.interval_95_percent == pytest.approx((-1, 4))

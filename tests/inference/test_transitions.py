@@ -39,7 +39,8 @@ def test_the_table_adds_up_to_the_valid_area(window, tmp_path):
     sums.write_csv(tmp_path / "transitions.csv")
     with (tmp_path / "transitions.csv").open(newline="") as file:
         *parts, total, nodata = csv.DictReader(file)
-    assert total["from"] == "all valid"
+    named = [(row["from"], row["to"]) for row in (parts[-1], total, nodata)]
+    assert named == [(name, name) for name in ("unchanged", "all valid", "nodata")]
     hectares = area_HW[valid_HW].sum() / 10_000
     assert float(total["area_ha"]) == pytest.approx(hectares, rel=1e-9)
     assert sum(float(row["area_ha"]) for row in parts) == pytest.approx(hectares, rel=1e-9)
