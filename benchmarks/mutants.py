@@ -38,7 +38,10 @@ TARGETS = {
     ),
     "tiling": ("inference/tiling.py", "tests/inference/test_tiling.py"),
     "transitions": ("inference/transitions.py", "tests/inference/test_transitions.py"),
-    "grid": ("geo/grid.py", "tests/geo/test_grid.py tests/geo/test_pair.py"),
+    "grid": (
+        "geo/grid.py",
+        "tests/geo/test_grid.py tests/geo/test_pair.py tests/geo/test_placement.py",
+    ),
     "area": (
         "geo/area.py",
         "tests/geo/test_area.py tests/geo/test_placement.py tests/mapping/test_places.py",

@@ -17,6 +17,18 @@ def make_grid(left=500_000.0, top=5_000_000.0, width=100, height=80, pixel=2.0, 
     return Grid(crs, Affine(pixel, 0, left, 0, -pixel, top), width, height)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(True, False), (False, True), (True, True)])
+def test_a_flipped_grid_has_each_pixel_where_it_was(rows, columns):
+    grid = make_grid()
+    flipped = grid.flip(rows=rows, columns=columns)
+    assert (flipped.width, flipped.height) == (grid.width, grid.height)
+    for column, row in ((0, 0), (99, 79), (30, 7)):
+        turned = 99 - column if columns else column, 79 - row if rows else row
+        centre = flipped.transform @ (turned[0] + 0.5, turned[1] + 0.5)
+        assert centre == pytest.approx(grid.transform @ (column + 0.5, row + 0.5))
+    assert flipped.flip(rows=rows, columns=columns).transform.almost_equals(grid.transform)
+
+
 def test_the_intersection_of_shifted_grids_is_where_their_bounds_meet():
     grid, other = make_grid(), make_grid(left=500_030.0, top=4_999_980.0)
     common = grid.intersect(other)

@@ -123,6 +123,10 @@ DAMAGE = {
         edit_tensors(lambda tensors: tensors.update({"optimizer.0.exp_avg": torch.zeros(7)})),
         r"optimizer\.0\.exp_avg is \[7\] where",
     ),
+    "slot of one number with another axis": (
+        edit_tensors(lambda tensors: tensors.update({"optimizer.0.exp_avg": torch.zeros(1, 1)})),
+        r"optimizer\.0\.exp_avg is \[1, 1\] where",
+    ),
     "slot of nothing": (
         edit_tensors(
             lambda tensors: tensors.update(

@@ -196,7 +196,8 @@ def _sort_slots(
         number, _, name = key.partition(".")
         if not number.isdecimal() or int(number) >= len(shapes) or not name:
             raise ValueError(f"optimizer.{key} belongs to none of its {len(shapes)} parameters")
-        if value.numel() != 1 and value.shape != shapes[int(number)]:
+        # Counts of steps have no axis.
+        if value.ndim and value.shape != shapes[int(number)]:
             raise ValueError(
                 f"optimizer.{key} is {list(value.shape)} where {list(shapes[int(number)])} is "
                 "needed"
