@@ -141,7 +141,7 @@ def test_windows_of_another_depth_get_the_same_suggestion(write, model, monkeypa
 
 
 def test_a_plan_reads_the_light_option_of_the_run(scene, model_folder):
-    with pytest.raises(ArgumentError, match="match-light and --after-value-range both set"):
+    with pytest.raises(ArgumentError, match="match-light and --after-value-range both say"):
         td.plan_pair(
             scene / "before.tif",
             scene / "after.tif",
