@@ -15,6 +15,7 @@ from terradelta.areas.estimators import (
     report_accuracy,
 )
 from terradelta.errors import DataError
+from terradelta.prediction.estimates import AreaEstimate, NetEstimate
 
 OLOFSSON_CLASSES = ("deforestation", "forest gain", "stable forest", "stable non-forest")
 OLOFSSON_PIXELS = np.array([200_000, 150_000, 3_200_000, 6_450_000])
@@ -288,7 +289,7 @@ def test_a_class_that_no_point_has_is_not_known():
 def test_square_metres_are_given_as_hectares():
     """A hectare is 10,000 m2, whatever the number says of itself."""
     estimate = Estimate(25_000, 5_000, -10_000, 40_000)
-    for hectares in (estimate.to_hectares(), estimate.to_net_hectares()):
+    for hectares in map(estimate.to_hectares, (AreaEstimate, NetEstimate)):
         assert hectares.value == pytest.approx(2.5)
         assert hectares.standard_error == pytest.approx(0.5)
         assert hectares.interval_95_percent == pytest.approx((-1, 4))

@@ -279,7 +279,9 @@ def _describe(
         transitions=legends["transitions"],
         lost=legends.get("from"),
         gained=legends.get("to"),
-        net=tuple(NetChange(name, area_ha=net.to_net_hectares()) for name, net in net_m2.items()),
+        net=tuple(
+            NetChange(name, area_ha=net.to_hectares(NetEstimate)) for name, net in net_m2.items()
+        ),
         notes=(),
         methods="",
     )

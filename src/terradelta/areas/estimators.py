@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,8 @@ from terradelta.prediction.estimates import (
     NetEstimate,
     ShareEstimate,
 )
+
+Hectares = TypeVar("Hectares", AreaEstimate, NetEstimate)
 
 
 class Estimate(NamedTuple):
@@ -75,19 +77,10 @@ class Estimate(NamedTuple):
             value=value, standard_error=standard_error, interval_95_percent=(low, high)
         )
 
-    def to_hectares(self) -> AreaEstimate:
-        """Return square metres as hectares."""
+    def to_hectares(self, kind: type[Hectares]) -> Hectares:
+        """Return square metres as a record of hectares."""
         area = self.scale(1 / M2_PER_HECTARE)
-        return AreaEstimate(
-            value=area.value,
-            standard_error=area.standard_error,
-            interval_95_percent=(area.low, area.high),
-        )
-
-    def to_net_hectares(self) -> NetEstimate:
-        """Return square metres gained as hectares."""
-        area = self.scale(1 / M2_PER_HECTARE)
-        return NetEstimate(
+        return kind(
             value=area.value,
             standard_error=area.standard_error,
             interval_95_percent=(area.low, area.high),
@@ -267,7 +260,7 @@ class AccuracyReport:
                     name=name,
                     points=points,
                     mapped_ha=mapped_m2 / M2_PER_HECTARE,
-                    area_ha=area.to_hectares(),
+                    area_ha=area.to_hectares(AreaEstimate),
                     users_accuracy=user.to_share(),
                     producers_accuracy=producer.to_share(),
                 )

@@ -5,6 +5,7 @@ Shapes: C bands, H rows, W columns. Images stay in their stored units; the model
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from terradelta.classes import ClassTable
 from terradelta.data.class_counts import count_labels
 from terradelta.data.images import read_image
 from terradelta.data.labels import read_labels
-from terradelta.data.layouts import PairFiles, PairFolder
+from terradelta.data.layouts import PairFolder
 from terradelta.errors import ArgumentError, DataError
 
 
@@ -52,38 +53,75 @@ class EpochNumber:
         self._number.fill_(number)
 
 
-def augment_sample(
-    sample: PairSample,
-    augmentation: Callable[[PairSample, torch.Generator], PairSample] | None,
-    draw: tuple[int, int, int],
-    name: str,
-) -> PairSample:
-    """Return a pair after a random augmentation.
-
-    Args:
-        sample: The pair.
-        augmentation: A function of (sample, generator); None for none.
-        draw: Seed, epoch and index, which determine the draw.
-        name: Name of the pair in errors.
-
-    Raises:
-        DataError: If it cannot be augmented.
-    """
-    if augmentation is None:
-        return sample
-    state = np.random.SeedSequence(draw).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-    try:
-        return augmentation(sample, generator)
-    except DataError as error:
-        raise DataError(f"{name}: {error.problem}", fix=error.fix) from error
-
-
-class ChangeDataset(Dataset[PairSample]):
-    """Reads the pairs of a folder, checks them and augments them.
+class AugmentedPairs(Dataset[PairSample], ABC):
+    """Pairs that a random augmentation changes in each epoch.
 
     The augmentation depends only on (seed, epoch, index): a resumed run, another order
-    and any number of workers get the same pairs. `read_labels` combines the masks.
+    and any number of workers get the same pairs.
+
+    Args:
+        augmentation: A function of (sample, generator), such as `Augmentation`; None for none.
+        seed: Non-negative seed of the augmentation.
+
+    Raises:
+        ArgumentError: If the seed is negative.
+    """
+
+    def __init__(
+        self,
+        augmentation: Callable[[PairSample, torch.Generator], PairSample] | None = None,
+        seed: int = 0,
+    ):
+        if seed < 0:
+            raise ArgumentError(f"seed is {seed}, and it must be 0 or more", fix="use 0")
+        self.augmentation = augmentation
+        self.seed = seed
+        self._epoch = EpochNumber()
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch; set it before each pass; running workers see it."""
+        return self._epoch.value
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.value = epoch
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+
+    @abstractmethod
+    def name_pair(self, index: int) -> str:
+        """Return the name of a pair in errors."""
+
+    @abstractmethod
+    def read(self, index: int) -> PairSample:
+        """Return pair `index`, checked and not augmented."""
+
+    def __getitem__(self, index: int) -> PairSample:
+        """Return pair `index`, augmented: images (C, H, W), labels (H, W) int64.
+
+        Raises:
+            DataError: If it cannot be read or augmented.
+        """
+        index = range(len(self))[index]
+        sample = self.read(index)
+        if self.augmentation is None:
+            return sample
+        draw = np.random.SeedSequence((self.seed, self.epoch, index))
+        state = draw.generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        try:
+            return self.augmentation(sample, generator)
+        except DataError as error:
+            raise DataError(f"{self.name_pair(index)}: {error.problem}", fix=error.fix) from error
+
+
+class ChangeDataset(AugmentedPairs):
+    """Reads the pairs of a folder, checks them and augments them.
+
+    `read_labels` combines the masks.
 
     Args:
         pairs: Result of `find_pairs`; every pair must have labels.
@@ -104,8 +142,7 @@ class ChangeDataset(Dataset[PairSample]):
         seed: int = 0,
         allow_partial: bool = False,
     ):
-        if seed < 0:
-            raise ArgumentError(f"seed is {seed}, and it must be 0 or more", fix="use 0")
+        super().__init__(augmentation, seed)
         unlabelled = [p.name for p in pairs.pairs if not p.is_labelled]
         partial = [p.name for p in pairs.pairs if p.is_partly_labelled]
         if unlabelled:
@@ -122,9 +159,6 @@ class ChangeDataset(Dataset[PairSample]):
                 fix="put them in the train split (the split column of a CSV)",
             )
         self.pairs = pairs
-        self.augmentation = augmentation
-        self.seed = seed
-        self._epoch = EpochNumber()
 
     @property
     def classes(self) -> ClassTable:
@@ -143,27 +177,16 @@ class ChangeDataset(Dataset[PairSample]):
         """Return how many pixels of both dates have each class, (K,) int64; reads all labels."""
         return count_labels(self.pairs).pixels_TK.sum(axis=0)[1:]
 
-    @property
-    def epoch(self) -> int:
-        """Number of the epoch; set it before each pass; running workers see it."""
-        return self._epoch.value
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self._epoch.value = epoch
-
     def __len__(self) -> int:
         return len(self.pairs.pairs)
 
-    def __getitem__(self, index: int) -> PairSample:
-        """Return pair `index`: images (C, H, W), labels (H, W) int64."""
-        index = range(len(self))[index]
-        pair = self.pairs.pairs[index]
-        sample = self._read(pair, index)
-        draw = (self.seed, self.epoch, index)
-        return augment_sample(sample, self.augmentation, draw, str(pair.before))
+    def name_pair(self, index: int) -> str:
+        """Return the path of the before image."""
+        return str(self.pairs.pairs[index].before)
 
-    def _read(self, pair: PairFiles, index: int) -> PairSample:
+    def read(self, index: int) -> PairSample:
+        """Return pair `index`: images (C, H, W), labels (H, W) int64."""
+        pair = self.pairs.pairs[index]
         before_CHW, after_CHW = read_image(pair.before), read_image(pair.after)
         before_kind, after_kind = _describe(before_CHW), _describe(after_CHW)
         if before_kind != after_kind:

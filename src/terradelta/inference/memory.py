@@ -15,7 +15,6 @@ from terradelta.heap import return_freed_memory
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import Block
 
-DEFAULT_MEMORY_BYTES = 4 * 1024**3
 SAMPLE_SECONDS = 0.002
 CACHE_SHARE = 1 / 16
 """Share of the budget for GDAL's block cache."""

@@ -9,17 +9,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from terradelta.classes import ClassTable
-from terradelta.data.dataset import EpochNumber, PairSample, augment_sample
+from terradelta.data.dataset import AugmentedPairs, PairSample
 from terradelta.errors import DataError, TerradeltaError
 from terradelta.protocols import PairDataset
 
 _IMAGE_DTYPES = (torch.uint8, torch.float32)
 
 
-class OwnDataset(Dataset[PairSample]):
+class OwnDataset(AugmentedPairs):
     """The pairs of a data set object, each checked when read.
 
     Args:
@@ -37,29 +36,22 @@ class OwnDataset(Dataset[PairSample]):
         augmentation: Callable[[PairSample, torch.Generator], PairSample] | None = None,
         seed: int = 0,
     ):
+        super().__init__(augmentation, seed)
         _require_dataset(dataset)
         self._dataset = dataset
-        self._augmentation = augmentation
-        self._seed = seed
-        self._epoch = EpochNumber()
         self.classes: ClassTable = dataset.classes
         self.bands: Sequence[str] = tuple(dataset.bands)
-
-    @property
-    def epoch(self) -> int:
-        """Number of the epoch; set it before each pass; running workers see it."""
-        return self._epoch.value
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self._epoch.value = epoch
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> PairSample:
-        """Return pair `index`, checked and augmented."""
-        name = f"pair {index} of {type(self._dataset).__name__}"
+    def name_pair(self, index: int) -> str:
+        """Return the number of a pair and the type of the data set."""
+        return f"pair {index} of {type(self._dataset).__name__}"
+
+    def read(self, index: int) -> PairSample:
+        """Return pair `index`, checked."""
+        name = self.name_pair(index)
         try:
             sample = self._dataset[index]
         except TerradeltaError:
@@ -69,15 +61,13 @@ class OwnDataset(Dataset[PairSample]):
                 f"{name} cannot be read: {type(error).__name__}: {error}",
                 fix="correct the data set",
             ) from error
-        sample = _require_sample(sample, name, self.classes, len(self.bands))._replace(index=index)
-        draw = (self._seed, self.epoch, index)
-        return augment_sample(sample, self._augmentation, draw, name)
+        return _require_sample(sample, name, self.classes, len(self.bands))._replace(index=index)
 
     def count_classes(self) -> np.ndarray:
         """Return how many pixels of both dates have each class, (K,) int64; reads all pairs."""
         pixels_K = np.zeros(self.classes.num_classes + 1, np.int64)
         for index in range(len(self)):
-            sample = self._dataset[index]
+            sample = self.read(index)
             for labels_HW in (sample.before_labels_HW, sample.after_labels_HW):
                 pixels_K += np.bincount(labels_HW.numpy().ravel(), minlength=len(pixels_K))
         return pixels_K[1:]

@@ -6,14 +6,16 @@ import os
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import get_args
 
 import torch
 
 from terradelta.errors import ArgumentError
+from terradelta.inference.prediction_options import BackendName, PrecisionName
 from terradelta.models.precision import choose_precision
 
-BACKENDS = ("auto", "torch", "torch-compile", "openvino", "onnx")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+BACKENDS = get_args(BackendName)
+PRECISIONS = get_args(PrecisionName)
 SUPPORTED = {
     "torch": ("fp32", "bf16", "fp16"),
     "torch-compile": ("fp32", "bf16", "fp16"),
