@@ -395,6 +395,12 @@ def test_an_installed_package_offers_parts_without_a_call(tmp_path):
     assert "the encoder 'broken' of their_package:gone cannot be loaded" in done.stdout
 
 
+@pytest.mark.parametrize("register", [td.register_model, td.register_encoder, td.register_reader])
+def test_a_part_that_cannot_be_called_is_refused(register):
+    with pytest.raises(ArgumentError, match="'three' is of the type int, which cannot be called"):
+        register("three", 3)
+
+
 def test_what_is_registered_changes_nothing_of_terradeltas_own():
     own = list(ENCODERS)
     run_blocks()

@@ -10,6 +10,9 @@ import terradelta as td
 from terradelta.cli import main
 from terradelta.errors import ArgumentError
 from terradelta.flags import read_both, read_masks, read_nodata, read_range, read_shard
+from terradelta.geo.cog import BLOCK_SIZE_PX
+from terradelta.inference.executors import find_executor
+from terradelta.inference.prediction_options import SMALLEST_PIECE_PX
 from terradelta.mapping import run as mapping_run
 
 VALUES = (td.RasterOptions, td.MapOptions, td.Runtime, td.Cluster)
@@ -49,6 +52,14 @@ GIVEN = {
     "runtime": td.Runtime(tta="d4", tile_size=512, device="cpu", backend="torch", precision="fp32"),
     "cluster": td.Cluster(engine="ray", address="host:1", workers=3, worker_cpus=2),
 }
+
+
+BOMB = (
+    "bands: [&a0 [1, 1]"
+    + "".join(f", &a{depth} [{', '.join([f'*a{depth - 1}'] * 10)}]" for depth in range(1, 12))
+    + "]"
+)
+"""Two hundred thousand million numbers in some hundred bytes."""
 
 
 @pytest.fixture
@@ -101,10 +112,14 @@ def test_a_file_gives_what_the_line_gives_and_the_line_comes_first(asked, tmp_pa
     [
         ("gird: 2.5", "options that do not exist: gird"),
         ("[1, 2]", "holds list, not options"),
-        ("memory: {a: 3}", "is not an amount of memory"),
+        ("memory: {a: 3}", "memory is neither a value nor a list of values"),
+        ("memory: much", "is not an amount of memory"),
         ("value_range: 3", "is not a range of values"),
         ("tta: sideways", 'Choose from: "none"'),
         ("tile_size: -1", "tile_size is -1"),
+        ("bands: [[1, 2], 3]", "bands is neither a value nor a list of values"),
+        ("bands: []", "bands is neither a value nor a list of values"),
+        (BOMB, "bands is neither a value nor a list of values"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(
@@ -130,6 +145,34 @@ def test_errors_name_the_python_arguments_of_their_flags():
     assert "in Python: match_light for --match-light, after_value_range" in str(caught.value)
     assert "in Python" not in caught.value.to_text()
     assert "in Python" not in str(ArgumentError("a-- file --", fix="none -- of these"))
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda: td.predict("a", "b", "out", runtime={"tta": "d4"}), "runtime is a dict"),
+        (lambda: td.predict("a", "b", "out", rasters=None), "rasters is a NoneType"),
+        (lambda: td.predict("a", "b", "out", maps=td.Runtime()), "maps is a Runtime"),
+        (lambda: td.check("a", "b", rasters=td.MapOptions()), "rasters is a MapOptions"),
+        (lambda: td.plan_pair("a", "b", rasters="x"), "rasters is a str"),
+        (lambda: td.Predictor([], "cpu"), "runtime is a str"),
+        (lambda: find_executor("ray", memory_bytes=1), "cluster is a str"),
+    ],
+)
+def test_options_of_another_kind_are_refused(call, problem):
+    with pytest.raises(ArgumentError, match=problem) as caught:
+        call()
+    assert "=td." in caught.value.fix
+
+
+def test_lists_are_taken_for_pairs_of_the_dates():
+    reading = td.RasterOptions(nodata=[0, 255], mask=["a.tif", None]).reading
+    assert (reading.before.nodata, reading.after.nodata) == (0, 255)
+    assert (reading.before.mask, reading.after.mask) == ("a.tif", None)
+
+
+def test_the_smallest_piece_is_a_block_of_a_cog():
+    assert SMALLEST_PIECE_PX == BLOCK_SIZE_PX
 
 
 def test_the_command_line_names_flags_alone():

@@ -36,8 +36,13 @@ class Registry(Mapping[str, Part], Generic[Part]):
         """Add a part.
 
         Raises:
-            ArgumentError: If the name is taken.
+            ArgumentError: If the name is taken, or the part cannot be called.
         """
+        if part is not None and not callable(part):
+            raise ArgumentError(
+                f"the {self.kind} {name!r} is of the type {type(part).__name__}, which cannot be called",
+                fix="register a function or a class",
+            )
         if name in self._parts:
             raise ArgumentError(
                 f"the name {name!r} is taken by another {self.kind}", fix="register another name"

@@ -34,11 +34,19 @@ def as_flag(read: Callable[[str], Any], **options: Any) -> Parameter:
     return Parameter(converter=convert, n_tokens=1, accepts_keys=False, negative=(), **options)
 
 
-def write_flag(value: object) -> str:
-    """Return a value of a YAML file as the command line writes it: lists with commas."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(write_flag, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def write_flag(name: str, value: object) -> str:
+    """Return the value of an option in a YAML file as the command line writes it: 1,2,3.
+
+    Raises:
+        ArgumentError: If it is neither a plain value nor a list of plain values.
+    """
+    parts = value if isinstance(value, list) else [value]
+    # Lists within lists may repeat themselves beyond any memory.
+    if not parts or any(isinstance(part, list | dict | set) for part in parts):
+        raise ArgumentError(
+            f"{name} is neither a value nor a list of values", fix="write it like on a line: 1,2,3"
+        )
+    return ",".join(str(part).lower() if isinstance(part, bool) else str(part) for part in parts)
 
 
 def read_list(text: str) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ def _read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
     path = given[0].tokens[-1].value
     values = (RasterOptions, MapOptions, Runtime, Cluster)
     content = read_option_file(path, [field.name for kind in values for field in fields(kind)])
-    texts = {key: write_flag(value) for key, value in content.items() if value is not None}
+    texts = {key: write_flag(key, value) for key, value in content.items() if value is not None}
     Dict(texts, source=path, use_commands_as_keys=False)(app, commands, arguments)
 
 

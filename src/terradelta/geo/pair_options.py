@@ -99,7 +99,10 @@ class PairOptions:
 
 def split_both(values: Both[Value]) -> tuple[Value | None, Value | None]:
     """Return the values of the before and of the after image."""
-    return values if isinstance(values, tuple) else (values, values)
+    if isinstance(values, list | tuple):
+        before, after = values
+        return before, after
+    return values, values  # pyright: ignore[reportReturnType]
 
 
 def require_range(value_range: Range | None, flag: str) -> Range | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from terradelta.errors import ArgumentError
 from terradelta.inference.backends import choose_backend
 from terradelta.inference.prediction_options import Cluster
 from terradelta.inference.rasters import answer_here
@@ -31,9 +32,14 @@ def find_executor(cluster: Cluster | Executor, *, memory_bytes: int) -> Executor
         memory_bytes: What a worker may take.
 
     Raises:
-        ArgumentError: If Ray is requested and not installed.
+        ArgumentError: If Ray is requested and not installed, or `cluster` is something else.
     """
     if not isinstance(cluster, Cluster):
+        if not callable(getattr(cluster, "answer", None)):
+            raise ArgumentError(
+                f"cluster is a {type(cluster).__name__}, and neither a td.Cluster nor an executor",
+                fix='give cluster=td.Cluster(engine="ray"), or see terradelta.protocols.Executor',
+            )
         return cluster
     if cluster.engine == "local":
         return LocalEngine()

@@ -236,6 +236,25 @@ class Cluster:
             )
 
 
+KINDS = {"rasters": RasterOptions, "maps": MapOptions, "runtime": Runtime}
+"""Arguments of verbs, and the values that they take."""
+
+
+def require_kinds(**arguments: RasterOptions | MapOptions | Runtime):
+    """Raise if an argument is not the value that its name asks for.
+
+    Raises:
+        ArgumentError: Naming the argument, its type and the expected one.
+    """
+    for name, value in arguments.items():
+        kind = KINDS[name]
+        if not isinstance(value, kind):
+            raise ArgumentError(
+                f"{name} is a {type(value).__name__}, and it must be a td.{kind.__name__}",
+                fix=f"give {name}=td.{kind.__name__}(...)",
+            )
+
+
 def list_given(options: RasterOptions | MapOptions | Runtime | Cluster) -> list[str]:
     """Return the flags of the options that differ from their defaults."""
     return [

@@ -25,7 +25,7 @@ from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds, Range, require_range
 from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
 from terradelta.inference.needs import describe_needs
-from terradelta.inference.prediction_options import Runtime
+from terradelta.inference.prediction_options import Runtime, require_kinds
 from terradelta.inference.tiling import Tile, Tiling, offset_slices
 from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, decide
 from terradelta.models.bundle import Model
@@ -82,6 +82,7 @@ class Predictor:
         choose: Callable[..., Choice] = choose_backend,
         create_backend: Callable[[Choice, Model, torch.device, int | None], Backend] = make_backend,
     ):
+        require_kinds(runtime=runtime)
         _require_alike(models)
         self.tta = runtime.tta
         self.device = choose_device(runtime.device) if device is None else device

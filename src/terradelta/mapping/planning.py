@@ -38,7 +38,12 @@ from terradelta.geo.pair_options import Range
 from terradelta.geo.polygons import read_polygons
 from terradelta.geo.scale import advise_scale
 from terradelta.inference.admission import look_over
-from terradelta.inference.prediction_options import MapOptions, RasterOptions, Runtime
+from terradelta.inference.prediction_options import (
+    MapOptions,
+    RasterOptions,
+    Runtime,
+    require_kinds,
+)
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import PairRequest, open_pair, plan_blocks
 from terradelta.inference.tiling import BlockPlan, Cut, Tile
@@ -177,6 +182,7 @@ def plan_pair(
     Raises:
         TerradeltaError: If an input cannot be used.
     """
+    require_kinds(rasters=rasters)
     kinds = parse_workers(prices)
     predictor = _make_predictor(model, runtime, rasters.reading.seen_ranges)
     asked = PairRequest(before, after, (), rasters, MapOptions())

@@ -9,7 +9,7 @@ from terradelta.geo.check import examine_pair
 from terradelta.geo.finding import Report
 from terradelta.geo.listing import RasterPaths
 from terradelta.inference.needs import describe_needs
-from terradelta.inference.prediction_options import RasterOptions
+from terradelta.inference.prediction_options import RasterOptions, require_kinds
 from terradelta.models.embedded import load_cards
 
 
@@ -35,5 +35,6 @@ def check(
         ModelError: If a model cannot be read.
         ArgumentError: If an option cannot be used, or a date is not valid.
     """
+    require_kinds(rasters=rasters)
     needs = describe_needs(load_cards(model))
     return examine_pair(before, after, rasters.reading, needs, rasters.dates)

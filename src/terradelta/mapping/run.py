@@ -29,6 +29,7 @@ from terradelta.inference.prediction_options import (
     RasterOptions,
     Runtime,
     list_given,
+    require_kinds,
 )
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.rasters import PairRequest, answer_rasters
@@ -91,6 +92,7 @@ def predict(
     Raises:
         TerradeltaError: If an input cannot be used or the output exists; the message names the fix.
     """
+    require_kinds(rasters=rasters, maps=maps, runtime=runtime)
     watch = Stopwatch()
     watch.begin("planning")
     for flag, date in zip(("--before-date", "--after-date"), rasters.dates, strict=True):
