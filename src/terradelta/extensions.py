@@ -40,7 +40,8 @@ class Registry(Mapping[str, Part], Generic[Part]):
         """
         if part is not None and not callable(part):
             raise ArgumentError(
-                f"the {self.kind} {name!r} is of the type {type(part).__name__}, which cannot be called",
+                f"the {self.kind} {name!r} is of the type {type(part).__name__}, "
+                "which cannot be called",
                 fix="register a function or a class",
             )
         if name in self._parts:
