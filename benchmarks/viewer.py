@@ -30,11 +30,13 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from terradelta.data.synthetic import write_geotiff_pair
+from terradelta.fields import read_fields, write_fields
 from terradelta.geo.source import describe_source
 from terradelta.inference.job import Job
 from terradelta.inference.store import BlockFacts, BlockLayers
 from terradelta.mapping.assembly import assemble, finish
 from terradelta.mapping.run import predict
+from terradelta.prediction.records import JobRecord
 
 WORK = Path(__file__).parent / "work" / "viewer"
 SCENE_SIZE_PX = 1500
@@ -57,7 +59,7 @@ def build(size_px: int) -> Path:
     if not small.exists():
         predict(scene / "before.tif", scene / "after.tif", small)
     pair = {date: repeat_image(scene / f"{date}.tif", size_px) for date in DATES}
-    job = Job(output, describe_large(small, pair, size_px))
+    job = Job(output, read_fields(JobRecord, describe_large(small, pair, size_px)))
     job.start(overwrite=True)
     layers = [read(small / f"{date}_class.tif") for date in DATES]
     layers += [read(small / "change.tif"), *[read(small / "confidence.tif")] * 2]
@@ -77,7 +79,7 @@ def describe_large(small: Path, pair: dict[str, Path], size_px: int) -> dict:
         colours = [dataset.colormap(1)[value][:3] for value in range(7)]
     for date, path in pair.items():
         with rasterio.open(path) as dataset:
-            request[date] = describe_source(dataset, path)
+            request[date] = write_fields(describe_source(dataset, path))
     request["classes"] = {"names": names, "colours": colours}
     request["grid"].update(width=size_px, height=size_px)
     request["plan"]["area"] = [0, 0, size_px, size_px]

@@ -42,7 +42,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     assert list_visible(target) == ["old"]
 
 
-def test_an_existing_output_is_kept_unless_told(tmp_path):
+def test_an_existing_output_is_kept_without_overwrite(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     assert claim_folder(target) == target
@@ -222,8 +222,20 @@ def test_errors_survive_pickling_between_processes():
     assert str(error) == "a.png is 3 px and b.png is 4 px\n  fix: cut it"
 
 
-def test_a_finished_folder_may_be_read_by_others(tmp_path):
-    """Temporary folders may not: they are made for their owner alone."""
+@pytest.fixture
+def set_umask():
+    """A function that sets the umask until the test ends."""
+    was = os.umask(0o022)
+    yield os.umask
+    os.umask(was)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_finished_folder_has_the_permissions_of_any_new_folder(tmp_path, set_umask, umask):
+    """A private user's stays private, a group's can be written by the group."""
+    set_umask(umask)
     with stage_folder(tmp_path / "out") as staged:
         (staged / "a").write_text("1")
-    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o777 & ~umask
+    assert stat.S_IMODE((tmp_path / "out" / "a").stat().st_mode) == 0o666 & ~umask

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "ual" / "paper.py"
 
 
 @pytest.mark.slow
-def test_one_line_makes_the_table_and_goes_on_where_it_stopped(tmp_path):
+def test_one_line_makes_the_table_and_resumes_where_it_stopped(tmp_path):
     for split, pairs in (("train", 8), ("test", 6)):
         write_folders(tmp_path / "SECOND" / split, pairs, seed=len(split), size_px=128)
     (tmp_path / "short.yaml").write_text("epochs: 1\nbatch_size: 4\nworkers: 0\n")

@@ -48,7 +48,6 @@ def stage_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = name_unfinished(folder.parent)
     staged.mkdir()
-    staged.chmod(0o755)
     try:
         yield staged
         if listed:

@@ -170,7 +170,7 @@ def test_a_stratum_with_one_answer_is_pointed_out(assessed, labelled, truth_HW):
     assert "'unchanged' (" in notes[0]
 
 
-def test_results_are_kept_unless_told_otherwise(assessed, labelled, prediction, tmp_path):
+def test_results_are_kept_without_overwrite(assessed, labelled, prediction, tmp_path):
     kept = (prediction / "area_estimates.json").read_bytes()
     with pytest.raises(OutputExistsError, match=r"area_estimates\.json"):
         assess(labelled)

@@ -50,7 +50,7 @@ def test_an_answer_is_the_transition_that_was_labelled(labelled, truth_HW):
     require_answers(labels, "refuse")
 
 
-def test_land_cover_of_unchanged_ground_may_be_told(points, truth_HW):
+def test_land_cover_of_unchanged_ground_may_be_labelled(points, truth_HW):
     label(points, truth_HW, {5: {"changed": "no", "from": "tree", "to": "tree"}})
     assert read_labels([points])[1].reference_N[4] == 0
 
@@ -77,7 +77,7 @@ def test_what_is_left_open_is_refused_unless_a_rule_says_otherwise(
     require_answers(labels, "exclude")
 
 
-def test_points_that_are_left_out_are_told_of(points, truth_HW):
+def test_points_that_are_left_out_are_reported(points, truth_HW):
     label(points, truth_HW, {7: {"changed": "unsure"}, 9: {"changed": None}})
     content = assess(points, unresolved="exclude").estimates.to_json()
     reasons = {"unsure": 1, "unlabelled": 1}
@@ -101,7 +101,7 @@ def test_the_most_frequent_answer_counts_and_ties_are_refused(copies):
         assess(paths)
 
 
-def test_agreement_is_told_for_each_two_interpreters(copies, truth_HW):
+def test_agreement_is_computed_for_each_two_interpreters(copies, truth_HW):
     numbers = range(1, 61)
     paths = copies(
         {number: change(SECOND) for number in numbers},

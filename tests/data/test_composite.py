@@ -288,7 +288,7 @@ def test_sources_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 
 
-def test_an_existing_folder_is_kept_unless_told(tmp_path):
+def test_an_existing_folder_is_kept_without_overwrite(tmp_path):
     sources = write_sources(tmp_path)
     settings = {"pairs": 1, "seed": 0, "size_px": 64, "classes": OWN}
     compose_pairs(*sources, tmp_path / "set", **settings)

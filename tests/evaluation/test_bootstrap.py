@@ -97,7 +97,7 @@ def test_a_map_does_not_differ_from_itself():
         assert difference.p_value == 1
 
 
-def test_a_better_map_is_told_and_swapping_turns_the_sign():
+def test_a_better_map_is_recognised_and_swapping_turns_the_sign():
     good, _ = draw_counts("from-to", 30, 0.1, seed=4)
     bad, _ = draw_counts("from-to", 30, 0.4, seed=4)
     forth, back = compare(good, bad, 300)["sek"], compare(bad, good, 300)["sek"]

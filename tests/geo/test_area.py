@@ -13,6 +13,9 @@ from terradelta.geo.grid import Grid
 GRIDS = {
     "utm": Grid(CRS.from_epsg(32632), Affine(10, 0, 691_000, 0, -10, 5_335_000), 150, 90),
     "degrees": Grid(CRS.from_epsg(4326), Affine(0.01, 0, 11.0, 0, -0.01, 61.0), 150, 90),
+    "pixels of a tenth of a degree": Grid(
+        CRS.from_epsg(4326), Affine(0.1, 0, 11.0, 0, -0.1, 61.0), 150, 90
+    ),
     "web mercator at 60 N": Grid(
         CRS.from_epsg(3857), Affine(20, 0, 1_200_000, 0, -20, 8_400_000), 150, 90
     ),
@@ -86,3 +89,15 @@ def test_only_pixels_near_the_end_of_a_projection_have_no_area(inside_px):
     assert np.isfinite(areas[:, :sure_px]).all()
     part = Window(0, 0, sure_px, 90)
     assert areas[:, :sure_px].sum() == pytest.approx(measure_polygon(grid, part), rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [1000, 1013, 1040, 1100])
+def test_towards_the_horizon_of_a_view_from_space_pixels_hold_ever_more_ground(width):
+    """Without bound at the horizon itself, so a lattice with long steps is far off before it."""
+    crs = CRS.from_string("+proj=ortho +ellps=WGS84")
+    grid = Grid(crs, Affine(10, 0, 6_378_137 - 10 * width, 0, -10, 450), width, 90)
+    areas = measure_pixels(grid, Window(0, 0, width, 90))
+    for horizon_px in range(800, 240, -16):
+        strip = Window(width - horizon_px, 0, 16, 90)
+        measured_m2 = areas[:, width - horizon_px :][:, :16].sum()
+        assert measured_m2 == pytest.approx(measure_polygon(grid, strip), rel=0.01)

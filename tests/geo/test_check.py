@@ -56,7 +56,7 @@ def test_a_pair_without_fault_is_ok_throughout(lines):
     assert findings["grid"].values["resampled"] == []
 
 
-def test_a_shift_is_told_in_pixels_and_metres(lines, scene):
+def test_a_shift_is_given_in_pixels_and_metres(lines, scene):
     moved = scene.before_CHW[:, 2:-2, :-4]
     findings = lines(scene.before_CHW[:, 4:, 4:], moved)
     shift = findings["shift"]
@@ -81,7 +81,7 @@ def test_rasters_apart_overlap_in_part_or_not_at_all(lines):
     assert "do not overlap" in far["pair"].message
 
 
-def test_other_resolutions_are_told_with_the_grid_to_use(lines, scene):
+def test_other_resolutions_are_reported_with_the_grid_to_use(lines, scene):
     coarse = scene.before_CHW[:, ::4, ::4]
     resolution = lines(after=coarse, transform=UTM_ORIGIN @ Affine.scale(4))["resolution"]
     assert resolution.level == "WARN"
@@ -89,14 +89,14 @@ def test_other_resolutions_are_told_with_the_grid_to_use(lines, scene):
     assert resolution.fix.startswith("--grid after")
 
 
-def test_a_crs_that_is_missing_is_told(lines):
+def test_a_crs_that_is_missing_is_reported(lines):
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         findings = lines(crs=None, transform=Affine.identity())
     assert findings["crs"].level == "FAIL"
     assert "gdal_edit.py" in findings["crs"].fix
 
 
-def test_bands_that_cannot_be_told_are_listed_and_can_be_named(lines, scene):
+def test_bands_that_cannot_be_identified_are_listed_and_can_be_named(lines, scene):
     four = np.concatenate([scene.before_CHW, scene.before_CHW[:1]])
     nameless = {"colours": (ColorInterp.gray, *[ColorInterp.undefined] * 3)}
     findings = lines(after=four, **nameless)
@@ -107,7 +107,7 @@ def test_bands_that_cannot_be_told_are_listed_and_can_be_named(lines, scene):
     assert findings["bands"].values == {"before": [3, 2, 1], "after": [3, 2, 1]}
 
 
-def test_near_infrared_that_is_declared_alpha_is_told(lines, scene):
+def test_near_infrared_that_is_declared_alpha_is_reported(lines, scene):
     four = np.concatenate([scene.before_CHW, scene.before_CHW[:1]])
     findings = lines(after=four, colours=(*RGB, ColorInterp.alpha))
     assert "band 4 is declared alpha and holds measurements" in findings["alpha"].message
@@ -147,7 +147,7 @@ def test_a_range_that_is_given_is_held_against_the_values(lines, scene):
     assert lines(deep, deep, ranged(0, 1000))["depth"].level == "OK"
 
 
-def test_dates_of_other_units_are_told_with_a_range_for_each(lines, scene):
+def test_dates_of_other_units_are_reported_with_a_range_for_each(lines, scene):
     deep = scene.before_CHW.astype(np.uint16) * 16
     low, high = map(round, np.percentile(deep, (2, 98)))
     for after, second in (
@@ -192,7 +192,7 @@ def test_a_constant_image_has_no_shift_to_measure(lines, value):
     assert "cannot be measured: 0 of 0 patches" in shift.message
 
 
-def test_flat_and_saturated_bands_are_told(lines, scene):
+def test_flat_and_saturated_bands_are_reported(lines, scene):
     image = scene.before_CHW.copy()
     image[0] = 7
     image[1, :40] = 255
@@ -201,7 +201,7 @@ def test_flat_and_saturated_bands_are_told(lines, scene):
     assert "of band green is at 255" in findings["saturated"].message
 
 
-def test_other_light_is_told_by_band(lines, scene):
+def test_other_light_is_reported_by_band(lines, scene):
     darker = (scene.before_CHW * 0.3).astype(np.uint8)
     light = lines(after=darker)["light"]
     assert light.level == "WARN"
@@ -210,7 +210,7 @@ def test_other_light_is_told_by_band(lines, scene):
     assert light.fix.startswith("--match-light linear")
 
 
-def test_dates_the_wrong_way_round_are_told(lines, write_raster, scene):
+def test_dates_the_wrong_way_round_are_reported(lines, write_raster, scene):
     stamps = ("2020:01:01 10:00:00", "2012:01:01 10:00:00")
     paths = []
     for name, stamp in zip("ba", stamps, strict=True):

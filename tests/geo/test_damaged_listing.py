@@ -36,7 +36,7 @@ def items(tmp_path):
     path = tmp_path / "items.json"
     write_items(path)
     assert list_rasters(path) == [str(tmp_path / "tile.tif")]
-    assert list_dates(path) == ["2019-05-01T10:00:00+00:00"] * 2
+    assert list_dates(path) == ("2019-05-01T10:00:00+00:00",) * 2
     return path
 
 

@@ -155,7 +155,7 @@ def test_masks_may_be_a_mosaic(write_raster, picture_CHW):
     assert (valid_HW == (np.concatenate([left, right], axis=2)[0] == 0)).all()
 
 
-def test_a_mask_is_told_apart_by_what_it_holds(write_raster, picture_CHW):
+def test_a_mask_is_distinguished_by_what_it_holds(write_raster, picture_CHW):
     before = write_raster("before", picture_CHW)
     cloud = np.zeros((1, 120, 160), np.uint8)
     digests = set()
@@ -164,7 +164,7 @@ def test_a_mask_is_told_apart_by_what_it_holds(write_raster, picture_CHW):
         mask = write_raster("mask", cloud, colours=None)
         with open_pair(before, before, mask) as pair:
             assert pair.masks[0] is None
-            digests.add(pair.masks[1].describe()["header_sha256"])
+            digests.add(pair.masks[1].describe().header_sha256)
             assert pair.bytes_per_pixel > 6
     assert len(digests) == 2
 

@@ -275,7 +275,7 @@ def test_rasters_that_make_no_mosaic_are_refused_by_name(write_raster, noise_CHW
             RasterPair(good, [good, other], BANDS)
 
 
-def test_a_list_is_read_beside_its_file_and_told_apart_by_its_rasters(
+def test_a_list_is_read_beside_its_file_and_distinguished_by_its_rasters(
     write_raster, noise_CHW, tmp_path
 ):
     paths = cut_tiles(write_raster, noise_CHW)
@@ -284,12 +284,12 @@ def test_a_list_is_read_beside_its_file_and_told_apart_by_its_rasters(
     assert list_rasters(listing) == [str(path) for path in paths]
     with open_images(listing) as images:
         described = describe_images(images, listing)
-    assert described["path"] == str(listing)
-    assert described["sources"] == len(paths)
-    digests = {described["header_sha256"]}
+    assert described.path == str(listing)
+    assert described.sources == len(paths)
+    digests = {described.header_sha256}
     for changed in (paths[1:], paths[::-1]):
         with open_images(changed) as images:
-            digests.add(describe_images(images, changed)["header_sha256"])
+            digests.add(describe_images(images, changed).header_sha256)
     assert len(digests) == 3
     with pytest.raises(RasterError, match="names no raster"):
         list_rasters([])
@@ -346,7 +346,7 @@ def test_stac_items_may_have_an_asset_for_each_band(write_raster, noise_CHW, tmp
         with RasterPair(whole, source, BANDS) as pair:
             order = [BANDS.index(name) for name in names]
             assert (read_in_parts(pair, 64)[0] == noise_CHW[order]).all()
-            digests.add(describe_images(pair.datasets[1], source)["header_sha256"])
+            digests.add(describe_images(pair.datasets[1], source).header_sha256)
     assert len(digests) == 2
     # A list says the same.
     listing = tmp_path / "after.txt"

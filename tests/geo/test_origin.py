@@ -133,5 +133,5 @@ def test_the_files_of_a_mosaic_share_what_is_read(tmp_path, monkeypatch):
     for path in paths:
         path.write_bytes(bytes(100))
     described = describe_origins(paths)
-    assert {file["sampled_bytes"] for file in described} == {1280}
-    assert [file["path"] for file in described] == list(map(str, paths))
+    assert {file.sampled_bytes for file in described} == {1280}
+    assert [file.path for file in described] == list(map(str, paths))

@@ -50,7 +50,7 @@ def test_what_fits_needs_no_advice_and_an_unknown_size_does():
     assert "unknown, and the model learned from 0.3 to 1.2 m" in advice[0]
 
 
-def test_coarse_pixels_are_told_and_no_grid_is_advised_for_them():
+def test_coarse_pixels_are_reported_and_no_grid_is_advised_for_them():
     advice = advise_scale(place("EPSG:32632", 10, (500_000, 5_400_000)), KNOWN_M)
     assert advice is not None
     assert "pixels of 10 m, and the model learned from 0.3 to 1.2 m" in advice[0]

@@ -70,8 +70,8 @@ def test_other_tags_make_another_input(write_tagged, picture_CHW):
         with RasterPair(path, [path], BANDS) as pair:
             single = describe_images(pair.datasets[0], path)
             mosaic = describe_images(pair.datasets[1], [path])
-        assert single["offsets"] == [offset] * 3
-        digests |= {single["header_sha256"], mosaic["header_sha256"]}
+        assert single.offsets == [offset] * 3
+        digests |= {single.header_sha256, mosaic.header_sha256}
     assert len(digests) == 4
 
 

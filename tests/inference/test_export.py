@@ -282,7 +282,7 @@ def test_a_missing_package_is_named(folders, tmp_path, monkeypatch):
         export(folders("fcn", "resnet18"), tmp_path / "a.onnx", to="onnx")
 
 
-def test_what_is_there_is_kept_unless_told_otherwise(folders, tmp_path, monkeypatch, capsys):
+def test_what_is_there_is_kept_without_overwrite(folders, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = folders("fcn", "resnet18")
     (tmp_path / "fcn-resnet18.bin").write_text("somebody's")

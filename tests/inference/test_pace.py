@@ -51,7 +51,7 @@ def test_with_no_time_at_all_every_block_still_has_one_view(clock):
     assert run(Pace(6, 900), 5, lambda number: 1.0, clock) == [1] * 5
 
 
-def test_runs_of_views_are_told_by_first_and_last():
+def test_runs_of_views_are_named_by_first_and_last():
     assert describe_runs([1, 6, 6, 2]) == (
         ViewsRecord(1, first=1, last=1),
         ViewsRecord(6, first=2, last=3),

@@ -8,7 +8,7 @@ import rasterio
 from PIL import Image
 
 
-def test_the_demo_draws_maps_and_tells_what_changed(tmp_path):
+def test_the_demo_draws_maps_and_prints_what_changed(tmp_path):
     out = tmp_path / "demo"
     done = subprocess.run(
         [sys.executable, "-m", "terradelta.cli", "demo", "-o", str(out)],

@@ -185,7 +185,7 @@ def test_a_mosaic_in_an_object_store_that_fails_gives_the_same_map(
 
 
 @pytest.mark.slow
-def test_an_object_that_cannot_be_read_is_named_and_a_later_run_goes_on(
+def test_an_object_that_cannot_be_read_is_named_and_a_later_run_resumes(
     scene, whole, model_folder, tmp_path, monkeypatch
 ):
     """Connections dropped and broken off, then a store that is down for one object."""

@@ -116,7 +116,7 @@ def test_everything_else_is_the_same(whole, cut):
     assert tables[0] == tables[1]
 
 
-def test_a_killed_assembly_goes_on_after_the_pieces_it_had_finished(scene, cut, tmp_path):
+def test_a_killed_assembly_resumes_after_the_pieces_it_had_finished(scene, cut, tmp_path):
     output = tmp_path / "out"
     assembled = tmp_path / "out.partial" / "assembled"
     line = [sys.executable, "-m", "terradelta.cli", "predict", str(scene / "before.tif")]

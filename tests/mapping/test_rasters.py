@@ -159,7 +159,7 @@ def test_a_run_killed_at_random_times_ends_with_the_same_bytes(
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
-def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(
+def test_a_full_disk_is_one_clear_error_and_the_run_resumes_later(
     scene, model_folder, whole, tmp_path
 ):
     def limit_files():
@@ -256,7 +256,7 @@ def served(tmp_path):
         process.terminate()
 
 
-def test_a_network_file_that_is_lost_is_an_error_and_the_run_goes_on_later(
+def test_a_network_file_that_is_lost_is_an_error_and_the_run_resumes_later(
     scene, model_folder, small_blocks, whole, served, tmp_path, monkeypatch
 ):
     folder, address = served

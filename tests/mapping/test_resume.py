@@ -117,7 +117,7 @@ DAMAGES = {
 }
 
 
-def test_damaged_blocks_are_named_and_made_anew(pair, options, whole, tmp_path, caplog):
+def test_damaged_blocks_are_named_and_made_again(pair, options, whole, tmp_path, caplog):
     output = tmp_path / "out"
     for number in (1, 2):
         predict(pair, output, shard=f"{number}/2", **options)

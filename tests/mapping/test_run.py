@@ -129,7 +129,7 @@ def test_nodata_of_either_date_is_nodata_in_every_map(scene, model_folder, tmp_p
     assert result.summary.valid_pixels == 300 * 420 - 1800
 
 
-def test_an_existing_output_is_kept_unless_told(scene, model_folder, tmp_path):
+def test_an_existing_output_is_kept_without_overwrite(scene, model_folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious").write_text("mine")

@@ -50,7 +50,7 @@ def test_no_output_holds_a_signature_and_the_report_has_pictures(predict, addres
     assert f"{address}/before.tif" in (result.folder / "run.json").read_text()
 
 
-def test_an_address_signed_anew_goes_on_with_the_run(predict, small_blocks, tmp_path):
+def test_an_address_signed_again_resumes_the_run(predict, small_blocks, tmp_path):
     whole = predict(tmp_path / "whole", FIRST)
     output = tmp_path / "out"
     predict(output, FIRST, shard="1/2")

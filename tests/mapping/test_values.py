@@ -252,7 +252,7 @@ def _answer_as_a_worker(output, model_folder):
     """Have a block of a shard answered again by a machine that knows but the request."""
     job = Job.load(output)
     index = max(index for index in range(len(job.plan)) if job.store.has(index))
-    worker = Worker(Errand(job.request, 4 * 1024**3, "."))
+    worker = Worker(Errand(job.record, 4 * 1024**3, "."))
     worker.start(read_model_files(model_folder))
     content = worker.answer(index, 1).content
     with rasterio.MemoryFile(content) as memory, memory.open() as dataset:

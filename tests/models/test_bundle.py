@@ -104,7 +104,7 @@ def test_a_model_can_be_read_by_others(tmp_path, model):
     assert set(modes.values()) == {0o044}
 
 
-def test_existing_folders_are_kept_unless_told(tmp_path, model):
+def test_existing_folders_are_kept_without_overwrite(tmp_path, model):
     folder = tmp_path / "model"
     save_model(model, folder)
     first = hash_model(folder)
@@ -140,7 +140,7 @@ def test_hash_is_that_of_the_weights(tmp_path, model):
     assert hash_model(tmp_path / "a") == hash_model(tmp_path / "b")
 
 
-def test_readme_tells_what_the_card_says(tmp_path, model):
+def test_readme_says_what_the_card_says(tmp_path, model):
     save_model(model, tmp_path / "lakes")
     text = (tmp_path / "lakes" / "README.md").read_text()
     for words in (
@@ -237,7 +237,7 @@ def edit(folder, **fields):
         ),
     ],
 )
-def test_damaged_folders_are_told(tmp_path, model, damage, words):
+def test_damaged_folders_are_reported(tmp_path, model, damage, words):
     folder = tmp_path / "model"
     save_model(model, folder)
     damage(folder)

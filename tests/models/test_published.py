@@ -135,7 +135,7 @@ def test_misfit_lists_the_files_own_keys():
     assert "backbone.conv1.weight [64, 4, 7, 7] where [64, 3, 7, 7] is needed" in message
 
 
-def test_wrong_architecture_and_polarity_are_told():
+def test_wrong_architecture_and_polarity_are_reported():
     state = make_state("fcn_resnet18")
     with pytest.raises(ModelError, match=r"no classify\.weight"):
         convert_published(state, "unet", "resnet18")
@@ -224,7 +224,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_damaged_and_missing_files_are_told(tmp_path, suffix):
+def test_damaged_and_missing_files_are_reported(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     with pytest.raises(ModelError, match="does not exist"):
         read_checkpoint(path)
@@ -239,7 +239,7 @@ def test_damaged_and_missing_files_are_told(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3, "b": torch.zeros(1)}])
-def test_files_without_a_state_dict_are_told(tmp_path, content):
+def test_files_without_a_state_dict_are_reported(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(ModelError, match="not a state dict"):
         read_checkpoint(tmp_path / "weights.pth")
@@ -292,12 +292,12 @@ def test_published_encoders_load(tmp_path, encoder, bands):
         assert torch.equal(loaded[key], value), key
 
 
-def test_weights_of_another_encoder_are_told(tmp_path):
+def test_weights_of_another_encoder_are_reported(tmp_path):
     save_classifier(tmp_path / "encoder.pth", "resnet18")
     with pytest.raises(ModelError, match=r"missing \(layer1\.2\.conv1\.weight"):
         create_model("fcn", "resnet34", encoder_weights=tmp_path / "encoder.pth")
 
 
-def test_imagenet_weights_that_no_package_has_are_told():
+def test_imagenet_weights_that_no_package_has_are_reported():
     with pytest.raises(ModelError, match="give the path"):
         load_encoder_weights(ResNet("resnet18"), "resnet18", "imagenet")

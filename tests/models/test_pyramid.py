@@ -48,7 +48,7 @@ def test_published_weights_load_and_a_slim_stage_keeps_its_own(name, tmp_path):
         assert torch.equal(last, fresh["layer4.1.conv2.weight"])
 
 
-def test_what_is_no_file_of_arrays_is_told(tmp_path):
+def test_what_is_no_file_of_arrays_is_reported(tmp_path):
     encoder = create_model("fpn", "aerial_resnet18").encoder
     (tmp_path / "damaged.npz").write_bytes(b"PK nonsense")
     np.savez(tmp_path / "objects.npz", weight=np.array([object()]))

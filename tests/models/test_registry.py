@@ -200,7 +200,7 @@ def test_config_builds_the_same_network(name):
         ({"name": "fcn", "in_channels": -1}, ["in_channels is -1"]),
     ],
 )
-def test_wrong_arguments_are_told(arguments, words):
+def test_wrong_arguments_are_reported(arguments, words):
     with pytest.raises(ModelError) as caught:
         create_model(**arguments)
     for word in words:

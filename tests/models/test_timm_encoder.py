@@ -18,7 +18,7 @@ needs_timm = pytest.mark.skipif(timm is None, reason=reason)
 
 
 @pytest.mark.skipif(timm is not None, reason="timm is installed")
-def test_without_timm_the_error_tells_how_to_install_it():
+def test_without_timm_the_error_says_how_to_install_it():
     with pytest.raises(ModelError, match=r"terradelta\[timm\]"):
         create_model("fcn", "timm:resnet18")
 
@@ -60,7 +60,7 @@ def test_weights_of_a_whole_model_load(tmp_path):
         ("fcn", "timm:swin_tiny_patch4_window7_224", "output stride"),
     ],
 )
-def test_what_does_not_fit_is_told(name, encoder, words):
+def test_what_does_not_fit_is_reported(name, encoder, words):
     with pytest.raises(ModelError, match=words):
         create_model(name, encoder)
 

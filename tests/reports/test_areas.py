@@ -14,7 +14,7 @@ def read_number(text):
     return float(text.replace(",", ""))
 
 
-def test_a_map_without_estimates_warns_and_one_with_them_tells_them(
+def test_a_map_without_estimates_warns_and_one_with_them_shows_them(
     prediction, surveyed, read_page
 ):
     bare = read_page(prediction.folder / "report.html").text

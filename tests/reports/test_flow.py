@@ -90,12 +90,13 @@ def test_a_column_has_as_many_decimals_everywhere_and_no_zero_that_is_none():
 
 
 @given(st.floats(0, 100))
+@example(99.9)
 @example(99.95)
 @example(np.nextafter(99.95, 0))
 @example(np.nextafter(100, 0))
 @example(np.nextafter(0, 1))
 @example(0.995)
-def test_a_share_is_told_to_half_of_its_last_digit_and_never_as_all_or_nothing(percent):
+def test_a_share_is_rounded_to_half_of_its_last_digit_and_never_as_all_or_nothing(percent):
     words, number = re.fullmatch(
         r"(over |less than )?([\d.]+)\u00a0%", say_percent(percent)
     ).groups()

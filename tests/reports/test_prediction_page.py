@@ -179,7 +179,7 @@ def test_findings_may_lack_what_other_versions_do_not_write(mapper, read_page):
     assert "both EPSG:32632" in read_page(result.folder / "report.html").text
 
 
-def test_without_a_crs_it_tells_pixels(mapper, read_page):
+def test_without_a_crs_it_shows_pixels(mapper, read_page):
     for name in ("before.tif", "after.tif"):
         mapper.copy(mapper.scene / name, mapper.folder / name, crs=None, transform=None)
     result = mapper.predict()

@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_is_refused_on_resume(config, run, name):
     assert "resume with" in caught.value.fix or "--overwrite" in caught.value.fix
 
 
-def test_a_checkpoint_of_an_earlier_version_goes_on(config, run):
+def test_a_checkpoint_of_an_earlier_version_resumes(config, run):
     edit_progress(tensors=None)(state_of(run))
     assert train(replace(config, epochs=2), run, resume=True).folder == run
     assert json.loads((run / "checkpoints" / "epoch-0002" / "progress.json").read_text())["tensors"]

@@ -93,7 +93,7 @@ def test_the_number_of_workers_changes_nothing(config, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_a_finished_run_is_kept_unless_told(run, config):
+def test_a_finished_run_is_kept_without_overwrite(run, config):
     with pytest.raises(OutputExistsError):
         train(config, run.folder)
     assert (run.folder / "best" / "model.json").exists()

@@ -145,7 +145,7 @@ def test_two_processes_train_as_one_of_two_batches_a_step(config, tmp_path, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_a_killed_run_goes_on_with_another_number_of_processes(
+def test_a_killed_run_resumes_with_another_number_of_processes(
     config, tmp_path, monkeypatch, before, after
 ):
     """What goes on is as if the processes had always been so many; no pair is seen twice."""

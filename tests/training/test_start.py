@@ -57,7 +57,7 @@ def masks(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_goes_on_from_the_weights_of_the_model(drawn: Path, tmp_path: Path):
+def test_a_run_continues_from_the_weights_of_the_model(drawn: Path, tmp_path: Path):
     result = train(replace(QUICK, data=str(drawn)), tmp_path / "run")
     trained, start = load_model(result.folder / "best"), load_model(DEFAULT_MODEL)
     assert trained.card.architecture == start.card.architecture

@@ -94,7 +94,7 @@ def test_patches_come_the_largest_first_and_back_again(client, layer):
     assert first is None
 
 
-def test_a_patch_tells_its_facts(client, layer):
+def test_a_patch_has_its_facts(client, layer):
     fid = int(layer["area_m2"].idxmax())
     row = layer.loc[fid]
     patch = client.get(f"/api/patches/{fid}").json()
@@ -211,7 +211,7 @@ def test_a_review_that_is_no_review_is_refused(client, folder, layer):
     assert "reviews" not in dict(pyogrio.list_layers(folder / "changes.gpkg"))
 
 
-def test_a_geopackage_that_another_program_holds_is_told(client, folder, layer, monkeypatch):
+def test_a_geopackage_that_another_program_holds_is_reported(client, folder, layer, monkeypatch):
     monkeypatch.setattr(reviews, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(folder / "changes.gpkg")) as other:
         other.execute("BEGIN EXCLUSIVE")

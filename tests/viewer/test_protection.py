@@ -307,7 +307,7 @@ def test_the_page_names_no_address_outside_and_holds_no_inline_code():
         assert "https:" not in text
 
 
-def test_what_view_is_told_wrongly_it_says(folder, monkeypatch):
+def test_view_refuses_wrong_options(folder, monkeypatch):
     for basemap in ("tiles", "file:///etc/{z}/{x}/{y}", "https://example.org/tiles.png"):
         with pytest.raises(ArgumentError, match="not an address of tiles"):
             view(folder, basemap=basemap)

@@ -139,12 +139,6 @@ def find_folder_dates(folders: tuple[str | Path, str | Path], given: Dates) -> D
     return first, second
 
 
-def describe_dates(dates: Dates) -> dict[str, dict[str, str] | None]:
-    """Return the record of the dates in a run.json."""
-    names = ("before", "after")
-    return {name: date and date.to_dict() for name, date in zip(names, dates, strict=True)}
-
-
 def read_flag(flag: str, text: str | None) -> ImageDate | None:
     """Return the date that a user gives, None if none was given.
 

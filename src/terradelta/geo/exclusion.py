@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from rasterio.enums import Resampling
@@ -22,6 +22,7 @@ from terradelta.geo.aligned import align
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import list_rasters, name_source
 from terradelta.geo.mosaic import Mosaic, describe_images
+from terradelta.geo.raster_record import RasterRecord
 from terradelta.geo.source import open_raster
 from terradelta.geo.virtual import copy_values, open_virtual
 
@@ -138,7 +139,7 @@ class Exclusion:
         (values_HW,), covered_HW = self._aligned.read(window, shape)
         return covered_HW & self._values.find(values_HW)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RasterRecord:
         """Return a description that identifies it; see `describe_source`."""
         return describe_images(self._original, self._path)
 

@@ -150,7 +150,7 @@ def _summarize(dataset: DatasetReader, raw: DatasetReader, path: str) -> Header:
         dataset.colorinterp,
         dataset.descriptions,
         dataset.nodata,
-        describe_source(raw, path)["header_sha256"],
+        describe_source(raw, path).header_sha256,
         BandScaling.of(dataset),
         tuple(count_bands(dataset)),
     )

@@ -167,7 +167,7 @@ def require_paths(source: object, name: str):
             )
 
 
-def list_dates(source: RasterPaths) -> list[str] | None:
+def list_dates(source: RasterPaths) -> tuple[str, str] | None:
     """Return the first and the last date of STAC items, in ISO 8601, None for other sources.
 
     Raises:
@@ -185,7 +185,7 @@ def list_dates(source: RasterPaths) -> list[str] | None:
             period = item.common_metadata
             dates += [item.datetime, period.start_datetime, period.end_datetime]
         known = [date for date in dates if date is not None]
-        return [min(known).isoformat(), max(known).isoformat()] if known else None
+        return (min(known).isoformat(), max(known).isoformat()) if known else None
     except (ValueError, TypeError, AttributeError) as error:
         raise _refuse(path, f"its dates cannot be read: {error}") from error
 
@@ -201,9 +201,9 @@ def name_source(source: RasterPaths) -> str:
     return name_source(source[0]) + (f" and {more} more" if more else "")
 
 
-def record_source(source: RasterPaths) -> str | list[str]:
-    """Return it as JSON-ready content."""
-    return str(source) if isinstance(source, str | Path) else [str(path) for path in source]
+def record_source(source: RasterPaths) -> str | tuple[str, ...]:
+    """Return it as it is recorded."""
+    return str(source) if isinstance(source, str | Path) else tuple(map(str, source))
 
 
 def locate(path: str | Path) -> str:

@@ -43,6 +43,7 @@ from terradelta.geo.listing import (
     record_source,
 )
 from terradelta.geo.pair_options import Bands
+from terradelta.geo.raster_record import RasterRecord
 from terradelta.geo.registered import RegisteredSource
 from terradelta.geo.scaling import DTYPE, BandScaling, merge_scaling
 from terradelta.geo.source import describe_source, open_source, read_pixels
@@ -78,7 +79,7 @@ def open_images(
             yield mosaic
 
 
-def describe_images(images: DatasetReader | Mosaic, source: RasterPaths) -> dict[str, Any]:
+def describe_images(images: DatasetReader | Mosaic, source: RasterPaths) -> RasterRecord:
     """Return a description that identifies an input; see `describe_source`."""
     if isinstance(images, Mosaic):
         return images.describe(source)
@@ -231,29 +232,27 @@ class Mosaic:
         for index in chosen.tolist():
             yield self._files.open(names[index])
 
-    def describe(self, source: RasterPaths) -> dict[str, Any]:
+    def describe(self, source: RasterPaths) -> RasterRecord:
         """Return a description that identifies the mosaic, with a hash of all headers."""
         digest = hashlib.sha256("".join(header.sha256 for header in self._headers).encode())
         scalings = [header.scaling for header in self._headers]
         if not all(scaling.is_identity for scaling in scalings):
             # Scalings of a catalogue are in no header.
             digest.update(repr(scalings).encode())
-        return {
-            "path": record_source(source),
-            "driver": "mosaic",
-            "sources": len(self),
-            "sheets": len(self.sheets),
-            "width": self.width,
-            "height": self.height,
-            "bands": self.count,
-            "dtypes": list(self.dtypes),
-            "crs": self.crs.to_string() if self.crs else None,
-            "transform": list(self.transform)[:6],
-            "nodata": None,
-            "dates": list_dates(source),
-            "size_bytes": None,
-            "header_sha256": digest.hexdigest(),
-        }
+        return RasterRecord(
+            path=record_source(source),
+            driver="mosaic",
+            sources=len(self),
+            sheets=len(self.sheets),
+            width=self.width,
+            height=self.height,
+            bands=self.count,
+            dtypes=tuple(self.dtypes),
+            crs=self.crs.to_string() if self.crs else None,
+            transform=list(self.transform)[:6],
+            dates=list_dates(source),
+            header_sha256=digest.hexdigest(),
+        )
 
 
 class Sheet:

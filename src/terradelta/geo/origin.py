@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from terradelta.errors import RasterError
 from terradelta.extensions import find_reader
@@ -20,6 +20,7 @@ from terradelta.geo.listing import (
     split_asset,
     split_files,
 )
+from terradelta.geo.raster_record import OriginRecord
 from terradelta.geo.source import open_raster
 
 SAMPLED_BYTES = 64 * 1024**2
@@ -102,7 +103,7 @@ def _exists(name: str) -> bool:
         return False
 
 
-def describe_origins(source: RasterPaths) -> list[dict[str, Any]]:
+def describe_origins(source: RasterPaths) -> tuple[OriginRecord, ...]:
     """Return, for each file that a source is read from, data that show whether it has changed.
 
     Its name, size and time of change, and a hash of parts spread over the file, or of all of it
@@ -113,28 +114,26 @@ def describe_origins(source: RasterPaths) -> list[dict[str, Any]]:
     """
     files = [path for path in list_origins(source) if path.is_file()]
     budget_bytes = max(MIN_SAMPLED_BYTES, SAMPLED_BYTES // max(1, len(files)))
-    return [_describe_file(path, budget_bytes) for path in files]
+    return tuple(_describe_file(path, budget_bytes) for path in files)
 
 
-def _describe_file(path: Path, budget_bytes: int) -> dict[str, Any]:
+def _describe_file(path: Path, budget_bytes: int) -> OriginRecord:
     try:
         status = path.stat()
-        return {
-            "path": str(path),
-            "size_bytes": status.st_size,
-            "modified_ns": status.st_mtime_ns,
-            "sampled_bytes": budget_bytes,
-            "sha256": _hash_samples(path, status.st_size, budget_bytes),
-        }
+        return OriginRecord(
+            path=str(path),
+            size_bytes=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            sampled_bytes=budget_bytes,
+            sha256=_hash_samples(path, status.st_size, budget_bytes),
+        )
     except OSError as error:
         raise RasterError(
             f"{path} cannot be read: {error.strerror}", fix="allow reading it, or fetch it again"
         ) from error
 
 
-def find_differences(
-    before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]
-) -> Iterator[str]:
+def find_differences(before: Sequence[OriginRecord], now: Sequence[OriginRecord]) -> Iterator[str]:
     """Yield the differences of the files of a source from their earlier state.
 
     Names may differ, as files may have moved, and so may times. A file may also
@@ -148,23 +147,23 @@ def find_differences(
         yield f"it was read from {len(before)} files and is now from {len(now)}"
         return
     for was, found in zip(before, now, strict=True):
-        path, size_bytes = Path(found["path"]), was["size_bytes"]
-        if found["size_bytes"] < size_bytes:
-            yield f"{path} had {size_bytes:,} bytes and has {found['size_bytes']:,}"
-        elif _hash_samples(path, size_bytes, was["sampled_bytes"]) != was["sha256"]:
+        path, size_bytes = Path(found.path), was.size_bytes
+        if found.size_bytes < size_bytes:
+            yield f"{path} had {size_bytes:,} bytes and has {found.size_bytes:,}"
+        elif _hash_samples(path, size_bytes, was.sampled_bytes) != was.sha256:
             yield f"{path} has changed: its content differs"
         elif _may_differ(was, found):
             logger.warning(
                 "%s was rewritten; its size and %d samples of it are unchanged",
                 path,
-                _count_samples(was["sampled_bytes"]),
+                _count_samples(was.sampled_bytes),
             )
 
 
-def _may_differ(was: dict[str, Any], found: dict[str, Any]) -> bool:
+def _may_differ(was: OriginRecord, found: OriginRecord) -> bool:
     """Return whether a file that is too large to be read whole was touched."""
-    is_touched = was["modified_ns"] != found["modified_ns"] and was["path"] == found["path"]
-    return is_touched and was["size_bytes"] > was["sampled_bytes"]
+    is_touched = was.modified_ns != found.modified_ns and was.path == found.path
+    return is_touched and was.size_bytes > was.sampled_bytes
 
 
 def _update(digest: hashlib._Hash, file: BinaryIO, length: int):

@@ -32,6 +32,7 @@ from terradelta.geo.grid import OPEN_ERRORS, allow_no_place, cut_window
 from terradelta.geo.listing import is_file, is_remote, locate, name_source, split_files
 from terradelta.geo.pair_options import Bands
 from terradelta.geo.placement import choose_reference, place_raster
+from terradelta.geo.raster_record import RasterRecord
 from terradelta.geo.readers import describe_empty, open_registered
 from terradelta.geo.scaling import BandScaling
 from terradelta.geo.validity import find_valid, require_nodata
@@ -333,7 +334,7 @@ def _forget(name: str):
             rasterio.open(location, sharing=False).close()
 
 
-def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
+def describe_source(dataset: DatasetReader, path: str | Path) -> RasterRecord:
     """Return a description that identifies an input: name, size, shape, and a hash of its header.
 
     The hash covers GDAL's reading of the header and, for a local file, of its first 64 KiB.
@@ -359,12 +360,12 @@ def describe_source(dataset: DatasetReader, path: str | Path) -> dict[str, Any]:
     for file in local:
         with file.open("rb") as opened:
             digest.update(opened.read(HEADER_BYTES))
-    return {
-        "path": str(path),
+    return RasterRecord(
+        path=str(path),
         **facts,
-        "size_bytes": sum(file.stat().st_size for file in local) if local else None,
-        "header_sha256": digest.hexdigest(),
-    }
+        size_bytes=sum(file.stat().st_size for file in local) if local else None,
+        header_sha256=digest.hexdigest(),
+    )
 
 
 def _is_plain(dataset: DatasetReader) -> bool:

@@ -14,18 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
-from rasterio.windows import Window
 
 from terradelta.errors import OutputError, OutputExistsError, TerradeltaError
-from terradelta.fields import read_fields
+from terradelta.fields import write_fields
 from terradelta.geo.dates import Dates
-from terradelta.geo.grid import Grid, cut_window
+from terradelta.geo.grid import cut_window
 from terradelta.geo.origin import find_differences
 from terradelta.inference.store import BlockStore
 from terradelta.inference.tiling import BlockPlan, Tiling
-from terradelta.inputs import read_object, read_record
+from terradelta.inputs import read_record
 from terradelta.outputs import write_bytes
 from terradelta.ownership import JOB_FILE, JOB_FILES, clear_folder, find_foreign
 from terradelta.prediction.records import JobRecord
@@ -48,14 +46,13 @@ class Job:
 
     Args:
         output: Path of the prediction.
-        request: All values that its maps depend on, JSON-ready; see `describe_request`.
+        record: All values that its maps depend on.
     """
 
-    def __init__(self, output: Path, request: dict[str, Any]):
+    def __init__(self, output: Path, record: JobRecord):
         self.output = output
         self.folder = partial_folder(output)
-        self.request = request
-        self.record = read_fields(JobRecord, request)
+        self.record = record
         self.classes = self.record.classes
         self.grid = self.record.grid.build()
         plan = self.record.plan
@@ -90,9 +87,9 @@ class Job:
                 f"{path} does not exist: no run is unfinished for {output}",
                 fix="run `terradelta predict ... --shard 1/N` first, with this output",
             )
-        request = _read_request(path)
+        record = _read_job(path)
         try:
-            return cls(output, request)
+            return cls(output, record)
         except (KeyError, TypeError, ValueError, AttributeError, TerradeltaError) as error:
             raise _refuse_damaged(path) from error
 
@@ -117,20 +114,20 @@ class Job:
             if differing:
                 self.discard()
         # Also for a resumed run: its files may have moved, or have new signatures.
-        content = json.dumps(self.request, indent=2) + "\n"
+        content = json.dumps(write_fields(self.record), indent=2) + "\n"
         write_bytes(path, content.encode())
 
     def _find_differences(self, path: Path) -> list[str]:
         """Return a line per value that differs between the unfinished job and this one."""
         try:
-            begun = _read_request(path)
+            begun = _read_job(path)
         except OutputError as error:
             return [error.problem]
-        asked = json.loads(json.dumps(self.request))
-        differing = _compare(begun, asked)
+        differing = _compare(write_fields(begun), write_fields(self.record))
         if not differing:
-            for date in ("before", "after"):
-                differing += find_differences(begun["origins"][date], asked["origins"][date])
+            was, now = begun.origins, self.record.origins
+            differing += find_differences(was.before, now.before)
+            differing += find_differences(was.after, now.after)
         return differing
 
     def discard(self):
@@ -216,7 +213,7 @@ def check_partial(output: Path, overwrite: bool = False):
     if foreign is not None:
         raise OutputError(f"{foreign} exists, and terradelta did not make it", fix=aside)
     if path.is_file() and not overwrite:
-        _read_request(path)
+        _read_job(path)
     elif not path.exists() and any(folder.glob("blocks/*/*")):
         raise OutputError(
             f"{folder} holds blocks but no {JOB_FILE}, which identifies their map",
@@ -224,14 +221,13 @@ def check_partial(output: Path, overwrite: bool = False):
         )
 
 
-def _read_request(path: Path) -> dict[str, Any]:
+def _read_job(path: Path) -> JobRecord:
     """Return the content of a job.json.
 
     Raises:
         OutputError: If it is damaged.
     """
-    read_record(path, JobRecord, OutputError, DROP_IT)
-    return read_object(path, OutputError, DROP_IT)
+    return read_record(path, JobRecord, OutputError, DROP_IT)
 
 
 def _refuse_damaged(path: Path) -> OutputError:
@@ -240,28 +236,6 @@ def _refuse_damaged(path: Path) -> OutputError:
         fix=f"drop the unfinished run with `terradelta predict ... --overwrite`, or delete "
         f"{path.parent}",
     )
-
-
-def describe_grid(grid: Grid) -> dict[str, Any]:
-    """Return a grid as JSON."""
-    return {
-        "crs": None if grid.crs is None else grid.crs.to_wkt(),
-        "transform": list(grid.transform)[:6],
-        "width": grid.width,
-        "height": grid.height,
-    }
-
-
-def describe_plan(tiling: Tiling, area: Window, tiles_per_side: int) -> dict[str, Any]:
-    """Return the blocks and tiles of a map as JSON."""
-    edges = (area.col_off, area.row_off, area.width, area.height)
-    return {
-        "tile_size_px": tiling.tile_size_px,
-        "margin_px": tiling.margin_px,
-        "stride_px": tiling.stride_px,
-        "area": [int(np.round(edge)) for edge in edges],
-        "tiles_per_side": tiles_per_side,
-    }
 
 
 def _compare(begun: Any, asked: Any, name: str = "") -> list[str]:

@@ -17,9 +17,11 @@ from terradelta.inference.tiling import Block
 
 SAMPLE_SECONDS = 0.002
 CACHE_SHARE = 1 / 16
-"""Share of the budget for GDAL's block cache."""
+"""Share of the budget for GDAL's block cache; GDAL itself takes 5 % of a machine's memory."""
 MAX_CACHE_BYTES = 512 * 1024**2
+"""It holds a row of blocks of 512 px of three 8-bit bands and two dates, 170,000 px wide."""
 MAX_READ_AHEAD = 4
+"""These even out blocks that take longer to read; more would only take memory."""
 ANSWER_BYTES_PER_PIXEL = 24
 """Memory per pixel of a block: its layers, their stack, its compressed file, and the sums of the
 next pass."""

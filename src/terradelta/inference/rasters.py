@@ -8,10 +8,9 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -20,7 +19,8 @@ from rasterio.windows import Window
 
 from terradelta.cautions import refuse_cautions
 from terradelta.errors import ArgumentError, RasterError
-from terradelta.geo.dates import describe_dates, find_dates
+from terradelta.fields import read_fields, write_fields
+from terradelta.geo.dates import find_dates
 from terradelta.geo.finding import Report
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import RasterPaths, name_source
@@ -30,12 +30,13 @@ from terradelta.geo.origin import describe_origins
 from terradelta.geo.pair import Images, PairWindow, RasterPair
 from terradelta.geo.pair_options import LightMatching
 from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
+from terradelta.geo.raster_record import RasterRecord
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
 from terradelta.geo.virtual import name_raster
 from terradelta.heap import return_freed_memory
 from terradelta.inference.admission import look_over
-from terradelta.inference.job import Job, describe_grid, describe_plan, require_space
+from terradelta.inference.job import Job, require_space
 from terradelta.inference.memory import plan_cache_bytes, plan_memory
 from terradelta.inference.pace import Pace
 from terradelta.inference.prediction_options import MapOptions, RasterOptions
@@ -43,7 +44,16 @@ from terradelta.inference.predictor import Predictor
 from terradelta.inference.stream import answer_blocks
 from terradelta.inference.tiling import BlockPlan, Tiling
 from terradelta.outputs import null_undefined
-from terradelta.prediction.records import ModelRecord
+from terradelta.prediction.records import (
+    AreaRecord,
+    DatesRecord,
+    GridRecord,
+    JobRecord,
+    ModelRecord,
+    OriginsRecord,
+    Parameters,
+    TilingRecord,
+)
 from terradelta.stopwatch import Stopwatch
 
 FORMAT = 2
@@ -137,11 +147,14 @@ def answer_rasters(
         # Of the whole grid, so that shards and areas of interest get the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
-        request = _describe_request(predictor, pair, plan, asked)
-        request["findings"] = null_undefined([vars(finding) for finding in report.findings])
-        request["models"] = [asdict(model) for model in asked.models]
-        request |= {"shift_px": shift_px, "light": light and light.to_dict()}
-        job = Job(output, request)
+        record = replace(
+            _describe_job(predictor, pair, plan, asked),
+            findings=report.findings,
+            shift_px=shift_px,
+            light=light,
+        )
+        # In the form of its file, so that what was asked for compares with what is read there.
+        job = Job(output, read_fields(JobRecord, null_undefined(write_fields(record))))
         job.start(overwrite)
         shard = asked.maps.shard_of
         with job.lock("shard-{}-of-{}".format(*shard)):
@@ -243,48 +256,65 @@ def plan_blocks(tiling: Tiling, grid: Grid, area: Window, bytes_per_pixel: int) 
     return BlockPlan(tiling, grid.height, grid.width, area, tiles_per_side)
 
 
-def _describe_request(
-    predictor: Predictor,
-    pair: RasterPair,
-    plan: BlockPlan,
-    asked: PairRequest,
-) -> dict[str, Any]:
-    """Return all values that the outputs depend on, except the models' files."""
-    reading, maps = asked.rasters.reading, asked.maps
+def _describe_job(
+    predictor: Predictor, pair: RasterPair, plan: BlockPlan, asked: PairRequest
+) -> JobRecord:
+    """Return all values that the outputs depend on, except those measured on the pair."""
     before, after = describe_inputs(pair, asked.paths)
-    return {
-        "format": FORMAT,
-        "versions": describe_versions(),
-        "before": before,
-        "after": after,
-        "masks": [mask and mask.describe() for mask in pair.masks],
-        "origins": dict(zip(("before", "after"), map(describe_origins, asked.paths), strict=True)),
-        "parameters": {
-            "tta": predictor.tta,
-            **reading.to_dict(),
-            "aoi": pair.aoi and {"path": str(reading.aoi), "sha256": pair.aoi.sha256},
-            "register": maps.register,
-            "change_threshold": predictor.threshold,
-            "device": predictor.device.type,
-            "backend": predictor.choice.backend,
-            "precision": predictor.choice.precision,
-            "min_area_m2": maps.min_area_m2,
-            "vector": maps.vector,
-            "time_budget_seconds": maps.time_budget,
-            "picture": maps.picture,
-            "cog_size_px": maps.cog_size,
-        },
-        "band_names": list(predictor.bands),
-        "classes": predictor.classes.to_dict(),
-        "dates": describe_dates(find_dates(*asked.paths, asked.rasters.dates)),
-        "grid": describe_grid(pair.grid),
-        "plan": describe_plan(plan.tiling, plan.area, plan.tiles_per_side),
-    }
+    first_mask, second_mask = (mask and mask.describe() for mask in pair.masks)
+    return JobRecord(
+        format=FORMAT,
+        versions=describe_versions(),
+        before=before,
+        after=after,
+        masks=(first_mask, second_mask),
+        origins=OriginsRecord(*map(describe_origins, asked.paths)),
+        parameters=_describe_parameters(predictor, pair, asked),
+        band_names=tuple(predictor.bands),
+        classes=predictor.classes,
+        dates=DatesRecord.of(find_dates(*asked.paths, asked.rasters.dates)),
+        grid=GridRecord.of(pair.grid),
+        plan=_describe_plan(plan),
+        models=asked.models,
+    )
+
+
+def _describe_parameters(predictor: Predictor, pair: RasterPair, asked: PairRequest) -> Parameters:
+    reading, maps = asked.rasters.reading, asked.maps
+    return Parameters(
+        **reading.to_dict(),
+        tta=predictor.tta,
+        aoi=pair.aoi and AreaRecord(str(reading.aoi), pair.aoi.sha256),
+        register=maps.register,
+        change_threshold=predictor.threshold,
+        device=predictor.device.type,
+        backend=predictor.choice.backend,
+        precision=predictor.choice.precision,
+        min_area_m2=maps.min_area_m2,
+        vector=maps.vector,
+        time_budget_seconds=maps.time_budget,
+        picture=maps.picture,
+        cog_size_px=maps.cog_size,
+    )
+
+
+def _describe_plan(plan: BlockPlan) -> TilingRecord:
+    tiling, area = plan.tiling, plan.area
+    column, row, width, height = (
+        round(edge) for edge in (area.col_off, area.row_off, area.width, area.height)
+    )
+    return TilingRecord(
+        tiling.tile_size_px,
+        tiling.margin_px,
+        tiling.stride_px,
+        (column, row, width, height),
+        plan.tiles_per_side,
+    )
 
 
 def describe_inputs(
     pair: RasterPair, paths: tuple[RasterPaths, RasterPaths]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[RasterRecord, RasterRecord]:
     """Return the values that identify the two images."""
     before, after = map(describe_images, pair.datasets, paths)
     return before, after

@@ -20,6 +20,7 @@ from terradelta.geo.grid import allow_no_place
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.stretch import draw_rgb, find_range
 from terradelta.prediction.records import DatesRecord, Summary
+from terradelta.reports.wording import say_percent
 
 MAX_SIDE_PX = 1200
 MAX_LEGEND_ROWS = 14
@@ -82,7 +83,7 @@ def draw_picture(
 def _title_map(summary: Summary) -> str:
     if not summary.transitions:
         return "no change found"
-    return f"changed: {summary.changed_percent:.1f} %"
+    return f"changed: {say_percent(summary.changed_percent)}"
 
 
 def _legend(classes: ClassTable, summary: Summary) -> list[Patch]:

@@ -17,23 +17,21 @@ from rasterio.errors import CRSError
 from terradelta.cautions import Caution
 from terradelta.classes import ClassTable
 from terradelta.fields import (
-    COUNT,
     POSITIVE_COUNT,
     UNKNOWN_KEYS,
     UNLESS_NONE,
     FieldError,
     Within,
     keyed,
-    written_if,
 )
 from terradelta.geo.dates import Dates, ImageDate
 from terradelta.geo.finding import Finding
 from terradelta.geo.grid import Grid
 from terradelta.geo.normalization import LightMatch
+from terradelta.geo.raster_record import Count, OriginRecord, RasterRecord, Side
 
 LARGEST_AREA_HA = 1e12
 """Many times the Earth's surface: zones and maps may overlap themselves."""
-LARGEST_SIDE_PX = 2**31 - 1
 LARGEST_SHIFT_PX = 1e6
 MOST_TILES_A_SIDE, MOST_TILES = 2_000_000, 100_000_000
 """More than any job has; only a damaged number is larger."""
@@ -41,12 +39,8 @@ MOST_TILES_A_SIDE, MOST_TILES = 2_000_000, 100_000_000
 Area = Annotated[float, Within(least=0, most=LARGEST_AREA_HA)]
 Percent = Annotated[float, Within(least=0, most=100.001)]
 """A sum of shares may be off by some roundings."""
-Count = Annotated[int, COUNT]
-Side = Annotated[int, Within(least=1, most=LARGEST_SIDE_PX)]
 Number = int | float
 """A number from a caller, written as given."""
-Kept = Any
-"""A value that is only recorded: a raster may hold anything, and it is written unchanged."""
 Shift = Annotated[float, Within(least=-LARGEST_SHIFT_PX, most=LARGEST_SHIFT_PX)]
 
 
@@ -103,15 +97,6 @@ class DatesRecord:
         """Return the dates of both images."""
         before, after = (date and date.build() for date in (self.before, self.after))
         return before, after
-
-
-@dataclass(frozen=True)
-class OriginRecord:
-    """A file that a raster was read from."""
-
-    path: str
-    size_bytes: Count
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -190,34 +175,6 @@ class Summary:
                     raise FieldError(f"transitions[{index}].{key}", name, known)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RasterRecord:
-    """A raster or mosaic that was read."""
-
-    path: str | tuple[str, ...]
-    driver: str = ""
-    sources: Count | None = field(default=None, metadata=UNLESS_NONE)
-    """Rasters of a mosaic."""
-    sheets: Count | None = field(default=None, metadata=UNLESS_NONE)
-    """Number of its pixel lattices."""
-    width: Side
-    height: Side
-    bands: Count
-    dtypes: tuple[str, ...]
-    crs: str | None = None
-    transform: Kept = None
-    nodata: Kept = None
-    scales: Kept = field(default=None, metadata=UNLESS_NONE)
-    """Scale of stored numbers, if they are not the values."""
-    offsets: Kept = field(default=None, metadata=UNLESS_NONE)
-    dates: tuple[str, ...] | None = field(
-        default=None, metadata=written_if(lambda raster: raster.sources is not None)
-    )
-    """The first and the last moment of the STAC items of a mosaic."""
-    size_bytes: Count | None = None
-    header_sha256: str
-
-
 @dataclass(frozen=True)
 class ModelRecord:
     """One of the models that voted."""
@@ -245,6 +202,16 @@ class GridRecord:
         if not 0 < abs(a * e - b * d) < math.inf:
             raise FieldError("grid.transform", self.transform, "a transform with an inverse")
         self.build()
+
+    @classmethod
+    def of(cls, grid: Grid) -> GridRecord:
+        """Return a record of a grid."""
+        return cls(
+            crs=None if grid.crs is None else grid.crs.to_wkt(),
+            transform=grid.transform[:6],
+            width=grid.width,
+            height=grid.height,
+        )
 
     def build(self) -> Grid:
         """Return the grid.

@@ -128,7 +128,7 @@ def _find_raster(
     source: RasterPaths = recorded.path if given is None else given
     try:
         with open_images(source, bands) as images:
-            found = describe_images(images, source)["header_sha256"]
+            found = describe_images(images, source).header_sha256
     except RasterError as error:
         if given is not None:
             raise

@@ -67,7 +67,7 @@ def test_masks_of_another_form_are_found_and_their_ids_restored(flat, tmp_path, 
         assert (read_mask(copy / path.relative_to(flat), SENSEEARTH) == ids_HW).all()
 
 
-def test_bgr_masks_are_told_by_the_whole_set_where_one_alone_fits_both_orders(flat):
+def test_bgr_masks_are_identified_by_the_whole_set_where_one_alone_fits_both_orders(flat):
     """Blue and red are both classes: a mask of water alone reads as playground."""
     for label in ("label1", "label2"):
         for number, path in enumerate(sorted((flat / label).iterdir())):
@@ -182,7 +182,7 @@ def test_the_same_class_at_both_dates(flat, tmp_path):
     assert examine(repair(flat, tmp_path / "copy")).codes == ("same-class",)
 
 
-def test_exchanged_polarity_is_told_by_the_images(binary, tmp_path):
+def test_exchanged_polarity_is_identified_by_the_images(binary, tmp_path):
     paths = [binary / f"label/{number:05d}.png" for number in range(8)]
     truth = [ids_of(path).copy() for path in paths]
     for path, change_HW in zip(paths, truth, strict=True):

@@ -151,7 +151,7 @@ def test_constant_images_and_identical_dates(flat, tmp_path):
     assert "00001" not in names_in(assert_fixed(flat, tmp_path, "identical-dates"))
 
 
-def test_pairs_without_change_are_told_and_too_many_are_a_warning(binary):
+def test_pairs_without_change_are_reported_and_too_many_are_a_warning(binary):
     nothing = np.zeros((128, 128), np.uint8)
     write_mask(binary / "label/00003.png", nothing, BINARY)
     report = examine(binary)

@@ -89,7 +89,7 @@ def test_blocks_are_the_same_wherever_answered_and_engines_share_a_map(
     for engine in ("ray", "local"):
         predict(tmp_path / engine, engine=engine, shard="1/2")
     jobs = [Job.load(tmp_path / engine) for engine in ("ray", "local")]
-    assert jobs[0].request == jobs[1].request
+    assert jobs[0].record == jobs[1].record
     half = jobs[0].plan.shard(1, 2)
     assert len(half) >= 3
     for index in half:
@@ -204,7 +204,7 @@ def start(scene, model_folder, output, *options, program=PROGRAM, **settings):
 
 
 @pytest.mark.slow
-def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
+def test_a_killed_driver_leaves_no_process_and_the_same_command_resumes(
     scene, model_folder, predict, tmp_path
 ):
     output, whole = tmp_path / "out", tmp_path / "whole"

@@ -142,14 +142,14 @@ class RayEngine:
             OutputError: If an answer cannot be written.
         """
         job = work.job
-        errand = Errand(job.request, work.maps.memory_bytes, str(Path.cwd()))
+        errand = Errand(job.record, work.maps.memory_bytes, str(Path.cwd()))
         actor = ray.remote(Worker).options(  # pyright: ignore
             **self._resources, max_concurrency=MAX_BLOCKS_AT_ONCE
         )
         crew = Crew(
             lambda: actor.remote(errand),
             self._count_wanted,
-            [ray.put(read_model_files(model["folder"])) for model in job.request["models"]],
+            [ray.put(read_model_files(model.folder)) for model in job.record.models],
         )
         pace = plan_pace(work.predictor, work.watch.started, work.maps.time_budget)
         pixels_left = sum(_count_pixels(work, index) for index in work.missing)

@@ -6,11 +6,12 @@ the network, the next is read and the previous one is encoded.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from terradelta.errors import ClusterError, TerradeltaError
-from terradelta.fields import read_fields
+from terradelta.fields import read_fields, write_fields
 from terradelta.geo.origin import describe_origins, find_differences
-from terradelta.inference.job import Job, describe_grid
+from terradelta.geo.raster_record import OriginRecord, RasterRecord
+from terradelta.inference.job import Job
 from terradelta.inference.memory import MAX_READ_AHEAD, plan_cache_bytes, plan_memory
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
@@ -30,7 +32,7 @@ from terradelta.inference.rasters import describe_inputs, describe_versions, pre
 from terradelta.inference.store import BlockFacts
 from terradelta.inference.tiling import offset_slices
 from terradelta.models.bundle import Model, load_model
-from terradelta.prediction.records import JobRecord
+from terradelta.prediction.records import GridRecord, JobRecord
 from terradelta.prediction.reopening import recall_options, reopen_pair
 
 MAX_BLOCKS_AT_ONCE = MAX_READ_AHEAD + 2
@@ -38,13 +40,14 @@ MAX_BLOCKS_AT_ONCE = MAX_READ_AHEAD + 2
 
 ModelFiles = Mapping[str, np.ndarray]
 """The files of a model folder by name, as bytes."""
+Facts = Mapping[str, str] | GridRecord | RasterRecord
 
 
 @dataclass(frozen=True)
 class Errand:
     """The instructions of a worker, which gets the models as files."""
 
-    request: dict[str, Any]
+    job: JobRecord
     """The content of job.json."""
     memory_bytes: int
     """Memory limit of a worker."""
@@ -81,7 +84,7 @@ class Worker:
 
     def __init__(self, errand: Errand):
         self._errand = errand
-        self._job = Job(Path("unused"), errand.request)
+        self._job = Job(Path("unused"), errand.job)
         self._reading, self._computing = Lock(), Lock()
         self._finished = 0.0
 
@@ -92,24 +95,25 @@ class Worker:
             TerradeltaError: If this machine cannot do the work; the message names it.
         """
         with _name_host():
-            request = self._errand.request
-            _require_same("packages", request["versions"], describe_versions())
+            job = self._errand.job
+            _require_same("packages", job.versions, describe_versions())
             if Path(self._errand.folder).is_dir():
                 os.chdir(self._errand.folder)
             cache_bytes = plan_cache_bytes(self._errand.memory_bytes)
             # GDAL looks at this once, when it first reads.
             os.environ["GDAL_CACHEMAX"] = str(cache_bytes)
-            pair = reopen_pair(self._job.record)
-            _require_same("grid", request["grid"], describe_grid(pair.grid))
-            paths = request["before"]["path"], request["after"]["path"]
-            for date, found in zip(("before", "after"), describe_inputs(pair, paths), strict=True):
-                _require_same(f"{date} image", request[date], found)
-                _require_content(date, request)
-            self._predictor = _load_predictor(self._job.record, models)
+            pair = reopen_pair(job)
+            _require_same("grid", job.grid, GridRecord.of(pair.grid))
+            before, after = describe_inputs(pair, (job.before.path, job.after.path))
+            _require_same("before image", job.before, before)
+            _require_same("after image", job.after, after)
+            _require_content("before", job.before, job.origins.before)
+            _require_content("after", job.after, job.origins.after)
+            self._predictor = _load_predictor(job, models)
             memory = plan_memory(
                 self._errand.memory_bytes, self._predictor, self._job.plan[0], pair.bytes_per_pixel
             )
-            self._read = prepare_reading(pair, self._predictor, self._job.record.light)
+            self._read = prepare_reading(pair, self._predictor, job.light)
             self._finished = time.monotonic()
             return Post(socket.gethostname(), memory.read_ahead + 2)
 
@@ -183,23 +187,26 @@ def _load_model(folder: Path, files: ModelFiles) -> Model:
     return load_model(folder)
 
 
-def _require_same(what: str, wanted: dict[str, Any], found: dict[str, Any]):
+def _require_same(what: str, wanted: Facts, found: Facts):
     """Raise if this machine differs from the one that planned the work."""
-    ignored = ("path", "size_bytes")
-    for key in wanted.keys() | found.keys():
-        if key not in ignored and wanted.get(key) != found.get(key):
+    there, here = (json.loads(json.dumps(_list_facts(facts))) for facts in (wanted, found))
+    for key in there.keys() | here.keys():
+        if key not in ("path", "size_bytes") and there.get(key) != here.get(key):
             raise ClusterError(
-                f"the {what} differ from the driver's: {key} is {found.get(key)} here and "
-                f"{wanted.get(key)} there",
+                f"the {what} differ from the driver's: {key} is {here.get(key)} here and "
+                f"{there.get(key)} there",
                 fix="install the same packages everywhere, and let every machine see the same "
                 "files under the same names, for example in object storage",
             )
 
 
-def _require_content(date: str, request: dict[str, Any]):
+def _list_facts(facts: Facts) -> dict[str, Any]:
+    return dict(facts) if isinstance(facts, Mapping) else write_fields(facts)
+
+
+def _require_content(date: str, image: RasterRecord, origins: Sequence[OriginRecord]):
     """Raise if this machine sees other files than the driver under the same names."""
-    now = describe_origins(request[date]["path"])
-    for difference in find_differences(request["origins"][date], now):
+    for difference in find_differences(origins, describe_origins(image.path)):
         raise ClusterError(
             f"the {date} image differs from the driver's: {difference}",
             fix="let every machine see the same files under the same names, for example in object "
