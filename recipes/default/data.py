@@ -1,22 +1,18 @@
-"""The pairs that the default model learns from: composed, real and unchanged, and drawn.
+"""The pairs that the default model learns from: composed, real, labelled by hand, and drawn.
 
 Everything becomes red, green and blue at roughly half a metre, with the classes of SenseEarth, and
-one CSV names it all (docs/data.md): land cover wherever it is known at either date, and a change
-mask that is exact (composed and drawn pairs) or zero (real pairs of the same ground; the little
-changes there in two years count as noise).
+one CSV names it all (docs/data.md): land cover wherever it is known at either date, and what
+changed, which is unknown where nobody could say.
 
-| part | scenes | land cover |
-| --- | --- | --- |
-| composed | `dubai72`, collages of `kampala_buildings`, `naip_urbantree`, `chesapeake16` | below |
-| unchanged | `naip_urbantree` (2016, 2018, 2020), `chesapeake16` (2011 to 2014) | where sure |
-| drawn | `terradelta.data.synthetic` | everywhere |
+| part | pairs |
+| --- | --- |
+| composed | of scenes (scenes.py) and of tiles with land cover by hand |
+| real | the same ground at two dates; the little changes there count as noise |
+| changed | real pairs with changes drawn by hand (hand_labels.py), several times an epoch |
+| tiles | images with land cover by hand as both dates, so nothing changed; several times an epoch |
+| drawn | `terradelta.data.synthetic` |
 
-Land cover of `naip_urbantree` is derived: NDVI above 0.15 is vegetation, which is tree at a tree's
-point, unknown around it, and low elsewhere. The rest is building, ground, water or shadow, of which
-the masks in `labels/` name what a trained network was sure of (labels.py). In `kampala_buildings`
-pixels outside of buildings are ground or, by its greenness, vegetation.
-
-Composed pairs of the last two sources have two real dates, years apart, below the pastes.
+Composed pairs of sites with several dates have two real dates, years apart, below the pastes.
 
 Run: `python recipes/default/data.py --shared ../shared/data --output runs/default/data`.
 
@@ -29,79 +25,42 @@ import argparse
 import csv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import rasterio
+from hand_labels import HandLabels, find_split, list_drawn_sites, list_sites, read_pairs
 from PIL import Image
-from scipy.ndimage import binary_dilation, distance_transform_edt, median_filter
+from scenes import (
+    SEEDS,
+    join_dates,
+    make_collages,
+    read_chesapeake,
+    read_couples,
+    read_dubai,
+)
 from tqdm import tqdm
 
-from terradelta.classes import SENSEEARTH, ClassTable
+from terradelta.classes import SENSEEARTH
 from terradelta.data.composite import Composition, LabelledScene, compose_pair
-from terradelta.data.images import read_image, read_mask, write_change_mask, write_mask
+from terradelta.data.images import IGNORE, read_image, write_change_mask, write_indexed
 from terradelta.data.synthetic import draw_pair
-from terradelta.geo.grid import allow_no_place
 from terradelta.outputs import stage_folder
 
-LABELS = Path(__file__).with_name("labels")
 SIZE_PX = 192
 SPLITS = ("train", "val", "test")
-SHARES = (0.25, 0.15, 0.45, 0.15)
-"""Probability of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16."""
-COMPOSED_PAIRS = {"train": 2800, "val": 120, "test": 200}
-DRAWN_PAIRS = {"train": 800, "val": 40, "test": 0}
+SHARES = (0.2, 0.12, 0.38, 0.1, 0.2)
+"""Probability of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16, tiles."""
+COMPOSED_PAIRS = {"train": 2400, "val": 120, "test": 200}
+DRAWN_PAIRS = {"train": 500, "val": 40, "test": 0}
 CROPS = {"train": 4, "val": 1, "test": 1}
 """Pairs of each two dates of each real site."""
-SEEDS = {"train": 10, "val": 11, "test": 12}
+REPEATS = {"changed": 12, "tiles": 4}
+"""Times that a pair of the train split is seen in an epoch, each in another crop and light."""
+CHESAPEAKE_SCALE = 2
 OPTIONS = Composition(
     light=0.45, season=0.2, blur_px=1.2, noise=6.0, largest_shift_px=2.0, objects=16
 )
 DRAWN_GSD_M = (0.3, 0.5, 0.8)
-
-WATER, GROUND, LOW, TREE, BUILDING = (
-    SENSEEARTH.names.index(name)
-    for name in ("water", "ground", "low vegetation", "tree", "building")
-)
-DUBAI = ClassTable(
-    names=("unchanged", "building", "land", "road", "vegetation", "water", "black"),
-    colours=(
-        (155, 155, 155),
-        (60, 16, 152),
-        (132, 41, 246),
-        (110, 193, 228),
-        (254, 221, 58),
-        (226, 169, 41),
-        (0, 0, 0),
-    ),
-)
-FROM_DUBAI = np.array([0, BUILDING, GROUND, GROUND, LOW, WATER, 0], np.uint8)
-FROM_CHESAPEAKE = np.array([0, WATER, TREE, LOW, GROUND, 0, GROUND], np.uint8)
-"""Impervious ground that is not a road may be a roof."""
-DUBAI_AREAS = {"train": (1, 4, 5, 6, 7), "val": (2,), "test": (3, 8)}
-DUBAI_SCALES = (1.0, 1.8)
-CITIES = {
-    "train": ("long_beach", "palm_springs", "riverside"),
-    "val": ("santa_monica",),
-    "test": ("claremont",),
-}
-KAMPALA_REDUCTION = {"21": 2, "20": 1, "19": 1}
-CROWN_PX, UNSURE_CROWN_PX = 5, 14
-"""Around a tree's point, green pixels are its crown; further out they may be a lawn."""
-COLLAGES = {"train": 60, "val": 10, "test": 16}
-COLLAGE_TILES = 3
-
-
-class Scene(NamedTuple):
-    """An image of one date and its known land cover."""
-
-    name: str
-    image_CHW: np.ndarray
-    """(3, H, W) uint8."""
-    ids_HW: np.ndarray
-    """(H, W) uint8, 0 where unknown."""
 
 
 def main():
@@ -120,11 +79,12 @@ def write_pairs(shared: Path, output: Path):
         shared: The folder of `dubai72` and its neighbours.
         output: Folder to make; it appears whole or not at all.
     """
+    hand = HandLabels.read(shared)
     with stage_folder(output) as staged:
-        rows = []
+        rows = [*write_changed(shared, staged), *write_tiles(shared, hand, staged)]
         for split in SPLITS:
-            rows += compose(shared, staged, split)
-            rows += cut_real(shared, staged, split)
+            rows += compose(shared, hand, staged, split)
+            rows += cut_real(shared, hand, staged, split)
             rows += draw(staged, split)
         with (staged / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -133,10 +93,65 @@ def write_pairs(shared: Path, output: Path):
             writer.writerows(rows)
 
 
-def compose(shared: Path, output: Path, split: str) -> list[list[str]]:
+def write_changed(shared: Path, output: Path) -> Iterator[list[str]]:
+    """Write the real pairs with drawn changes and yield their lines."""
+    sites = list_sites(shared)
+    for pair in read_pairs(shared):
+        split = find_split(pair.name, sites)
+        change_HW = np.any([(ids_HW > 0) & (ids_HW != IGNORE) for ids_HW in pair.ids], axis=0)
+        folder = output / f"changed-{split}"
+        line = write_pair(folder, pair.name, split, pair.images, pair.ids, change_HW)
+        yield from repeat(line, REPEATS["changed"])
+
+
+def write_tiles(shared: Path, hand: HandLabels, output: Path) -> Iterator[list[str]]:
+    """Write the images with land cover by hand and yield their lines."""
+    sites = list_sites(shared)
+    for image in hand.tiles:
+        image_CHW, ids_HW = read_tile(shared, hand, image)
+        name = hand.tiles[image][0].name
+        split = find_tile_split(shared, hand, image, sites)
+        unchanged_HW = np.zeros(ids_HW.shape, np.uint8)
+        folder = output / f"tiles-{split}"
+        pair = (image_CHW,) * 2, (ids_HW,) * 2
+        yield from repeat(write_pair(folder, name, split, *pair, unchanged_HW), REPEATS["tiles"])
+
+
+def repeat(line: list[str], times: int) -> Iterator[list[str]]:
+    """Yield a line, of the train split several times under names of its own."""
+    yield line
+    if line[-2] == "train":
+        for number in range(1, times):
+            yield [*line[:-1], f"{line[-1]}-{number}"]
+
+
+def read_tile(shared: Path, hand: HandLabels, image: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of an image around its tiles, and its class ids."""
+    image_CHW = read_image(shared / image)[:3]
+    ids_HW = hand.draw(image, image_CHW.shape[1:])
+    if image.startswith("chesapeake16"):
+        ids_HW = ids_HW.repeat(CHESAPEAKE_SCALE, 0).repeat(CHESAPEAKE_SCALE, 1)
+        size = ids_HW.shape[::-1]
+        picture = Image.fromarray(np.moveaxis(image_CHW, 0, -1)).resize(size)
+        return np.moveaxis(np.asarray(picture), -1, 0), ids_HW
+    place = hand.cut(image, image_CHW.shape[1:])
+    return image_CHW[:, *place], ids_HW[place]
+
+
+def find_tile_split(shared: Path, hand: HandLabels, image: str, sites: list[str]) -> str:
+    """Return the split of an image with tiles, that of its site or of its forest patch."""
+    stem = Path(image).stem
+    if image.startswith("chesapeake16"):
+        number = sorted(p.stem for p in (shared / "chesapeake16/images").iterdir()).index(stem)
+        return ("val", "test", "train")[min(number % 8, 2)]
+    is_pair = image.startswith("naip_change")
+    return find_split(stem if is_pair else hand.tiles[image][0].name, sites)
+
+
+def compose(shared: Path, hand: HandLabels, output: Path, split: str) -> list[list[str]]:
     """Write composed pairs of a split and return their lines."""
     # All scenes in memory: reading them again for each pair takes longer than composing it.
-    sources = [list(scenes) for scenes in read_scenes(shared, split)]
+    sources = [list(scenes) for scenes in read_scenes(shared, hand, split)]
     folder = output / f"composed-{split}"
 
     def compose_one(number: int) -> list[str]:
@@ -160,162 +175,32 @@ def draw_scene(rng: np.random.Generator, sources: list[list[LabelledScene]]) -> 
     return scenes[rng.integers(len(scenes))]
 
 
-def read_scenes(shared: Path, split: str) -> Iterator[Iterator[LabelledScene]]:
+def read_scenes(shared: Path, hand: HandLabels, split: str) -> Iterator[Iterator[LabelledScene]]:
     """Yield, source by source, the scenes that pairs of a split are composed from."""
-    yield (LabelledScene(*scene[1:]) for scene in read_dubai(shared / "dubai72", split))
+    yield (LabelledScene(*scene[1:3]) for scene in read_dubai(shared / "dubai72", split))
     folder = shared / "kampala_buildings"
-    yield (LabelledScene(*scene[1:]) for scene in make_collages(folder, split))
-    couples = read_couples(shared / "naip_urbantree", split)
+    yield (LabelledScene(*scene[1:3]) for scene in make_collages(folder, split))
+    couples = read_couples(shared / "naip_urbantree", split, hand, list_drawn_sites())
     yield (join_dates(*couple) for couple in couples)
     couples = read_chesapeake(shared / "chesapeake16", split)
     yield (join_dates(*couple) for couple in couples)
-
-
-def join_dates(before: Scene, after: Scene) -> LabelledScene:
-    """Return two dates of the same ground as one scene, with classes where both agree."""
-    ids_HW = np.where(before.ids_HW == after.ids_HW, before.ids_HW, 0)
-    return LabelledScene(before.image_CHW, ids_HW, after.image_CHW)
-
-
-def read_dubai(folder: Path, split: str) -> Iterator[Scene]:
-    """Yield scenes of a split's areas, each at two scales."""
-    for area in DUBAI_AREAS[split]:
-        for path in sorted((folder / "images").glob(f"t{area}_*.jpg")):
-            image = Image.fromarray(np.moveaxis(read_image(path), 0, -1))
-            ids_HW = FROM_DUBAI[read_mask(folder / "masks" / f"{path.stem}.png", DUBAI)]
-            for scale in DUBAI_SCALES:
-                size = (round(image.width * scale), round(image.height * scale))
-                yield Scene(
-                    f"{path.stem}_{scale:g}",
-                    np.moveaxis(np.asarray(image.resize(size, Image.Resampling.BICUBIC)), -1, 0),
-                    np.asarray(Image.fromarray(ids_HW).resize(size, Image.Resampling.NEAREST)),
-                )
-
-
-def make_collages(folder: Path, split: str) -> Iterator[Scene]:
-    """Yield squares of tiles side by side: the tiles alone are smaller than a pair."""
-    paths = sorted((folder / "images").iterdir())
-    mine = [p for i, p in enumerate(paths) if split == ("val", "test", "train")[min(i % 10, 2)]]
-    tiles = {zoom: [] for zoom in KAMPALA_REDUCTION}
-    for path in mine:
-        tiles[path.stem.rsplit("-", 1)[1]].append(read_kampala(folder, path))
-    rng = np.random.default_rng(SEEDS[split])
-    for number in range(COLLAGES[split]):
-        # Tiles of one size, mostly of the finest zoom, which most places have.
-        pool = tiles["21"] if number % 3 or not tiles["20"] else tiles["20"] + tiles["19"]
-        across = COLLAGE_TILES if pool is tiles["21"] else 2
-        chosen = [pool[i] for i in rng.integers(len(pool), size=across * across)]
-        turned = [turn(tile, int(rng.integers(4))) for tile in chosen]
-        rows = [turned[i : i + across] for i in range(0, len(turned), across)]
-        yield Scene(
-            f"kampala_{number}",
-            np.concatenate([np.concatenate([t.image_CHW for t in r], 2) for r in rows], 1),
-            np.block([[tile.ids_HW for tile in row] for row in rows]),
+    sites = list_sites(shared)
+    abroad = (name for name in hand.tiles if name.startswith("land_cover_tiles"))
+    yield (
+        LabelledScene(image_CHW, np.where(ids_HW == IGNORE, 0, ids_HW))
+        for image_CHW, ids_HW in (
+            read_tile(shared, hand, image)
+            for image in abroad
+            # No place abroad decides, so those that teach serve for the validation pairs too.
+            if (find_tile_split(shared, hand, image, sites) == "test") == (split == "test")
         )
-
-
-def read_kampala(folder: Path, path: Path) -> Scene:
-    """Return a tile at 0.15 m: buildings as labelled, otherwise ground or green."""
-    reduction = KAMPALA_REDUCTION[path.stem.rsplit("-", 1)[1]]
-    image = Image.fromarray(np.moveaxis(read_image(path), 0, -1)).reduce(reduction)
-    every = slice(reduction // 2, None, reduction)
-    is_building_HW = read_image(folder / "masks" / path.name)[0][every, every] > 0
-    red, green, blue = np.moveaxis(np.asarray(image, np.float32), -1, 0)
-    greenness_HW = (2 * green - red - blue) / np.maximum(red + green + blue, 1)
-    ids_HW = np.select([greenness_HW > 0.12, greenness_HW < 0.05], [LOW, GROUND], default=0)
-    ids_HW = median_filter(ids_HW.astype(np.uint8), 5)
-    # Outlines of OpenStreetMap are off by a few pixels.
-    ids_HW[binary_dilation(is_building_HW, iterations=3)] = 0
-    ids_HW[is_building_HW] = BUILDING
-    return Scene(path.stem, np.moveaxis(np.asarray(image), -1, 0), ids_HW)
-
-
-def turn(scene: Scene, quarters: int) -> Scene:
-    """Return a scene after quarter turns."""
-    image_CHW = np.rot90(scene.image_CHW, quarters, (1, 2))
-    return Scene(scene.name, image_CHW, np.rot90(scene.ids_HW, quarters))
-
-
-def list_urbantree(folder: Path, split: str) -> list[list[Path]]:
-    """Return the files of each site of a split's cities, by year."""
-    sites: dict[str, list[Path]] = {}
-    for path in sorted((folder / "images").glob("*.tif")):
-        if path.stem.startswith(CITIES[split]):
-            sites.setdefault(name_site(path), []).append(path)
-    return list(sites.values())
-
-
-def name_site(path: Path) -> str:
-    """Return the name of an image's site, for any year."""
-    city, _, number = path.stem.rsplit("_", 2)
-    return f"{city}_{number}"
-
-
-def read_couples(folder: Path, split: str) -> Iterator[tuple[Scene, Scene]]:
-    """Yield every two dates of each site of a split's cities."""
-    for site in list_urbantree(folder, split):
-        yield from combinations([read_urbantree(path, LABELS) for path in site], 2)
-
-
-def read_urbantree(path: Path, labels: Path | None = None) -> Scene:
-    """Return a site at one date, with the land cover from its infrared and its trees.
-
-    Args:
-        path: Red, green, blue, infrared.
-        labels: Folder of masks under the site's name, which fill the unknown rest.
-    """
-    with rasterio.open(path) as dataset:
-        bands_CHW = dataset.read()
-    red, _, _, infrared = bands_CHW.astype(np.float32)
-    ndvi_HW = (infrared - red) / np.maximum(infrared + red, 1)
-    distance_HW = np.full(red.shape, np.inf)
-    points = path.parents[1] / "points" / f"{path.stem}.csv"
-    # A site without trees has no file.
-    if points.exists():
-        is_clear_HW = np.ones(red.shape, bool)
-        for line in points.read_text().splitlines()[1:]:
-            column, row = (round(float(value)) for value in line.split(",")[:2])
-            is_clear_HW[min(row, len(red) - 1), min(column, red.shape[1] - 1)] = False
-        distance_HW = distance_transform_edt(is_clear_HW)
-    ids_HW = np.select(
-        [ndvi_HW <= 0.15, distance_HW <= CROWN_PX, distance_HW <= UNSURE_CROWN_PX],
-        [0, TREE, 0],
-        default=LOW,
     )
-    ids_HW = median_filter(ids_HW.astype(np.uint8), 3)
-    if labels is not None:
-        more_HW = read_mask(labels / f"{name_site(path)}.png", SENSEEARTH)
-        ids_HW = np.where(ids_HW == 0, more_HW, ids_HW)
-    return Scene(path.stem, bands_CHW[:3], ids_HW.astype(np.uint8))
 
 
-def read_chesapeake(folder: Path, split: str) -> Iterator[tuple[Scene, Scene]]:
-    """Yield the older and the newer date of each patch, at twice their resolution of 1 m."""
-    paths = sorted((folder / "images").iterdir())
-    mine = [p for i, p in enumerate(paths) if split == ("val", "test", "train")[min(i % 8, 2)]]
-    for path in mine:
-        (mask,) = (folder / "masks").glob(f"{path.stem}.*")
-        with allow_no_place(), rasterio.open(mask) as dataset:
-            ids_HW = FROM_CHESAPEAKE[dataset.read(1)]
-        (old,) = (folder / "images_old").glob(f"{path.stem}.*")
-        scenes = []
-        for image in (old, path):
-            picture = Image.fromarray(np.moveaxis(read_image(image)[:3], 0, -1))
-            size = (2 * picture.width, 2 * picture.height)
-            scenes.append(
-                Scene(
-                    path.stem,
-                    np.moveaxis(np.asarray(picture.resize(size, Image.Resampling.BICUBIC)), -1, 0),
-                    ids_HW.repeat(2, 0).repeat(2, 1),
-                )
-            )
-        yield scenes[0], scenes[1]
-
-
-def cut_real(shared: Path, output: Path, split: str) -> list[list[str]]:
+def cut_real(shared: Path, hand: HandLabels, output: Path, split: str) -> list[list[str]]:
     """Write crops of real pairs of unchanged ground and return their lines."""
     couples = [
-        *read_couples(shared / "naip_urbantree", split),
+        *read_couples(shared / "naip_urbantree", split, hand, list_drawn_sites()),
         *read_chesapeake(shared / "chesapeake16", split),
     ]
     rng = np.random.default_rng(SEEDS[split])
@@ -362,7 +247,7 @@ def write_pair(
     for part, image_CHW in zip(parts[:2], images, strict=True):
         write_image(folder / part / f"{name}.png", image_CHW)
     for part, ids_HW in zip(parts[2:4], classes, strict=True):
-        write_mask(folder / part / f"{name}.png", ids_HW, SENSEEARTH)
+        write_indexed(folder / part / f"{name}.png", ids_HW.astype(np.uint8), SENSEEARTH.colours)
     write_change_mask(folder / "change" / f"{name}.png", change_HW)
     return list_files(folder, parts, name, split)
 

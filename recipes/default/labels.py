@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from scenes import BUILDING, CITIES, GROUND, list_urbantree, name_site, read_urbantree
 from scipy.ndimage import label, median_filter, uniform_filter
 from tqdm import tqdm
 
-from data import BUILDING, CITIES, GROUND, list_urbantree, name_site, read_urbantree
 from terradelta.classes import SENSEEARTH
 from terradelta.data.images import write_mask
 from terradelta.inference.folders import find_probabilities

@@ -38,6 +38,8 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+IGNORE = 255
+"""Class id of pixels that count neither in a loss nor in a score; class tables end at 254."""
 CHANGE_THRESHOLD = 128
 MAX_STRAY_SHARE = 0.001
 """Share of a mask's pixels that may hold stray values."""
@@ -91,11 +93,16 @@ def read_image(path: str | Path) -> np.ndarray:
     return bands_CHW
 
 
-def read_mask(path: str | Path, classes: ClassTable) -> np.ndarray:
+def read_mask(path: str | Path, classes: ClassTable, may_ignore: bool = False) -> np.ndarray:
     """Read a land-cover mask as (H, W) uint8 class ids.
 
     Three channels are colours of the class table. One channel holds class ids. In a palette
     image the colours decide if all those it uses are in the class table, otherwise the indices do.
+
+    Args:
+        path: The file.
+        classes: Its class table.
+        may_ignore: Accept `IGNORE` among class ids, for pixels that nobody could label.
 
     Raises:
         DataError: If the file cannot be read, is a JPEG (its compression alters ids), or holds
@@ -122,7 +129,7 @@ def read_mask(path: str | Path, classes: ClassTable) -> np.ndarray:
         id_of_index = _match_palette(pixels.palette, values, classes)
         if id_of_index is not None:
             return id_of_index[ids_HW]
-    _check_ids(path, values, classes)
+    _check_ids(path, [v for v in values if not may_ignore or v != IGNORE], classes)
     return ids_HW.astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from terradelta.classes import ClassTable
-from terradelta.data.images import read_change_mask, read_mask
+from terradelta.data.images import IGNORE, read_change_mask, read_mask
 from terradelta.data.pairs import PairFiles
 from terradelta.errors import DataError
 
@@ -33,7 +33,8 @@ def read_labels(pair: PairFiles, classes: ClassTable) -> PairLabels:
     """Read the masks of a labelled pair.
 
     A change mask gives class id 1 at both dates where that is the only class. Change is read from
-    the change mask, or else from the masks of both dates, or else unknown.
+    the change mask, or else from the masks of both dates, or else unknown. Where a land-cover mask
+    of either date holds `IGNORE`, its class and the change are unknown.
 
     Raises:
         DataError: If a mask cannot be read or two of them differ in size.
@@ -41,8 +42,9 @@ def read_labels(pair: PairFiles, classes: ClassTable) -> PairLabels:
     read: dict[Path, np.ndarray] = {}
     for path in (pair.before_label, pair.after_label):
         if path is not None and path not in read:
-            labels_HW = read_change_mask(path) if pair.is_change_mask else read_mask(path, classes)
-            read[path] = labels_HW.astype(np.int64)
+            is_change = pair.is_change_mask
+            ids_HW = read_change_mask(path) if is_change else read_mask(path, classes, True)
+            read[path] = ids_HW.astype(np.int64)
     if pair.change_label is not None:
         read[pair.change_label] = read_change_mask(pair.change_label).astype(np.int64)
     _require_one_size(read)
@@ -57,6 +59,10 @@ def read_labels(pair: PairFiles, classes: ClassTable) -> PairLabels:
         change_HW = np.full(shape, UNKNOWN, np.int64)
     else:
         change_HW = ((before_HW > 0) | (after_HW > 0)).astype(np.int64)
+    for ids_HW in (before_HW, after_HW):
+        ignored_HW = ids_HW == IGNORE
+        change_HW[ignored_HW] = UNKNOWN
+        ids_HW[ignored_HW] = 0
     return PairLabels(before_HW, after_HW, change_HW)
 
 
