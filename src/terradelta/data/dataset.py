@@ -16,10 +16,13 @@ from torch.utils.data import Dataset
 
 from terradelta.classes import ClassTable
 from terradelta.data.class_counts import count_labels
-from terradelta.data.images import read_image
+from terradelta.data.images import IGNORE, read_image, read_mask
 from terradelta.data.labels import read_labels
 from terradelta.data.layouts import PairFolder
 from terradelta.errors import ArgumentError, DataError
+
+SEEN_MASKS = 8
+"""Pairs whose masks are read before the first sample."""
 
 
 class PairSample(NamedTuple):
@@ -158,6 +161,7 @@ class ChangeDataset(AugmentedPairs):
                 f" both dates, {partial[0]} first, and cannot be scored",
                 fix="put them in the train split (the split column of a CSV)",
             )
+        _refuse_change_masks(pairs)
         self.pairs = pairs
 
     @property
@@ -209,6 +213,34 @@ class ChangeDataset(AugmentedPairs):
             torch.from_numpy(labels.after_HW),
             torch.from_numpy(labels.change_HW),
             index,
+        )
+
+
+def _refuse_change_masks(pairs: PairFolder):
+    """Raise if the land-cover masks are change masks of 0 and 255, of which 255 is `IGNORE`.
+
+    A few masks tell, as every data set has one with a class.
+    """
+    paths = [
+        path
+        for pair in pairs.pairs[:: max(1, len(pairs.pairs) // SEEN_MASKS)]
+        if not pair.is_change_mask
+        for path in (pair.before_label, pair.after_label)
+        if path is not None
+    ]
+    suspicious = None
+    for path in paths:
+        values = set(np.unique(read_mask(path, pairs.classes, may_ignore=True)).tolist())
+        if not values <= {0, IGNORE}:
+            return
+        if IGNORE in values:
+            suspicious = suspicious or path
+    if suspicious is not None:
+        raise DataError(
+            f"{suspicious} and the other land-cover masks of {pairs.root} hold only 0 and 255, and"
+            " 255 is ignored",
+            fix="put change masks of 0 and 255 into a folder named label beside the images; a"
+            " land-cover mask holds class ids",
         )
 
 

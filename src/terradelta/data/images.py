@@ -126,8 +126,12 @@ def read_mask(path: str | Path, classes: ClassTable, may_ignore: bool = False) -
     ids_HW = pixels.bands_CHW[0]
     values = _distinct(ids_HW)
     if pixels.palette is not None:
-        id_of_index = _match_palette(pixels.palette, values, classes)
+        is_ignored = may_ignore and tuple(pixels.palette[IGNORE].tolist()) not in classes.colours
+        used = [index for index in values if not (is_ignored and index == IGNORE)]
+        id_of_index = _match_palette(pixels.palette, used, classes)
         if id_of_index is not None:
+            if is_ignored:
+                id_of_index[IGNORE] = IGNORE
             return id_of_index[ids_HW]
     _check_ids(path, [v for v in values if not may_ignore or v != IGNORE], classes)
     return ids_HW.astype(np.uint8)
@@ -193,10 +197,18 @@ def find_strays(band_HW: np.ndarray) -> np.ndarray | None:
     return stray_HW
 
 
-def write_mask(path: str | Path, ids_HW: np.ndarray, classes: ClassTable) -> None:
+def write_mask(
+    path: str | Path, ids_HW: np.ndarray, classes: ClassTable, may_ignore: bool = False
+) -> None:
     """Write (H, W) class ids as an indexed PNG with the class table's palette.
 
     The file appears under its name only when it is complete. `read_mask` returns the same ids.
+
+    Args:
+        path: The file.
+        ids_HW: Class ids.
+        classes: Their class table.
+        may_ignore: Accept `IGNORE` among them.
 
     Raises:
         ArgumentError: If the array is not two-dimensional or holds ids that are not in the table.
@@ -211,9 +223,10 @@ def write_mask(path: str | Path, ids_HW: np.ndarray, classes: ClassTable) -> Non
         raise ArgumentError(
             f"masks are written as .png, got {path.name}", fix=f"use {path.stem}.png"
         )
-    if ids_HW.size and not 0 <= ids_HW.min() <= ids_HW.max() <= classes.num_classes:
+    known = ids_HW[ids_HW != IGNORE] if may_ignore else ids_HW
+    if known.size and not 0 <= known.min() <= known.max() <= classes.num_classes:
         raise ArgumentError(
-            f"the mask for {path} holds ids {ids_HW.min()} to {ids_HW.max()}, and the class table"
+            f"the mask for {path} holds ids {known.min()} to {known.max()}, and the class table"
             f" has 0 to {classes.num_classes}",
             fix="pass the class table that the ids belong to",
         )
@@ -223,7 +236,12 @@ def write_mask(path: str | Path, ids_HW: np.ndarray, classes: ClassTable) -> Non
 def write_indexed(path: Path, values_HW: np.ndarray, colours: Sequence[Colour]) -> None:
     """Write (H, W) uint8 values as an indexed PNG; the file appears only when it is complete."""
     image = Image.fromarray(values_HW)
-    image.putpalette([value for colour in colours for value in colour])
+    palette = list(colours)
+    if IGNORE in values_HW:
+        # Pillow stores as many bits as the palette needs, and 255 needs all.
+        unused = next(grey for grey in range(256) if (grey,) * 3 not in colours)
+        palette += [(unused,) * 3] * (IGNORE + 1 - len(palette))
+    image.putpalette([value for colour in palette for value in colour])
     path.parent.mkdir(parents=True, exist_ok=True)
     with stage_file(path) as staged:
         image.save(staged, format="PNG")
@@ -432,7 +450,7 @@ def _check_ids(path: Path, values: Sequence, classes: ClassTable) -> None:
         return
     fix = (
         "give the class table of this data set, or renumber the mask; `terradelta doctor DATA "
-        "--fix COPY` writes a copy in which 255 and a few stray pixels are not labelled"
+        "--fix COPY` writes a copy in which a few stray pixels are not labelled"
     )
     if set(values) <= {0, 255}:
         fix = (

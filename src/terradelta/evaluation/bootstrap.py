@@ -60,14 +60,16 @@ class ImageCounts:
         self._counts: list[Counts] = []
         self._number = 0
 
-    def add(self, *maps: ArrayLike):
+    def add(self, *maps: ArrayLike, valid: ArrayLike | None = None):
         """Count the next image: before and after as predicted, then as labelled, (H, W) each.
+
+        Pixels that are not valid do not count.
 
         Raises:
             DataError: If maps do not fit each other or the protocol's classes.
             ArgumentError: If the counts no longer fit into memory.
         """
-        counts = self.metric.count(*maps)
+        counts = self.metric.count(*maps, valid=valid)
         self.metric.counts += counts
         self._number += 1
         if not self._apart:

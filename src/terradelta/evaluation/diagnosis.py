@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from terradelta.classes import ClassTable
 from terradelta.data.dataset import ChangeDataset, PairSample
+from terradelta.data.labels import UNKNOWN
 from terradelta.errors import ArgumentError
 from terradelta.evaluation.bootstrap import ImageCounts
 from terradelta.evaluation.boundaries import BoundaryCounts
@@ -183,17 +184,22 @@ def diagnose(
     )
     random = np.random.default_rng(seed)
     for index in tqdm(range(len(dataset)), "diagnosing", unit="pair", disable=None, leave=False):
-        maps = _examine_pair(predictor, dataset[index], diagnosis, random)
+        maps, known_HW = _examine_pair(predictor, dataset[index], diagnosis, random)
         if counts is not None:
-            counts.add(*maps)
+            counts.add(*maps, valid=known_HW)
     return diagnosis
 
 
 def _examine_pair(
     predictor: Predictor, sample: PairSample, diagnosis: Diagnosis, random: np.random.Generator
-) -> tuple[np.ndarray, ...]:
-    """Add a pair to a diagnosis; returns its maps, before and after as predicted, then as true."""
-    change_HW = sample.change_HW.numpy() > 0
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Add a pair to a diagnosis.
+
+    Returns:
+        Its maps, before and after as predicted, then as true, and the pixels whose change is known.
+    """
+    known_HW = sample.change_HW.numpy() != UNKNOWN
+    change_HW = sample.change_HW.numpy() == 1
     # Labelled land cover of unchanged ground is not part of the answer.
     true = tuple(
         np.where(change_HW, labels_HW.numpy(), 0)
@@ -201,24 +207,26 @@ def _examine_pair(
     )
     answer = find_probabilities(predictor, sample.before_CHW, sample.after_CHW)
     predicted, confidence_HW = _decide(predictor, answer)
-    changed_HW = predicted[0] > 0
+    changed_HW = (predicted[0] > 0) & known_HW
     right_HW = (predicted[0] == true[0]) & (predicted[1] == true[1]) & (changed_HW == change_HW)
+    right_N = right_HW[known_HW]
     for true_HW, probability_KHW in zip(true, (answer.before_KHW, answer.after_KHW), strict=True):
         top_HW, best_HW = probability_KHW.argmax(axis=0) + 1, probability_KHW.max(axis=0)
-        known_HW = true_HW > 0
-        diagnosis.land_cover.update(best_HW[known_HW], top_HW[known_HW] == true_HW[known_HW])
-        picked = _pick(known_HW, random)
+        has_class_HW = true_HW > 0
+        is_right_N = top_HW[has_class_HW] == true_HW[has_class_HW]
+        diagnosis.land_cover.update(best_HW[has_class_HW], is_right_N)
+        picked = _pick(has_class_HW, random)
         diagnosis._class_samples.append((probability_KHW[:, *picked].T, true_HW[picked] - 1))
-    diagnosis.change.update(answer.change_HW, change_HW)
-    diagnosis.answer.update(confidence_HW, right_HW)
-    diagnosis.wrong_shares.append(1 - float(right_HW.mean()))
-    picked = _pick(np.ones_like(changed_HW), random)
+    diagnosis.change.update(answer.change_HW[known_HW], change_HW[known_HW])
+    diagnosis.answer.update(confidence_HW[known_HW], right_N)
+    diagnosis.wrong_shares.append(1 - float(right_N.mean()) if len(right_N) else 0.0)
+    picked = _pick(known_HW, random)
     diagnosis._change_samples.append((answer.change_HW[picked], change_HW[picked]))
     diagnosis.boundaries.update(changed_HW, change_HW)
     for metric in diagnosis.protocols.values():
-        metric.update(*predicted, *true)
+        metric.update(*predicted, *true, valid=known_HW)
     diagnosis.pairs += 1
-    return *predicted, *true
+    return (*predicted, *true), known_HW
 
 
 def _decide(

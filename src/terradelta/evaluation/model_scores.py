@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from terradelta.classes import BINARY
 from terradelta.data.dataset import ChangeDataset, PairSample
+from terradelta.data.labels import UNKNOWN
 from terradelta.data.layouts import Split, find_pairs, list_inputs
 from terradelta.destination import claim_folder
 from terradelta.errors import ArgumentError
@@ -176,19 +177,20 @@ def count_dataset(
 ) -> ImageCounts:
     """Return the counts of a predictor's maps, pair by pair if they are kept apart.
 
-    Only changed pixels have classes in the truth, even if others are labelled. If the truth are
+    Only changed pixels have classes in the truth, even if others are labelled. Pixels whose change
+    is not known do not count. If the truth are
     change masks, classes of the answer do not count either.
     """
     counts = ImageCounts(create_protocol(protocol, dataset.classes.num_classes), apart)
     for index in tqdm(range(len(dataset)), "evaluating", unit="pair", disable=None, leave=False):
         sample = dataset[index]
         predicted = answer_pair(predictor, dataset, sample)
-        change_HW = sample.change_HW.numpy() > 0
+        change_HW = sample.change_HW.numpy()
         true = (
-            np.where(change_HW, labels_HW.numpy(), 0)
+            np.where(change_HW == 1, labels_HW.numpy(), 0)
             for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
         )
-        counts.add(*predicted, *true)
+        counts.add(*predicted, *true, valid=change_HW != UNKNOWN)
     return counts
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from terradelta.classes import SENSEEARTH, ClassTable
 from terradelta.data.class_file import read_classes
-from terradelta.data.images import read_mask
+from terradelta.data.images import IGNORE, read_mask
 from terradelta.data.layouts import find_masks
 from terradelta.errors import DataError
 from terradelta.evaluation.bootstrap import (
@@ -188,9 +188,13 @@ def count_folders(
             fix="predict every labelled pair, and nothing else",
         )
     for name in tqdm(sorted(true), desc="scoring", unit="pair", disable=None):
-        masks = [read_mask(path, classes) for path in (*predicted[name], *true[name])]
+        masks = [read_mask(path, classes) for path in predicted[name]]
+        masks += [read_mask(path, classes, may_ignore=True) for path in true[name]]
         _require_same_size([*predicted[name], *true[name]], masks)
-        counts.add(*masks)
+        known_HW = (masks[2] != IGNORE) & (masks[3] != IGNORE)
+        counts.add(
+            *masks[:2], *(np.where(known_HW, ids_HW, 0) for ids_HW in masks[2:]), valid=known_HW
+        )
     return counts
 
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from terradelta.classes import ClassTable
 from terradelta.data.class_file import write_classes
 from terradelta.data.dataset import ChangeDataset, PairSample
-from terradelta.data.images import read_mask, write_change_mask, write_mask
+from terradelta.data.images import IGNORE, read_mask, write_change_mask, write_mask
+from terradelta.data.labels import UNKNOWN
 from terradelta.data.layouts import find_pairs, list_inputs, list_named_splits
 from terradelta.data.pairs import PairFiles, PairFolder
 from terradelta.destination import claim_folder
@@ -229,7 +230,8 @@ def _label_pair(
         part.numpy() for part in (sample.before_labels_HW, sample.after_labels_HW, sample.change_HW)
     )
     report.pairs += 1
-    if (change_HW < 0).any():
+    known_HW = change_HW != UNKNOWN
+    if not known_HW.any():
         # No change is labelled, so no ground is known on which the dates must agree.
         return pair
     ballot = vote([_answer(predictor, sample) for predictor in predictors], rule)
@@ -238,8 +240,9 @@ def _label_pair(
     _count(report, ballot, open_HW, ids_HW, pair)
     paths = [folder / name / f"{pair.name}.png" for name in ("label1", "label2", "change_mask")]
     for path, labels_HW in zip(paths[:2], (before_HW, after_HW), strict=True):
-        write_mask(path, (labels_HW + ids_HW).astype(np.uint8), report.classes)
-    write_change_mask(paths[2], change_HW.astype(np.uint8))
+        ids_of_date_HW = np.where(known_HW, labels_HW + ids_HW, IGNORE)
+        write_mask(path, ids_of_date_HW.astype(np.uint8), report.classes, may_ignore=True)
+    write_change_mask(paths[2], change_HW == 1)
     return PairFiles(pair.name, pair.before, pair.after, *paths)
 
 

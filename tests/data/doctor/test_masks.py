@@ -98,11 +98,11 @@ def test_0_255_masks_need_a_table_of_one_class(flat, tmp_path):
     assert set(np.unique(read_mask(copy / "label1/00002.png", one))) == {0, 1}
 
 
-def test_a_single_0_255_mask_is_left_out(flat, tmp_path):
+def test_a_single_0_255_mask_is_named_and_its_255_ignored(flat):
     path = flat / "label1/00003.png"
     save(path, (ids_of(path) > 0) * 255)
-    assert_found(flat, "mask-0-255", ["label1/00003.png"])
-    assert "00003" not in names_in(assert_fixed(flat, tmp_path, "mask-0-255"))
+    finding = assert_found(flat, "mask-no-class", ["label1/00003.png"])
+    assert (finding.level, finding.action) == ("WARN", "kept")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

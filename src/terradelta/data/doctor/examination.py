@@ -13,7 +13,7 @@ from terradelta.data.class_file import CLASSES_FILE, read_classes
 from terradelta.data.doctor.findings import COPY, FETCH_AGAIN, DatasetFinding, DoctorReport, count
 from terradelta.data.doctor.label_checks import judge_classes, judge_forms, judge_labels
 from terradelta.data.doctor.leaks import find_leaks
-from terradelta.data.doctor.masks import MaskForm, inspect_mask, settle_order
+from terradelta.data.doctor.masks import MaskForm, inspect_mask, settle_forms
 from terradelta.data.doctor.measurement import PairRecord, measure_pair
 from terradelta.data.doctor.references import name_file, name_pairs
 from terradelta.data.layouts import (
@@ -128,7 +128,7 @@ def _inspect_masks(
         if path is not None and files.is_change_mask == is_binary
     }
     bar = tqdm(masks.items(), "reading masks", unit="mask", disable=None)
-    forms = settle_order(inspect_mask(path, classes, is_change) for path, is_change in bar)
+    forms = settle_forms(inspect_mask(path, classes, is_change) for path, is_change in bar)
     return {form.path: form for form in forms}
 
 

@@ -52,13 +52,24 @@ _FORMS: dict[str, tuple[Level, Action, str, str]] = {
     ),
     "mask-channels": ("WARN", "fixed", "are a grey mask in three equal channels", "one channel"),
     "mask-0-255": ("FAIL", "left out", "hold 0 and 255 where class ids belong", ""),
+    "mask-no-class": (
+        "WARN",
+        "kept",
+        "hold 0 and 255 among masks with classes: 255 is ignored",
+        "",
+    ),
     "mask-stray": (
         "FAIL",
         "fixed",
         "hold class ids, and other values in at most 0.1 % of their pixels",
         "these pixels set to not labelled, 0",
     ),
-    "mask-ignore": ("FAIL", "fixed", "hold class ids and 255", "255 set to not labelled, 0"),
+    "mask-ignore": (
+        "FAIL",
+        "fixed",
+        "hold 255, which is ignored, and no 0, so nothing in them is unchanged",
+        "255 set to unchanged or not labelled, 0",
+    ),
     "mask-lossy": (
         "FAIL",
         "left out",
@@ -102,6 +113,8 @@ def judge_forms(
 
 
 def _advise(code: str) -> str:
+    if code == "mask-no-class":
+        return "label them again if 255 means changed; ids are 1 to K"
     if code == "mask-0-255":
         return "put change masks into a folder named label beside the images; ids are 1 to K"
     if code == "mask-lossy":

@@ -20,6 +20,7 @@ import numpy as np
 from terradelta.classes import ClassTable
 from terradelta.data.images import (
     CHANGE_THRESHOLD,
+    IGNORE,
     MAX_STRAY_SHARE,
     Pixels,
     find_strays,
@@ -31,10 +32,9 @@ NEAR_COLOUR = 48
 """Largest difference of a channel attributed to lossy compression."""
 MIN_NEAR_SHARE = 0.9
 """Share of the pixels that must be that close to a colour of the table."""
-IGNORE_VALUE = 255
 
 Form = Literal[
-    "ids",  # class ids, or 0/1 of a change mask; with a fitting or a meaningless palette
+    "ids",  # class ids and `IGNORE`, or 0/1 of a change mask; any palette that does not differ
     "colours",  # RGB of the class table
     "ambiguous",  # colours that are in the table in either order of the channels
     "mask-bgr",
@@ -44,7 +44,8 @@ Form = Literal[
     "change-255",  # a change mask of 0 and 255, the usual form
     "change-stray",  # the same, and a few pixels of other values
     "mask-0-255",  # 0 and 255 where class ids belong
-    "mask-ignore",  # class ids, and 255
+    "mask-no-class",  # 0 and 255 among masks with classes, so 255 may be `IGNORE`
+    "mask-ignore",  # class ids above 0, and 255
     "mask-stray",  # class ids, and a few pixels of other values
     "mask-lossy",
     "mask-values",
@@ -60,6 +61,8 @@ class MaskForm:
     form: Form
     problem: str | None = None
     """The reader's error if the file could not be read."""
+    has_class: bool = False
+    """Whether it is known to hold the id of a class."""
 
 
 def inspect_mask(path: Path, classes: ClassTable, is_change_mask: bool) -> MaskForm:
@@ -74,15 +77,24 @@ def inspect_mask(path: Path, classes: ClassTable, is_change_mask: bool) -> MaskF
     if is_change_mask:
         return MaskForm(path, _tell_change_form(pixels))
     form = _tell_colour_form if len(pixels.bands_CHW) == 3 else _tell_index_form
-    return MaskForm(path, form(pixels, classes))
+    found = form(pixels, classes)
+    ids_HW = pixels.bands_CHW[0]
+    has_class = found == "ids" and bool(((ids_HW > 0) & (ids_HW <= classes.num_classes)).any())
+    return MaskForm(path, found, has_class=has_class)
 
 
-def settle_order(forms: Iterable[MaskForm]) -> tuple[MaskForm, ...]:
-    """Decide masks whose colours fit both orders of channels by those that fit only one.
+def settle_forms(forms: Iterable[MaskForm]) -> tuple[MaskForm, ...]:
+    """Decide the forms of single masks that only the others can decide.
 
-    Those of the same folder decide first, then all.
+    Masks whose colours fit both orders of channels by those that fit only one: those of the same
+    folder decide first, then all. Masks of 0 and 255 by whether others hold classes.
     """
     forms = tuple(forms)
+    if any(form.has_class for form in forms):
+        forms = tuple(
+            replace(form, form="mask-no-class") if form.form == "mask-0-255" else form
+            for form in forms
+        )
     folders: dict[Path, set[Form]] = defaultdict(set)
     for form in forms:
         folders[form.path.parent].add(form.form)
@@ -116,7 +128,7 @@ def read_any_mask(form: MaskForm, classes: ClassTable, is_change_mask: bool) -> 
             return (pixels.bands_CHW.mean(axis=0) >= CHANGE_THRESHOLD).astype(np.uint8)
         return (_paint_black_and_white(pixels)[0] != 0).astype(np.uint8)
     match form.form:
-        case "ids" | "palette-bgr" | "mask-channels":
+        case "ids" | "palette-bgr" | "mask-channels" | "mask-no-class":
             return first_HW.astype(np.uint8)
         case "colours":
             return _find_colours(pixels.bands_CHW, classes)[0]
@@ -125,7 +137,7 @@ def read_any_mask(form: MaskForm, classes: ClassTable, is_change_mask: bool) -> 
         case "palette-order":
             return _find_colours(_paint(pixels), classes)[0]
         case "mask-ignore":
-            return np.where(first_HW == IGNORE_VALUE, 0, first_HW).astype(np.uint8)
+            return np.where(first_HW == IGNORE, 0, first_HW).astype(np.uint8)
         case "mask-stray":
             return np.where(first_HW > classes.num_classes, 0, first_HW).astype(np.uint8)
         case "mask-0-255" if classes.num_classes == 1:
@@ -174,8 +186,8 @@ def _tell_values(values: list, band_HW: np.ndarray, num_ids: int) -> Form:
         return "ids"
     if set(values) <= {0, 255}:
         return "mask-0-255"
-    if set(values) <= {*range(num_ids), IGNORE_VALUE}:
-        return "mask-ignore"
+    if set(values) <= {*range(num_ids), IGNORE}:
+        return "ids" if 0 in values else "mask-ignore"
     is_known_HW = (band_HW >= 0) & (band_HW < num_ids)
     if is_known_HW.mean() >= 1 - MAX_STRAY_SHARE:
         return "mask-stray"

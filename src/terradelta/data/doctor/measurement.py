@@ -14,7 +14,7 @@ import numpy as np
 from terradelta.classes import ClassTable
 from terradelta.data.doctor.evidence import digest, find_shift, rate_change, sign
 from terradelta.data.doctor.masks import MaskForm, read_any_mask
-from terradelta.data.images import read_change_mask, read_image
+from terradelta.data.images import IGNORE, read_change_mask, read_image
 from terradelta.data.layouts import PairFiles
 from terradelta.errors import DataError
 from terradelta.geo.registration import UNKNOWN, Shift
@@ -178,6 +178,8 @@ def _measure_labels(
     changed.
     """
     is_change_mask = before_HW is after_HW
+    ignored_HW = (before_HW == IGNORE) | (after_HW == IGNORE)
+    before_HW, after_HW = (np.where(ignored_HW, 0, ids_HW) for ids_HW in (before_HW, after_HW))
     labelled_HW = (before_HW > 0) | (after_HW > 0)
     changed_HW = before_HW != after_HW
     if not changed_HW.any():

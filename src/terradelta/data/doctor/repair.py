@@ -150,7 +150,7 @@ class _Copy:
         if masks and is_fixed:
             classes = BINARY if self.report.is_binary else self.report.classes
             for label, ids_HW in zip(labels, self._fix(files, fixes), strict=True):
-                write_mask(folder / label / f"{name}.png", ids_HW, classes)
+                write_mask(folder / label / f"{name}.png", ids_HW, classes, may_ignore=True)
         else:
             for label, source in zip(labels, masks.values(), strict=False):
                 _copy_file(source, folder / label / f"{name}{source.suffix}")
