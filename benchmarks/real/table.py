@@ -107,7 +107,7 @@ def to_building(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
 
 def change_head(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return the pixels that the change head flags, with any classes."""
-    return answer.change_HW >= predictor.threshold
+    return answer.change_HW >= predictor.rule.threshold
 
 
 def to_building_if_sure(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from terradelta.geo.check import examine_pair
 from terradelta.geo.grid import Grid
 from terradelta.geo.pair_options import ModelNeeds, PairOptions
-from terradelta.geo.scale import advise_scale, measure_pixel_size
+from terradelta.geo.scale import advise_scale, find_reduction, measure_pixel_size
 
 KNOWN_M = (0.3, 1.2)
 """Whose middle is 0.6 m."""
@@ -30,13 +30,22 @@ def place(crs: str | None, side: float, origin: tuple[float, float]) -> Grid:
         ("EPSG:3857", 0.5, (1_200_000, 8_399_000)),  # 60 degrees north, where it doubles lengths
     ],
 )
-def test_the_advised_grid_has_pixels_in_the_middle_of_what_the_model_knows(crs, unit_m, origin):
+def test_finer_pixels_are_joined_to_the_middle_of_what_the_model_knows(crs, unit_m, origin):
     grid = place(crs, 0.1 / unit_m, origin)
     assert measure_pixel_size(grid) == pytest.approx(0.1, rel=0.02)
-    advice = advise_scale(grid, KNOWN_M)
-    assert advice is not None
-    side = float(advice[1].split()[1].rstrip(","))
-    assert measure_pixel_size(place(crs, side, origin)) == pytest.approx(0.6, rel=0.05)
+    assert advise_scale(grid, KNOWN_M) is None
+    assert find_reduction(grid, KNOWN_M) == 6
+
+
+def test_joined_pixels_are_always_of_a_size_that_the_model_knows():
+    for size_m in np.geomspace(0.004, 0.299, 200):
+        factor = find_reduction(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8))
+        assert factor > 1
+        assert 0.3 <= factor * size_m <= 0.8
+    for size_m in (0.3, 0.5, 0.8, 10):
+        assert find_reduction(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8)) == 1
+    assert find_reduction(place("EPSG:32632", 0.1, (500_000, 5_400_000)), None) == 1
+    assert find_reduction(place(None, 0.1, (0, 0)), (0.3, 0.8)) == 1
 
 
 def test_what_fits_needs_no_advice_and_an_unknown_size_does():

@@ -178,7 +178,7 @@ def edit(folder, **fields):
         (lambda folder: edit(folder, colour="red"), "wrong or missing field"),
         (lambda folder: edit(folder, bands=["red"]), "names 1"),
         (lambda folder: edit(folder, classes=BINARY.to_dict()), "has 1"),
-        (lambda folder: edit(folder, change_threshold=1.5), "threshold is 1.5"),
+        (lambda folder: edit(folder, change_threshold=1.5), "threshold (balanced) is 1.5"),
         (
             lambda folder: edit(
                 folder,

@@ -128,7 +128,7 @@ def test_probabilities_of_an_image_are_those_its_map_is_made_of():
     answer = find_probabilities(predictor, *images)
     maps = predict_images(predictor, ImagePair(pair.before_CHW, pair.after_CHW))
     assert maps[0].any()
-    changed_HW = answer.change_HW >= predictor.threshold
+    changed_HW = answer.change_HW >= predictor.rule.threshold
     for date_KHW, map_HW in zip(answer, maps, strict=False):
         assert (np.where(changed_HW, date_KHW.argmax(axis=0) + 1, 0) == map_HW).all()
         assert date_KHW.sum(axis=0) == pytest.approx(1, abs=1e-5)

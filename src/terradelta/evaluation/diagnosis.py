@@ -238,10 +238,8 @@ def _decide(
         for part in (answer.change_HW, answer.before_KHW, answer.after_KHW)
     )
     change_N = change_N[:, 0]
-    before_N, after_N, sure_N, _ = choose_classes(
-        change_N, before_NK, after_NK, predictor.same_class_changes
-    )
-    flagged_N = change_N >= predictor.threshold
+    before_N, after_N, sure_N, _ = choose_classes(change_N, before_NK, after_NK, predictor.rule)
+    flagged_N = change_N >= predictor.rule.threshold
     parts = (
         before_N.where(flagged_N, torch.zeros_like(before_N)),
         after_N.where(flagged_N, torch.zeros_like(after_N)),

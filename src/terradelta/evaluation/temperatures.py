@@ -22,7 +22,10 @@ def calibrate(
     backend: BackendName = "auto",
     precision: PrecisionName = "auto",
 ) -> Temperatures:
-    """Store temperatures in a model, fitted on labelled pairs; its maps stay the same.
+    """Store temperatures in a model, fitted on labelled pairs.
+
+    The maps of a model that decides by change stay the same. One that decides by transition keeps
+    its thresholds, as these are probabilities of a whole answer: choose them after calibration.
 
     Temperature scaling: Guo et al. 2017, On Calibration of Modern Neural Networks. A temperature
     belongs to one model without test-time views: calibrate each model alone, then let them vote.
@@ -50,11 +53,19 @@ def calibrate(
 
 
 def calibrate_card(card: ModelCard, fitted: Temperatures) -> ModelCard:
-    """Return a card with temperatures combined with its own; the changed pixels stay the same."""
+    """Return a card with temperatures combined with its own; see `calibrate`."""
     own = card.temperatures
-    threshold = 1 / (1 + (1 / card.change_threshold - 1) ** (1 / fitted.change))
+    card = replace(
+        card, temperatures=Temperatures(own.change * fitted.change, own.classes * fitted.classes)
+    )
+    if card.decided_by == "transition":
+        return card
+
+    def move(threshold: float) -> float:
+        return 1 / (1 + (1 / threshold - 1) ** (1 / fitted.change))
+
     return replace(
         card,
-        temperatures=Temperatures(own.change * fitted.change, own.classes * fitted.classes),
-        change_threshold=threshold,
+        change_threshold=move(card.change_threshold),
+        sensitivities={name: move(value) for name, value in card.sensitivities.items()},
     )

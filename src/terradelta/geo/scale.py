@@ -20,6 +20,23 @@ def measure_pixel_size(grid: Grid) -> float | None:
     return None if sides_m is None else math.sqrt(abs(float(np.linalg.det(sides_m))))
 
 
+def find_reduction(grid: Grid, resolution_m: tuple[float, float] | None) -> int:
+    """Return how many pixels of a grid a model should see as one, per side.
+
+    1, unless its pixels are finer than any that the model learned from: then so many that their
+    means are about as large as the middle of those.
+
+    Args:
+        grid: The grid a map will have.
+        resolution_m: See `advise_scale`.
+    """
+    size_m = None if resolution_m is None else measure_pixel_size(grid)
+    if resolution_m is None or size_m is None or size_m >= resolution_m[0]:
+        return 1
+    # A tenth of a pixel less, as lengths on the ground differ a little over a map.
+    return math.ceil(math.sqrt(resolution_m[0] * resolution_m[1]) / size_m - 0.1)
+
+
 def find_scale_caution(grid: Grid, resolution_m: tuple[float, float] | None) -> Caution | None:
     """Return a caution if a model was not trained on a grid's pixel size, or None.
 
@@ -53,6 +70,8 @@ def doubt_unknown_size(resolution_m: tuple[float, float]) -> Caution:
 def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[str, str] | None:
     """Return the problem of a grid's pixel size and its fix, or None.
 
+    Pixels may be too coarse; finer ones than the model's are averaged.
+
     Args:
         grid: The grid a map will have.
         resolution_m: Least and largest pixel of the model's training images, in metres; None if its
@@ -64,18 +83,14 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
     if size_m is None:
         return advise_unknown_scale(resolution_m)
     least_m, most_m = resolution_m
-    if least_m <= size_m <= most_m:
+    if size_m <= most_m:
+        # Finer ones are averaged; see `find_reduction`.
         return None
-    problem = f"pixels of {size_m:.3g} m, and the model learned from {least_m:g} to {most_m:g} m"
-    if size_m > most_m:
-        return problem, (
-            "train on images of this resolution (`terradelta train --from default`): objects "
-            "smaller than a few pixels cannot be found, and larger ones look different"
-        )
-    # Converted with the length on the ground of a unit of the CRS: metres, feet or degrees.
-    side = math.sqrt(abs(grid.transform.determinant))
-    wanted = side * math.sqrt(least_m * most_m) / size_m
-    return problem, f"--grid {wanted:.2g}, which maps coarser pixels"
+    return (
+        f"pixels of {size_m:.3g} m, and the model learned from {least_m:g} to {most_m:g} m",
+        "train on images of this resolution (`terradelta train --from default`): objects "
+        "smaller than a few pixels cannot be found, and larger ones look different",
+    )
 
 
 def advise_unknown_scale(resolution_m: tuple[float, float]) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from terradelta.inference.predictor import (
     MIN_MARGINS_PER_TILE,
     choose_pool_window,
 )
+from terradelta.inference.votes import separate_dates
 from terradelta.models.bundle import Model, hash_model, load_model
 from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.deployment import fold_norms
@@ -89,8 +90,7 @@ class DeepnessGraph(nn.Module):
     def __init__(self, model: Model):
         super().__init__()
         self.pair = PairGraph(model)
-        self.threshold = model.card.change_threshold
-        self.same_class = model.card.same_class_changes
+        self.rule = model.card.find_rule()
 
     def forward(self, pair_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return before_class and after_class (B, K + 1, H, W) float32, whose arg-max is the class.
@@ -99,8 +99,13 @@ class DeepnessGraph(nn.Module):
         the classes where something changed and 0 elsewhere.
         """
         before_BKHW, after_BKHW, change_BHW = self.pair(pair_BCHW)
-        changed_BHW = change_BHW >= self.threshold
-        if not self.same_class:
+        rule = self.rule
+        if rule.decided_by == "transition":
+            if not rule.same_class:
+                before_BKHW, after_BKHW = separate_dates(before_BKHW, after_BKHW)
+            change_BHW = change_BHW * before_BKHW.amax(dim=1) * after_BKHW.amax(dim=1)
+        changed_BHW = change_BHW >= rule.threshold
+        if not rule.same_class:
             changed_BHW &= before_BKHW.argmax(dim=1) != after_BKHW.argmax(dim=1)
         changed_B1HW = changed_BHW.float()[:, None]
         unchanged_B1HW = 1 - changed_B1HW
@@ -256,6 +261,8 @@ def describe(model: Model, graph: Graph, size: InputSize) -> dict[str, Any]:
         "outputs": list(graph.outputs),
         "classes": list(card.classes.names),
         "change_threshold": card.change_threshold,
+        "decided_by": card.decided_by,
+        "same_class_changes": card.same_class_changes,
         "largest_value": card.scaling.divisor,
         "tile_size_px": size.tile_size_px,
         "size_multiple_px": size.stride_px,

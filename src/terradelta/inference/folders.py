@@ -28,7 +28,12 @@ from terradelta.geo.grid import Grid, allow_no_place, cut_window
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds
 from terradelta.geo.samples import PixelSamples
-from terradelta.geo.scale import advise_scale, advise_unknown_scale
+from terradelta.geo.scale import (
+    advise_scale,
+    advise_unknown_scale,
+    find_reduction,
+    measure_pixel_size,
+)
 from terradelta.inference.confidence import UnsureChange
 from terradelta.inference.pace import Pace, describe_runs
 from terradelta.inference.predictor import Predictor
@@ -151,7 +156,14 @@ def examine_folders(
         return
     try:
         with allow_no_place(), rasterio.open(pairs[0].before) as dataset:
-            advice = advise_scale(Grid.of(dataset), needs.resolution_m)
+            grid = Grid.of(dataset)
+            advice = advise_scale(grid, needs.resolution_m)
+            if find_reduction(grid, needs.resolution_m) > 1:
+                advice = (
+                    f"pixels of {measure_pixel_size(grid):.3g} m, and the model learned from "
+                    "{:g} to {:g} m".format(*needs.resolution_m),
+                    "predict two rasters, whose finer pixels are averaged, or resample the images",
+                )
     except RasterioIOError:
         # Formats that only Pillow reads have no pixel size.
         advice = advise_unknown_scale(needs.resolution_m)

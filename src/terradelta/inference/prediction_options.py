@@ -33,6 +33,7 @@ from terradelta.geo.pair_options import (
     require_range,
     split_both,
 )
+from terradelta.models.decision import Sensitivity
 
 SMALLEST_PIECE_PX = 512
 """Side of a COG's blocks: pixels of overviews meet at the edges of pieces of whole blocks."""
@@ -192,6 +193,9 @@ class Runtime:
     tta: Views = "none"
     """Flips and rotations whose answers are averaged, 4, 8 or the reference's 6; slower, slightly
     more accurate."""
+    sensitivity: Sensitivity = "balanced"
+    """few-alarms flags only what is sure, find-all also what is doubtful; for a model with such
+    thresholds, like the default one."""
     tile_size: Annotated[int, TILE_SIZE] | None = None
     """Side of the squares that the network sees, in pixels; 1024 by default, more for networks with
     a large receptive field."""

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from rasterio.windows import Window
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, 
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
 from terradelta.models.change_network import ChangeOutput
+from terradelta.models.decision import join_rules
 from terradelta.models.precision import choose_device
 from terradelta.protocols import Backend, Network
 
@@ -93,8 +95,8 @@ class Predictor:
         )
         self.classes: ClassTable = models[0].card.classes
         self.bands: tuple[str, ...] = models[0].card.bands
-        self.same_class_changes = any(model.card.same_class_changes for model in models)
-        self.threshold = float(np.mean([model.card.change_threshold for model in models]))
+        self.rule = join_rules([model.card.find_rule(runtime.sensitivity) for model in models])
+        self.sensitivity = runtime.sensitivity
         self._models = list(models)
         self._asked = runtime.backend, runtime.precision
         # Wrong names are rejected now; the choice itself may need the size of the job.
@@ -103,9 +105,21 @@ class Predictor:
         self._create_backend = create_backend
         self._choice: Choice | None = None
         self._backends: list[Backend] = []
-        self.tiling = self._choose_tiling(runtime.tile_size)
+        self._tile_size_px = runtime.tile_size
+        self.reduce(1)
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
         self._batches_ahead = BATCHES_AHEAD[self.device.type]
+
+    def reduce(self, factor: int):
+        """Let the networks see the means of squares of pixels, and answer for each pixel.
+
+        For images of finer pixels than those of training. Tiles and margins grow with it.
+
+        Args:
+            factor: Side of a square in pixels; 1 for the pixels themselves.
+        """
+        self.reduction = factor
+        self.tiling = self._choose_tiling(self._tile_size_px)
 
     def choose(self, pixels: int | None = None) -> Choice:
         """Return the choice of the backend; it does not change afterwards.
@@ -119,6 +133,7 @@ class Predictor:
         if self._choice is None:
             if pixels is not None:
                 pixels *= self.num_views * len(self._models)
+                pixels //= self.reduction**2
             self._choice = self._choose(*self._asked, self.device, pixels)
             logger.info("%s at %s: %s", *astuple(self._choice))
         return self._choice
@@ -175,7 +190,8 @@ class Predictor:
         )
         margin_px = -(-margin_px // stride_px) * stride_px
         default = max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * margin_px)
-        return Tiling(tile_size_px or default, margin_px, stride_px)
+        seen = Tiling(tile_size_px or default, margin_px, stride_px)
+        return Tiling(*(side_px * self.reduction for side_px in astuple(seen)))
 
     def __call__(
         self,
@@ -219,7 +235,7 @@ class Predictor:
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
         self._require_finite(votes)
         kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
-        return decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
+        return decide(votes, size, self.rule, kept)
 
     @torch.inference_mode()
     def _collect_votes(
@@ -240,6 +256,9 @@ class Predictor:
                 for part in (before_BCHW, after_BCHW, valid_BHW)
             )
         )
+        height, width = seen.valid_BHW.shape[-2:]
+        if self.reduction > 1:
+            seen = _average_squares(seen, self.reduction)
         votes = []
         for model, backend in zip(self._models, self._backends, strict=True):
             scaled = [
@@ -249,7 +268,6 @@ class Predictor:
             for view in VIEW_SETS[self.tta][:num_views]:
                 turned = Request(*(apply_view(part, view) for part in (*scaled, seen.valid_BHW)))
                 votes.append(Vote(view, _calibrate(backend(turned), model.card.temperatures)))
-        height, width = seen.valid_BHW.shape[-2:]
         return votes, (height, width)
 
     def _require_finite(self, votes: Sequence[Vote]):
@@ -324,7 +342,7 @@ class Predictor:
         # Not earlier: this waits for the GPU, which should have the next batch before.
         self._require_finite(votes)
         kept = [tile.kept for tile in batch]
-        answers = decide(votes, size, self.threshold, kept, same_class=self.same_class_changes)
+        answers = decide(votes, size, self.rule, kept)
         for tile, answer in zip(batch, answers, strict=True):
             for map_HW, part_HW in zip(maps, answer, strict=True):
                 map_HW[offset_slices(tile.write, write)] = part_HW
@@ -355,6 +373,25 @@ def _calibrate(scores: ChangeOutput, temperatures: Temperatures) -> ChangeOutput
         scores.after_logits / temperatures.classes,
         scores.change_logits / temperatures.change,
     )
+
+
+def _average_squares(request: Request, side_px: int) -> Request:
+    """Return the means of squares of pixels with data, float32; without data where none has.
+
+    Row by row of squares, as float copies of all pixels would take many times their memory.
+    """
+    rows = []
+    for top in range(0, request.valid_BHW.shape[-2], side_px):
+        strip = slice(top, top + side_px)
+        weight_B1HW = request.valid_BHW[:, None, strip].float()
+        share_B1HW = F.avg_pool2d(weight_B1HW, side_px)
+        means = (
+            F.avg_pool2d(part[..., strip, :].float() * weight_B1HW, side_px)
+            / share_B1HW.clamp_min(1e-6)
+            for part in request[:2]
+        )
+        rows.append((*means, share_B1HW[:, 0] > 0))
+    return Request(*(torch.cat(parts, dim=-2) for parts in zip(*rows, strict=True)))
 
 
 def _pad_to_multiple(part_BHW: Tensor, stride: int) -> Tensor:

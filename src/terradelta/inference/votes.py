@@ -18,6 +18,7 @@ from torch import Tensor
 
 from terradelta.data.augment import IDENTITY, View, undo_view
 from terradelta.models.change_network import ChangeOutput
+from terradelta.models.decision import DecisionRule
 from terradelta.models.layers import resize
 
 
@@ -67,25 +68,26 @@ class ClassMaps(NamedTuple):
 def decide(
     votes: Sequence[Vote],
     size: tuple[int, int],
-    threshold: float,
+    rule: DecisionRule,
     kept: Sequence[tuple[slice, slice]] | None = None,
-    *,
-    same_class: bool = True,
 ) -> list[ClassMaps]:
     """Return the class maps of a batch.
 
-    A pixel is changed where its probability of change reaches the threshold; its classes are then
-    the most probable ones. Confidence is the probability of the whole answer if its parts are
-    independent: 1 - p where unchanged, p * p_before * p_after where changed.
+    Decided by change, a pixel is changed where its probability of change p reaches the threshold,
+    and its classes are the most probable ones; if a change to the same class does not count, a
+    pixel with the same most probable class at both dates is unchanged. Decided by transition, it is
+    changed where p * p_before * p_after of the most probable transition that counts
+    reaches the threshold.
+
+    Confidence is the probability of the whole answer if its parts are independent:
+    p * p_before * p_after where changed; elsewhere 1 - p, or, if a change to the same class does
+    not count and p reaches the threshold, 1 - p * (1 - sum over k of p_before,k * p_after,k).
 
     Args:
         votes: The answers to average, with equal weights.
         size: Height and width of the images.
-        threshold: Probability of change.
+        rule: When a pixel is changed.
         kept: Rows and columns of each image that are wanted; all by default.
-        same_class: Whether a change may be from a class to itself. If not, a pixel whose
-            most probable classes are the same is unchanged, and the probability of change is that
-            of a change to another class, p * (1 - sum over k of p_before,k * p_after,k).
     """
     change_BHW = average_change(votes, size)
     whole = slice(0, size[0]), slice(0, size[1])
@@ -93,16 +95,14 @@ def decide(
     for number, change_HW in enumerate(change_BHW):
         rows, columns = whole if kept is None else kept[number]
         change_HW = change_HW[rows, columns]
-        row_N, column_N = inside = (change_HW >= threshold).nonzero(as_tuple=True)
+        row_N, column_N = inside = (change_HW >= rule.threshold).nonzero(as_tuple=True)
         positions = row_N + rows.start, column_N + columns.start
         confidence_HW = 1 - change_HW
         unchanged_HW = _to_percent(confidence_HW)
         before_NK, after_NK = (
             _average_classes(votes, date, number, positions, size) for date in (0, 1)
         )
-        *classes, sure_N, unchanged_N = choose_classes(
-            change_HW[inside], before_NK, after_NK, same_class
-        )
+        *classes, sure_N, unchanged_N = choose_classes(change_HW[inside], before_NK, after_NK, rule)
         confidence_HW[inside] = sure_N
         unchanged_HW[inside] = _to_percent(unchanged_N)
         ids = []
@@ -116,7 +116,7 @@ def decide(
 
 
 def choose_classes(
-    change_N: Tensor, before_NK: Tensor, after_NK: Tensor, same_class: bool
+    change_N: Tensor, before_NK: Tensor, after_NK: Tensor, rule: DecisionRule
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the answer for pixels whose change reaches the threshold; see `decide`.
 
@@ -124,20 +124,50 @@ def choose_classes(
         change_N: Probability of change.
         before_NK: Probabilities of the classes before.
         after_NK: Those after.
-        same_class: Whether a change may be from a class to itself.
+        rule: When a pixel is changed.
 
     Returns:
         Class ids before and after, 0 for unchanged; confidence; probability of no change.
     """
-    (before_N, from_N), (after_N, to_N) = before_NK.max(dim=1), after_NK.max(dim=1)
-    sure_N, unchanged_N = change_N * before_N * after_N, 1 - change_N
-    if not same_class:
-        same_N = from_N == to_N
+    unchanged_N, still_N = 1 - change_N, torch.zeros_like(change_N, dtype=torch.bool)
+    shares = before_NK, after_NK
+    if rule.decided_by == "transition" and not rule.same_class:
+        shares = separate_dates(before_NK, after_NK)
+    (before_N, from_N), (after_N, to_N) = (share_NK.max(dim=1) for share_NK in shares)
+    sure_N = change_N * before_N * after_N
+    if rule.decided_by == "transition":
+        still_N = sure_N < rule.threshold
+    if not rule.same_class:
+        still_N |= from_N == to_N
         to_another_N = change_N * (1 - (before_NK * after_NK).sum(dim=1))
-        unchanged_N = torch.where(same_N, 1 - to_another_N, unchanged_N)
-        sure_N = torch.where(same_N, unchanged_N, sure_N)
-        from_N, to_N = (index_N.masked_fill(same_N, -1) for index_N in (from_N, to_N))
+        unchanged_N = torch.where(still_N, 1 - to_another_N, unchanged_N)
+    sure_N = torch.where(still_N, unchanged_N, sure_N)
+    from_N, to_N = (index_N.masked_fill(still_N, -1) for index_N in (from_N, to_N))
     return from_N + 1, to_N + 1, sure_N, unchanged_N
+
+
+def separate_dates(before_NK: Tensor, after_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Return class probabilities whose best classes are the most probable ones that differ.
+
+    Where both dates have the same best class, it gets probability 0 at one of them: where that
+    leaves the larger p_before * p_after. Where both leave the same, it gets 0 at both, so that
+    the answer does not depend on the order of the dates.
+
+    Args:
+        before_NK: Probabilities before, classes along dimension 1 of any number of dimensions.
+        after_NK: Those after.
+    """
+    best_N1 = before_NK.argmax(dim=1, keepdim=True)
+    same_N1 = best_N1 == after_NK.argmax(dim=1, keepdim=True)
+    other_before_NK, other_after_NK = (
+        share_NK.scatter(1, best_N1, 0.0) for share_NK in (before_NK, after_NK)
+    )
+    from_another_N1 = other_before_NK.amax(1, keepdim=True) * after_NK.amax(1, keepdim=True)
+    to_another_N1 = before_NK.amax(1, keepdim=True) * other_after_NK.amax(1, keepdim=True)
+    return (
+        torch.where(same_N1 & (from_another_N1 >= to_another_N1), other_before_NK, before_NK),
+        torch.where(same_N1 & (to_another_N1 >= from_another_N1), other_after_NK, after_NK),
+    )
 
 
 def average(votes: Sequence[Vote], size: tuple[int, int]) -> Probabilities:

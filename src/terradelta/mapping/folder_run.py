@@ -98,5 +98,7 @@ def _describe_parameters(predictor: Predictor, asked: PairRequest) -> FolderPara
         device=predictor.device.type,
         backend=predictor.choice.backend,
         precision=predictor.choice.precision,
-        change_threshold=predictor.threshold,
+        change_threshold=predictor.rule.threshold,
+        decided_by=predictor.rule.decided_by,
+        sensitivity=predictor.sensitivity,
     )

@@ -16,6 +16,7 @@ from terradelta.classes import MAX_CLASSES, SENSEEARTH, ClassTable
 from terradelta.errors import ArgumentError, DataError, ModelError
 from terradelta.fields import FieldError, Within, read_fields, refuse_unknown
 from terradelta.models import aerial_resnet, efficientnet_lite
+from terradelta.models.decision import Decision, DecisionRule, Sensitivity
 
 FORMAT = 1
 CARD_FILE = "model.json"
@@ -142,7 +143,12 @@ class ModelCard:
     classes: ClassTable = SENSEEARTH
     """The classes of the ids."""
     change_threshold: float = 0.5
-    """Probability of change from which a pixel counts as changed."""
+    """Probability from which a pixel counts as changed."""
+    decided_by: Decision = "change"
+    """Which probability must reach it: that of the change head, or that of the most probable
+    transition; see `DecisionRule`."""
+    sensitivities: dict[Sensitivity, float] = field(default_factory=dict)
+    """The threshold of each other sensitivity: "few-alarms", "find-all"."""
     same_class_changes: bool = True
     """Whether a change may be from a class to itself, such as a new building in place of an old
     one."""
@@ -185,10 +191,29 @@ class ModelCard:
                 "from it to itself",
                 fix="allow it: same_class_changes true",
             )
-        if not 0 < self.change_threshold < 1:
-            raise ModelError(
-                f"the change threshold is {self.change_threshold}", fix="use a number in (0, 1)"
+        for name, threshold in {"balanced": self.change_threshold, **self.sensitivities}.items():
+            if not 0 < threshold < 1:
+                raise ModelError(
+                    f"the change threshold ({name}) is {threshold}", fix="use a number in (0, 1)"
+                )
+
+    def find_rule(self, sensitivity: Sensitivity = "balanced") -> DecisionRule:
+        """Return when a pixel counts as changed.
+
+        Args:
+            sensitivity: "balanced", "few-alarms" or "find-all".
+
+        Raises:
+            ArgumentError: If the model has no threshold for it.
+        """
+        thresholds = {"balanced": self.change_threshold, **self.sensitivities}
+        if sensitivity not in thresholds:
+            raise ArgumentError(
+                f"the model has no threshold for --sensitivity {sensitivity}, but for "
+                f"{', '.join(thresholds)}",
+                fix="leave --sensitivity out, or add a threshold to `sensitivities` in model.json",
             )
+        return DecisionRule(thresholds[sensitivity], self.decided_by, self.same_class_changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; `from_dict` reads it."""
@@ -306,7 +331,7 @@ terradelta predict BEFORE AFTER --model FOLDER -o OUT
             "Bands": ", ".join(self.bands),
             "Scaling": f"(value / {scaling.divisor:g} - mean) / std, mean {_list(scaling.mean)}, "
             f"std {_list(scaling.std)}",
-            "Counts as changed": f"probability of {self.change_threshold:g} or more",
+            "Counts as changed": _describe_rule(self),
             "From a class to itself": "is mapped" if self.same_class_changes else "is never mapped",
             "Calibration": f"logits of change / {self.temperatures.change:.3g}, "
             f"of classes / {self.temperatures.classes:.3g}",
@@ -314,6 +339,13 @@ terradelta predict BEFORE AFTER --model FOLDER -o OUT
             "Tile size": tile,
             "Licence of the weights": self.licence or "not stated",
         }
+
+
+def _describe_rule(card: ModelCard) -> str:
+    others = [f"{name} {threshold:g}" for name, threshold in card.sensitivities.items()]
+    return f"{card.decided_by} with a probability of {card.change_threshold:g} or more" + (
+        f" ({', '.join(others)})" if others else ""
+    )
 
 
 def _list(numbers: tuple[float, ...]) -> str:

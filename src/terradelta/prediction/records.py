@@ -250,6 +250,10 @@ class Parameters:
     aoi: AreaRecord | None = None
     register: bool = False
     change_threshold: Number | None = None
+    reduction: Side = 1
+    """Pixels per side of the squares whose means the networks saw."""
+    decided_by: str = "change"
+    sensitivity: str = "balanced"
     device: str | None = None
     backend: str | None = None
     precision: str | None = None
@@ -272,6 +276,8 @@ class FolderParameters:
     backend: str | None = None
     precision: str | None = None
     change_threshold: Number | None = None
+    decided_by: str = "change"
+    sensitivity: str = "balanced"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ PARAMETER_WORDS = {
     "mask_values": "Mask values left out",
     "value_range": "Values from dark to bright",
     "after_value_range": "Values of the after image from dark to bright",
+    "sensitivity": "Sensitivity",
+    "decided_by": "Counts as changed by the probability of the",
     "change_threshold": "Counts as changed from a probability of",
     "min_area_m2": "Smallest patch, m²",
     "backend": "Backend",

@@ -158,10 +158,11 @@ def _load_predictor(job: JobRecord, models: tuple[ModelFiles, ...]) -> Predictor
     parameters = job.parameters
     runtime = {
         "tta": parameters.tta,
+        "sensitivity": parameters.sensitivity,
         "device": parameters.device,
         "backend": parameters.backend,
         "precision": parameters.precision,
-        "tile_size": job.plan.tile_size_px,
+        "tile_size": job.plan.tile_size_px // parameters.reduction,
     }
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
         # Named as on the machine that sent them.
@@ -175,6 +176,7 @@ def _load_predictor(job: JobRecord, models: tuple[ModelFiles, ...]) -> Predictor
             read_fields(Runtime, {key: value for key, value in runtime.items() if value}),
             value_ranges=recall_options(job).seen_ranges,
         )
+        predictor.reduce(parameters.reduction)
         # Inside, as an int8 graph is read from its file now.
         predictor.start()
     return predictor
