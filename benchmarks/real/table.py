@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hand_drawn import write_drawn
 from pairs import RealPair, read_levir, read_oscd, read_unchanged
 from rivals import RIVALS
 from scipy.ndimage import label
@@ -22,6 +23,7 @@ from terradelta.classes import SENSEEARTH
 from terradelta.inference.folders import ImageProbabilities, find_probabilities
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
+from terradelta.inference.votes import choose_classes
 from terradelta.models.bundle import load_model
 from terradelta.models.embedded import DEFAULT_MODEL
 
@@ -30,6 +32,7 @@ SMALLEST_OBJECT_PX = 40
 """10 m2 at LEVIR's half a metre: a shed."""
 FOUND_SHARE = 0.5
 SURE = 0.9
+EVEN = 0.5
 REPLICATES = 2000
 
 
@@ -92,22 +95,36 @@ def measure_objects(objects_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
     return inside[is_large] / sizes[is_large]
 
 
+def decide(answer: ImageProbabilities, predictor: Predictor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the map, the class ids of both dates, (H, W) each."""
+    shape = answer.change_HW.shape
+    change_N = torch.from_numpy(answer.change_HW.reshape(-1))
+    before_NK, after_NK = (
+        torch.from_numpy(part.reshape(len(part), -1).T)
+        for part in (answer.before_KHW, answer.after_KHW)
+    )
+    before_N, after_N, _, _ = choose_classes(change_N, before_NK, after_NK, predictor.rule)
+    flagged_N = change_N >= predictor.rule.threshold
+    before_HW, after_HW = (
+        (ids_N * flagged_N).reshape(shape).numpy() for ids_N in (before_N, after_N)
+    )
+    return before_HW, after_HW
+
+
 def changed(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return the pixels that the map shows as changed."""
-    flagged_HW = change_head(answer, predictor)
-    if predictor.same_class_changes:
-        return flagged_HW
-    return flagged_HW & two_maps(answer, predictor)
+    return decide(answer, predictor)[0] > 0
 
 
 def to_building(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return the changed pixels that are building afterwards."""
-    return changed(answer, predictor) & (answer.after_KHW.argmax(0) == BUILDING)
+    return decide(answer, predictor)[1] == BUILDING + 1
 
 
 def change_head(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return the pixels that the change head flags, with any classes."""
-    return answer.change_HW >= predictor.rule.threshold
+    del predictor
+    return answer.change_HW >= EVEN
 
 
 def to_building_if_sure(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
@@ -192,6 +209,7 @@ def main():
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--model", nargs="*", default=[str(DEFAULT_MODEL)], help="NAME=FOLDER")
     parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--no-drawn", action="store_true", help="leave labels by hand out")
     options = parser.parse_args()
     predictors = {}
     for text in options.model:
@@ -199,6 +217,8 @@ def main():
         predictors[name or Path(folder).name] = Predictor(
             [load_model(folder)], Runtime(precision="fp32")
         )
+    if not options.no_drawn:
+        print(write_drawn(options.shared, predictors))
     rivals = not options.no_rivals
     levir = tally(read_levir(options.shared), predictors, BUILDING_WAYS, rivals)
     print(

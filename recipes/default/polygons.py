@@ -36,7 +36,7 @@ from terradelta.geo.grid import allow_no_place
 
 IGNORE = 255
 OVERSAMPLING = 4
-"""A pixel gets the class of its centre, so outlines are painted on a finer grid."""
+"""A pixel gets the class of a sample an eighth of a pixel from its centre."""
 ENLARGEMENT = 6
 TICK_PX = 16
 
@@ -116,13 +116,19 @@ def paint(drawing: Drawing, shared: Path) -> list[np.ndarray]:
             ids_HW = _read_window(shared / drawing.base[date], None)[0]
         else:
             ids_HW = np.full((height, width), drawing.default, np.uint8)
-        painted.append(_paint_over(ids_HW, [(r.ids[date], r.corners) for r in drawing.regions]))
+        painted.append(paint_over(ids_HW, [(r.ids[date], r.corners) for r in drawing.regions]))
     return painted
 
 
-def _paint_over(
+def paint_over(
     ids_HW: np.ndarray, polygons: list[tuple[int, tuple[tuple[float, float], ...]]]
 ) -> np.ndarray:
+    """Return class ids with polygons painted over them, later ones over earlier ones.
+
+    Args:
+        ids_HW: (H, W) uint8.
+        polygons: Class id and corners of each.
+    """
     size = (ids_HW.shape[1] * OVERSAMPLING, ids_HW.shape[0] * OVERSAMPLING)
     canvas = Image.fromarray(ids_HW).resize(size, Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
+from sklearn.linear_model import LogisticRegression
 from torchmetrics.functional.classification import binary_calibration_error
 
 from terradelta.errors import ArgumentError, DataError
@@ -12,7 +13,7 @@ from terradelta.evaluation.calibration import (
     BINS,
     Reliability,
     draw_reliability,
-    fit_binary_temperature,
+    fit_change_calibration,
     fit_class_temperature,
 )
 
@@ -53,8 +54,9 @@ def test_certainty_falls_into_the_last_bin_and_nothing_is_undefined():
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_the_temperature_that_was_put_in_is_found(temperature):
     stated, true = draw_binary(temperature)
-    found = fit_binary_temperature(stated, true)
+    found, shift = fit_change_calibration(stated, true)
     assert found == pytest.approx(temperature, rel=0.05)
+    assert shift == pytest.approx(0, abs=0.05)
     random = np.random.default_rng(1)
     honest_NK = random.normal(0, 2, (20_000, 4))
     chances_NK = softmax(honest_NK, axis=1)
@@ -63,9 +65,22 @@ def test_the_temperature_that_was_put_in_is_found(temperature):
     assert fit_class_temperature(stated_NK, class_N) == pytest.approx(temperature, rel=0.05)
 
 
+@pytest.mark.parametrize("shift", [-2.0, 1.5])
+def test_change_that_is_stated_too_often_or_too_seldom_is_calibrated_as_scikit_learn_does(shift):
+    random = np.random.default_rng(2)
+    honest = random.normal(-1, 2, 30_000)
+    stated, true = expit(2 * (honest - shift)), random.random(30_000) < expit(honest)
+    temperature, found = fit_change_calibration(stated, true)
+    assert temperature == pytest.approx(2, rel=0.05)
+    assert found == pytest.approx(shift, abs=0.06)
+    reference = LogisticRegression(C=np.inf).fit(logit(stated)[:, None], true)
+    assert 1 / temperature == pytest.approx(float(reference.coef_[0, 0]), rel=1e-3)
+    assert found == pytest.approx(float(reference.intercept_[0]), abs=1e-3)
+
+
 def test_what_shows_nothing_is_refused_and_one_class_needs_no_temperature():
     with pytest.raises(ArgumentError, match="all pixels have changed, or none"):
-        fit_binary_temperature(np.full(3, 0.5), np.zeros(3, bool))
+        fit_change_calibration(np.full(3, 0.5), np.zeros(3, bool))
     with pytest.raises(ArgumentError, match="no pixel has a class"):
         fit_class_temperature(np.zeros((0, 3)), np.zeros(0, int))
     assert fit_class_temperature(np.ones((5, 1)), np.zeros(5, int)) == 1

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from tests.flat_options import sort_options
 
 import terradelta as td
@@ -99,19 +100,20 @@ def test_calibration_is_better_and_leaves_the_map_as_it_is(model, data, diagnosi
     fitted = td.calibrate(model, data, split="all", **EXACT)
     card = load_model(model).card
     assert card.temperatures == fitted != Temperatures()
-    assert card.change_threshold == pytest.approx(0.5)
+    assert card.change_threshold == pytest.approx(expit(fitted.change_shift))
     assert td.evaluate(model, data, **sort_options(EXACT, split="all")).numbers == before
     predictor = Predictor([load_model(model)], **sort_options(EXACT))
     after = diagnose(predictor, ChangeDataset(find_pairs(data)))
     # What is minimized is cross entropy; fitted again, nothing is left to do.
     again = after.fit_temperatures()
     assert (again.change, again.classes) == pytest.approx((1, 1), rel=0.02)
+    assert again.change_shift == pytest.approx(0, abs=0.02)
 
 
 def test_calibrating_keeps_what_counts_as_changed_at_any_threshold(trained, data):
     model = load_model(trained)
     model = replace(model, card=replace(model.card, change_threshold=0.3))
-    hot = replace(model, card=calibrate_card(model.card, Temperatures(2.5, 1.7)))
+    hot = replace(model, card=calibrate_card(model.card, Temperatures(2.5, 1.7, 0.4)))
     sample = ChangeDataset(find_pairs(data))[3]
     images = sample.before_CHW[None], sample.after_CHW[None]
     maps = [Predictor([m], **sort_options(EXACT)).classify(*images)[0] for m in (model, hot)]
@@ -122,14 +124,14 @@ def test_calibrating_keeps_what_counts_as_changed_at_any_threshold(trained, data
     clear_BHW = (plain.change_BHW > 1e-30) & (plain.change_BHW < 0.999)
     logits, plain_logits = (p.change_BHW[clear_BHW].logit() for p in (cooled, plain))
     assert len(logits) > SIZE_PX
-    torch.testing.assert_close(logits * 2.5, plain_logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close((logits - 0.4) * 2.5, plain_logits, rtol=1e-3, atol=1e-3)
     expected = (plain.before_BKHW.log() / 1.7).softmax(dim=1)
     torch.testing.assert_close(cooled.before_BKHW, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_temperatures_outlive_saving_and_older_cards_have_none(trained, tmp_path):
     model = load_model(trained)
-    card = replace(model.card, temperatures=Temperatures(2.0, 0.5))
+    card = replace(model.card, temperatures=Temperatures(2.0, 0.5, -1.0))
     save_model(Model(model.network, card), tmp_path / "hot")
     assert load_model(tmp_path / "hot").card == card
     fields = card.to_dict()

@@ -108,9 +108,10 @@ def test_calibration_leaves_thresholds_of_whole_answers(model):
     from terradelta.evaluation.temperatures import calibrate_card
     from terradelta.models.card import Temperatures
 
-    card = calibrate_card(model.card, Temperatures(2.0, 1.5))
+    card = calibrate_card(model.card, Temperatures(2.0, 1.5, 0.5))
+    own = model.card.temperatures
     assert card.temperatures == Temperatures(
-        2.0 * model.card.temperatures.change, 1.5 * model.card.temperatures.classes
+        2.0 * own.change, 1.5 * own.classes, own.change_shift / 2 + 0.5
     )
     assert card.find_rule("few-alarms") == model.card.find_rule("few-alarms")
     by_change = calibrate_card(replace(model.card, decided_by="change"), Temperatures(2.0, 1.5))

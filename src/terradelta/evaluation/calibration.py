@@ -1,4 +1,4 @@
-"""Reliability of probabilities, and the temperature that corrects them.
+"""Reliability of probabilities, and the temperatures that correct them.
 
 Legend of the array names: N pixels, K classes, S bins.
 """
@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logit
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, logit
 
 from terradelta.errors import ArgumentError, DataError
 
 BINS = 15
 LARGEST_TEMPERATURE = 20.0
+LARGEST_SHIFT = 20.0
 SMALLEST_PROBABILITY = 1e-38
 LARGEST_PROBABILITY = 1 - 2.0**-25
 """Logits from -87 to 17, whose probabilities float32 distinguishes from 0 and from 1."""
@@ -80,8 +81,8 @@ class Reliability:
         ]
 
 
-def fit_binary_temperature(probability_N: np.ndarray, true_N: np.ndarray) -> float:
-    """Return the T for which sigmoid(logit(p) / T) has the least cross entropy.
+def fit_change_calibration(probability_N: np.ndarray, true_N: np.ndarray) -> tuple[float, float]:
+    """Return the T and s for which sigmoid(logit(p) / T + s) has the least cross entropy.
 
     Args:
         probability_N: Probabilities of change.
@@ -90,7 +91,7 @@ def fit_binary_temperature(probability_N: np.ndarray, true_N: np.ndarray) -> flo
     Raises:
         ArgumentError: If only one outcome occurs.
 
-    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
+    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, equation 1.
     """
     if true_N.all() or not true_N.any():
         raise ArgumentError(
@@ -98,8 +99,21 @@ def fit_binary_temperature(probability_N: np.ndarray, true_N: np.ndarray) -> flo
             fix="calibrate on labelled pairs with changes",
         )
     logits_N = logit(_clip(probability_N))
-    signed_N = np.where(true_N, logits_N, -logits_N)
-    return _minimize(lambda temperature: np.logaddexp(0, -signed_N / temperature).mean())
+    sign_N = np.where(true_N, 1.0, -1.0)
+
+    def measure(slope_and_shift: np.ndarray) -> tuple[float, np.ndarray]:
+        """Cross entropy and its gradient."""
+        slope, shift = slope_and_shift
+        margin_N = sign_N * (slope * logits_N + shift)
+        pull_N = -sign_N * expit(-margin_N)
+        gradient = np.array([(pull_N * logits_N).mean(), pull_N.mean()])
+        return float(np.logaddexp(0, -margin_N).mean()), gradient
+
+    slopes = 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE
+    shifts = -LARGEST_SHIFT, LARGEST_SHIFT
+    found = minimize(measure, np.array([1.0, 0.0]), jac=True, bounds=[slopes, shifts])
+    slope, shift = found.x
+    return float(1 / slope), float(shift)
 
 
 def fit_class_temperature(probability_NK: np.ndarray, class_N: np.ndarray) -> float:
@@ -112,7 +126,7 @@ def fit_class_temperature(probability_NK: np.ndarray, class_N: np.ndarray) -> fl
     Raises:
         ArgumentError: If there are no pixels.
 
-    Source: same as in `fit_binary_temperature`.
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
     if not class_N.size:
         raise ArgumentError(

@@ -23,7 +23,7 @@ from terradelta.evaluation.boundaries import BoundaryCounts
 from terradelta.evaluation.calibration import (
     Reliability,
     draw_reliability,
-    fit_binary_temperature,
+    fit_change_calibration,
     fit_class_temperature,
 )
 from terradelta.evaluation.confusion import MAX_TRANSITION_CLASSES
@@ -105,14 +105,15 @@ class Diagnosis:
         return sorted(rows, key=lambda row: -row["true_px"])
 
     def fit_temperatures(self) -> Temperatures:
-        """Return the divisors of this model's logits, in addition to its present ones.
+        """Return how to correct this model's logits, in addition to its present correction.
 
         Raises:
             ArgumentError: If nothing has changed, or everything.
         """
         change = [np.concatenate(part) for part in zip(*self._change_samples, strict=True)]
         land_cover = [np.concatenate(part) for part in zip(*self._class_samples, strict=True)]
-        return Temperatures(fit_binary_temperature(*change), fit_class_temperature(*land_cover))
+        temperature, shift = fit_change_calibration(*change)
+        return Temperatures(temperature, fit_class_temperature(*land_cover), shift)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form; undefined numbers become None."""

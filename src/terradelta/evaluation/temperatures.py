@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def calibrate(
     The maps of a model that decides by change stay the same. One that decides by transition keeps
     its thresholds, as these are probabilities of a whole answer: choose them after calibration.
 
-    Temperature scaling: Guo et al. 2017, On Calibration of Modern Neural Networks. A temperature
+    Temperature scaling of the classes (Guo et al. 2017, On Calibration of Modern Neural Networks),
+    Platt scaling of change (Platt 1999): also a shift, as a model may find change too probable
+    everywhere. A temperature
     belongs to one model without test-time views: calibrate each model alone, then let them vote.
 
     Args:
@@ -39,7 +42,7 @@ def calibrate(
         precision: "auto", "fp32", "bf16", "fp16" or "int8".
 
     Returns:
-        The new divisors of the logits, in addition to the earlier ones.
+        The new corrections of the logits, in addition to the earlier ones.
 
     Raises:
         TerradeltaError: If the model or the data cannot be used, or the pairs have nothing to
@@ -54,15 +57,13 @@ def calibrate(
 
 def calibrate_card(card: ModelCard, fitted: Temperatures) -> ModelCard:
     """Return a card with temperatures combined with its own; see `calibrate`."""
-    own = card.temperatures
-    card = replace(
-        card, temperatures=Temperatures(own.change * fitted.change, own.classes * fitted.classes)
-    )
+    card = replace(card, temperatures=card.temperatures.then(fitted))
     if card.decided_by == "transition":
         return card
 
     def move(threshold: float) -> float:
-        return 1 / (1 + (1 / threshold - 1) ** (1 / fitted.change))
+        logit = math.log(threshold / (1 - threshold))
+        return 1 / (1 + math.exp(-logit / fitted.change - fitted.change_shift))
 
     return replace(
         card,

@@ -74,7 +74,7 @@ class PairGraph(nn.Module):
         return (
             (output.before_logits / self.temperatures.classes).softmax(dim=1),
             (output.after_logits / self.temperatures.classes).softmax(dim=1),
-            (output.change_logits / self.temperatures.change).sigmoid(),
+            self.temperatures.calibrate_change(output.change_logits).sigmoid(),
         )
 
 

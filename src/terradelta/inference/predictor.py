@@ -365,13 +365,13 @@ def choose_pool_window(model: Model) -> int | None:
 
 
 def _calibrate(scores: ChangeOutput, temperatures: Temperatures) -> ChangeOutput:
-    """Divide logits by their temperatures."""
+    """Return calibrated logits."""
     if temperatures == Temperatures():
         return scores
     return ChangeOutput(
         scores.before_logits / temperatures.classes,
         scores.after_logits / temperatures.classes,
-        scores.change_logits / temperatures.change,
+        temperatures.calibrate_change(scores.change_logits),
     )
 
 

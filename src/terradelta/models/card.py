@@ -94,25 +94,43 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Temperatures:
-    """Divisors of logits that calibrate the probabilities.
+    """Divisors of logits, and a shift of those of change, that calibrate the probabilities.
 
     Raises:
-        ModelError: If one is not positive.
+        ModelError: If a divisor is not positive, or the shift is not finite.
 
-    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; the shift: Platt,
+    "Probabilistic Outputs for Support Vector Machines", 1999.
     """
 
     change: float = 1.0
     """Divisor of the change head."""
     classes: float = 1.0
     """Divisor of the semantic head, at both dates."""
+    change_shift: float = 0.0
+    """Added to the divided logits of the change head: below 0, change is less probable."""
 
     def __post_init__(self):
-        for name, value in vars(self).items():
+        for name in ("change", "classes"):
+            value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ModelError(
                     f"the temperature of {name} is {value}", fix="use a positive number"
                 )
+        if not math.isfinite(self.change_shift):
+            raise ModelError(f"change_shift is {self.change_shift}", fix="use a finite number")
+
+    def calibrate_change(self, logits: Tensor) -> Tensor:
+        """Return calibrated logits of change, of any shape."""
+        return logits / self.change + self.change_shift
+
+    def then(self, other: Temperatures) -> Temperatures:
+        """Return the temperatures that correct by these first, and then by others."""
+        return Temperatures(
+            self.change * other.change,
+            self.classes * other.classes,
+            self.change_shift / other.change + other.change_shift,
+        )
 
 
 @dataclass(frozen=True)
@@ -333,7 +351,8 @@ terradelta predict BEFORE AFTER --model FOLDER -o OUT
             f"std {_list(scaling.std)}",
             "Counts as changed": _describe_rule(self),
             "From a class to itself": "is mapped" if self.same_class_changes else "is never mapped",
-            "Calibration": f"logits of change / {self.temperatures.change:.3g}, "
+            "Calibration": f"logits of change / {self.temperatures.change:.3g} "
+            f"{self.temperatures.change_shift:+.3g}, "
             f"of classes / {self.temperatures.classes:.3g}",
             "Pixels on the ground": resolution,
             "Tile size": tile,

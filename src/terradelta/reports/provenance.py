@@ -12,7 +12,7 @@ from terradelta.geo.dates import ImageDate
 from terradelta.geo.grid import Grid
 from terradelta.geo.listing import name_source
 from terradelta.models.bundle import hash_model, load_card
-from terradelta.models.card import ModelCard
+from terradelta.models.card import ModelCard, Temperatures
 from terradelta.prediction.records import AreaRecord, DatesRecord, ModelRecord, RasterRecord, Run
 
 PARAMETER_WORDS = {
@@ -77,7 +77,7 @@ def describe_models(models: Sequence[ModelRecord]) -> list[ModelPassage]:
 def _describe_card(card: ModelCard) -> list[tuple[str, str]]:
     architecture = card.architecture
     temperatures = card.temperatures
-    is_calibrated = (temperatures.change, temperatures.classes) != (1.0, 1.0)
+    is_calibrated = temperatures != Temperatures()
     return [
         ("Network", f"{architecture.get('name')} on {architecture.get('encoder')}"),
         ("Trained on", str(card.training.get("data") or "not recorded")),

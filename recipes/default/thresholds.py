@@ -1,0 +1,115 @@
+"""Choose the thresholds of the default model on validation pairs whose real changes are known.
+
+A pixel is changed where the probability of its most probable transition reaches the threshold.
+Each sensitivity is the threshold with the best F-beta of change: beta 1 weighs precision and
+recall alike (balanced), one half prefers precision (few-alarms), two prefers recall (find-all). The
+balanced one also keeps false alarms on unchanged ground of other years rare.
+
+Legend of the array names: H rows, W columns, T thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from terradelta.data.dataset import ChangeDataset
+from terradelta.data.labels import UNKNOWN
+from terradelta.data.layouts import find_pairs
+from terradelta.inference.folders import ImageProbabilities, find_probabilities
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.votes import choose_classes
+from terradelta.models.decision import DecisionRule, Sensitivity
+
+THRESHOLDS = np.arange(1, 100) / 100
+BETAS: dict[Sensitivity, float] = {"balanced": 1.0, "few-alarms": 0.5, "find-all": 2.0}
+MOST_FALSE_SHARE = 0.005
+"""Share of unchanged ground that may count as changed: a false alarm costs an analyst more trust
+than a missed shed."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels that reach each threshold, (T,) each, and all that are known."""
+
+    changed_T: np.ndarray
+    unchanged_T: np.ndarray
+    changed: int
+    unchanged: int
+
+    def score(self, beta: float) -> np.ndarray:
+        """Return the F-beta of change at each threshold (van Rijsbergen, 1979)."""
+        missed_T = self.changed - self.changed_T
+        hits_T = (1 + beta**2) * self.changed_T
+        return hits_T / np.maximum(hits_T + beta**2 * missed_T + self.unchanged_T, 1)
+
+
+def choose_thresholds(predictor: Predictor, pairs: Path) -> tuple[dict[Sensitivity, float], str]:
+    """Return the threshold of each sensitivity, and what was seen.
+
+    Args:
+        predictor: The calibrated model.
+        pairs: The CSV of all pairs.
+    """
+    real = count(predictor, read_split(pairs, "changed-val-"))
+    still = count(predictor, read_split(pairs, "real-val-"))
+    flagged_T = still.unchanged_T / still.unchanged
+    least = float(THRESHOLDS[np.argmax(flagged_T <= MOST_FALSE_SHARE)])
+    chosen: dict[Sensitivity, float] = {}
+    for sensitivity, beta in BETAS.items():
+        chosen[sensitivity] = float(THRESHOLDS[np.argmax(real.score(beta))])
+    chosen["balanced"] = max(chosen["balanced"], least)
+    chosen["few-alarms"] = max(chosen["few-alarms"], chosen["balanced"])
+    chosen["find-all"] = min(chosen["find-all"], chosen["balanced"])
+    lines = []
+    for sensitivity, threshold in chosen.items():
+        at = int(np.searchsorted(THRESHOLDS, threshold - 1e-9))
+        recall = real.changed_T[at] / real.changed
+        precision = real.changed_T[at] / max(1, real.changed_T[at] + real.unchanged_T[at])
+        lines.append(
+            f"{sensitivity}: threshold {threshold:.2f}, precision {precision:.3f}, recall "
+            f"{recall:.3f}, {100 * flagged_T[at]:.2f} % of unchanged ground"
+        )
+    return chosen, "\n".join(lines)
+
+
+def read_split(pairs: Path, prefix: str) -> ChangeDataset:
+    """Return the validation pairs whose names begin with a prefix."""
+    found = find_pairs(pairs, split="val")
+    kept = tuple(pair for pair in found.pairs if pair.name.startswith(prefix))
+    return ChangeDataset(replace(found, pairs=kept))
+
+
+def count(predictor: Predictor, dataset: ChangeDataset) -> Counts:
+    """Return how many changed and unchanged pixels reach each threshold."""
+    edges = np.array([*THRESHOLDS, np.inf])
+    reached = np.zeros((2, len(THRESHOLDS)), np.int64)
+    known = np.zeros(2, np.int64)
+    for index in tqdm(range(len(dataset)), desc="thresholds", unit="pair", disable=None):
+        sample = dataset[index]
+        answer = find_probabilities(predictor, sample.before_CHW, sample.after_CHW)
+        likely_HW = find_likely(answer)
+        change_HW = sample.change_HW.numpy()
+        for is_changed in (0, 1):
+            chosen = likely_HW[change_HW == is_changed]
+            known[is_changed] += chosen.size
+            reached[is_changed] += np.histogram(chosen, edges)[0][::-1].cumsum()[::-1]
+        assert (change_HW >= UNKNOWN).all()
+    return Counts(reached[1], reached[0], int(known[1]), int(known[0]))
+
+
+def find_likely(answer: ImageProbabilities) -> np.ndarray:
+    """Return the probability of the most probable transition to another class, (H, W)."""
+    parts: Iterable[np.ndarray] = (answer.before_KHW, answer.after_KHW)
+    before_NK, after_NK = (torch.from_numpy(part.reshape(len(part), -1).T) for part in parts)
+    change_N = torch.from_numpy(answer.change_HW.reshape(-1))
+    # Any probability reaches a threshold of 0.
+    rule = DecisionRule(0.0, "transition", same_class=False)
+    from_N, _, sure_N, _ = choose_classes(change_N, before_NK, after_NK, rule)
+    likely_N = sure_N.where(from_N > 0, torch.zeros_like(sure_N))
+    return likely_N.reshape(answer.change_HW.shape).numpy()

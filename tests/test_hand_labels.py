@@ -1,0 +1,130 @@
+"""Polygons drawn by hand, from which the default model learns (recipes/default/labels)."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shapely import Point, Polygon
+
+from terradelta.classes import SENSEEARTH
+from terradelta.data.images import IGNORE
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "default"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+FILES = sorted((RECIPE / "labels").glob("*/*.json"))
+needs_images = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not there")
+
+
+@pytest.fixture(scope="module")
+def load():
+    """A function that imports a module of the recipe, which is not a package."""
+    sys.path.insert(0, str(RECIPE))
+    yield importlib.import_module
+    sys.path.remove(str(RECIPE))
+
+
+def test_every_file_holds_polygons_of_known_classes(load):
+    polygons = load("polygons")
+    assert len(FILES) > 150
+    for path in FILES:
+        drawing = polygons.read_drawing(path)
+        assert len(drawing.images) == (2 if path.parent.name == "changes" else 1)
+        assert len(drawing.base) in (0, len(drawing.images))
+        assert drawing.regions, path
+        for region in drawing.regions:
+            corners = np.array(region.corners)
+            assert np.isfinite(corners).all()
+            # Crowns may reach beyond the window.
+            assert (corners > -64).all(), path
+            assert (corners < 1088).all(), path
+            is_change = len(region.ids) == 2 and IGNORE not in region.ids
+            assert not is_change or region.ids[0] != region.ids[1] or region.ids == (0, 0), path
+
+
+def test_a_pixel_has_the_class_of_the_polygon_that_its_centre_lies_in(load):
+    """Against shapely, to half a pixel: outlines are painted too, and drawn to about one."""
+    polygons = load("polygons")
+    corners = ((4.7, 3.2), (22.1, 1.4), (27.3, 16.9), (12.4, 11.3), (6.2, 18.8))
+    painted_HW = polygons.paint_over(np.zeros((20, 30), np.uint8), [(5, corners)])
+    assert set(np.unique(painted_HW)) == {0, 5}
+    polygon = Polygon(corners)
+    inner, outer = polygon.buffer(-0.5), polygon.buffer(0.5)
+    for row, column in np.ndindex(20, 30):
+        centre = Point(column + 0.5, row + 0.5)
+        if inner.contains(centre):
+            assert painted_HW[row, column] == 5
+        elif not outer.contains(centre):
+            assert painted_HW[row, column] == 0
+    over_HW = polygons.paint_over(painted_HW, [(IGNORE, ((0, 0), (30, 0), (30, 5.3), (0, 5.3)))])
+    assert (over_HW[:5] == IGNORE).all()
+    assert (over_HW[6:] == painted_HW[6:]).all()
+
+
+@needs_images
+def test_polygons_paint_the_masks_that_came_with_the_data(load):
+    """Those of naip_change, up to the pixels on outlines."""
+    import json
+
+    polygons = load("polygons")
+    different = total = 0
+    for path in sorted((SHARED / "naip_change/polygons").glob("*.json"))[::8]:
+        drawn = json.loads(path.read_text())
+        for date, key in ((1, "from"), (2, "to")):
+            from terradelta.data.images import read_image
+
+            mask_HW = read_image(SHARED / f"naip_change/label{date}/{path.stem}.png")[0]
+            shapes = [(polygons.find_id(c[key]), c["polygon"]) for c in drawn["changes"]]
+            shapes += [(IGNORE, corners) for corners in drawn["ignore"]]
+            painted_HW = polygons.paint_over(np.zeros_like(mask_HW), shapes)
+            different += int((painted_HW != mask_HW).sum())
+            total += mask_HW.size
+    assert different / total < 0.005
+
+
+@needs_images
+def test_no_place_is_trained_on_and_tested(load):
+    labels, data = load("hand_labels"), load("data")
+    sites = labels.list_sites(SHARED)
+    hand = labels.HandLabels.read(SHARED)
+    splits: dict[str, set[str]] = {}
+    for image in hand.tiles:
+        name = Path(image).stem
+        splits.setdefault(name, set()).add(data.find_tile_split(SHARED, hand, image, sites))
+    for pair in labels.read_pairs(SHARED):
+        splits.setdefault(pair.name, set()).add(labels.find_split(pair.name, sites))
+    assert all(len(found) == 1 for found in splits.values())
+    for city in labels.TEST_PLACES:
+        of_city = [found for name, found in splits.items() if name.startswith(city)]
+        assert of_city
+        assert set().union(*of_city) == {"test"}
+    counted = [found for found in splits.values() if found == {"train"}]
+    assert len(counted) > 100
+
+
+@needs_images
+def test_the_pairs_of_the_recipe_are_read_by_the_data_layer(load, tmp_path):
+    import csv
+
+    from terradelta.data.dataset import ChangeDataset
+    from terradelta.data.layouts import find_pairs
+
+    data = load("data")
+    rows = [row for row in data.write_changed(SHARED, tmp_path) if row[-2] == "val"]
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        header = ["before", "after", "before_label", "after_label", "label", "split", "name"]
+        writer.writerows([header, *rows])
+    dataset = ChangeDataset(find_pairs(tmp_path / "pairs.csv", split="val"))
+    known = {name.removeprefix("changed-val-"): 0 for *_, name in rows}
+    assert len(dataset) == len(known) > 8
+    ignored = changed = 0
+    for sample in dataset:
+        ignored += int((sample.change_HW == -1).sum())
+        changed += int((sample.change_HW == 1).sum())
+        both = (sample.change_HW == 1) & (sample.before_labels_HW == sample.after_labels_HW)
+        assert not both.any()
+        assert int(sample.after_labels_HW.max()) <= SENSEEARTH.num_classes
+    assert ignored > 10_000
+    assert changed > 10_000
