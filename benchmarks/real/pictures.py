@@ -15,10 +15,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from hand_drawn import find_split, list_sites, read_pairs
 from pairs import RealPair, read_levir, read_oscd, read_unchanged
 from PIL import Image
 from table import Tally
 
+from terradelta.data.images import IGNORE
 from terradelta.inference.folders import ImagePair, predict_images
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model
@@ -28,6 +30,9 @@ from terradelta.outputs import stage_folder
 SIDE_PX = 384
 GAP_PX = 6
 TRUTH = (214, 39, 40)
+IGNORED = (245, 222, 245)
+LEAST_CHANGE = 0.01
+"""A pair with less true change says little about it."""
 
 
 def main():
@@ -44,8 +49,38 @@ def main():
         "oscd": (read_oscd(options.shared), "F1"),
     }
     with stage_folder(options.output, overwrite=True) as staged:
+        draw_changes(predictor, options.shared, staged / "changes.png")
         for name, (pairs, number) in sets.items():
             draw_sheet(predictor, pairs, number, staged / f"{name}.png")
+
+
+def draw_changes(predictor: Predictor, shared: Path, path: Path):
+    """Draw real changes of the test city: before, after, classes as answered and as drawn."""
+    sites, found = list_sites(shared), []
+    for pair in read_pairs(shared):
+        known_HW = (pair.ids[0] != IGNORE) & (pair.ids[1] != IGNORE)
+        true_HW = (pair.ids[1] > 0) & known_HW
+        if find_split(pair.name, sites) != "test" or true_HW.mean() < LEAST_CHANGE:
+            continue
+        before_HW, after_HW = predict_images(predictor, ImagePair(*pair.images))
+        counts = Tally()
+        counts.add((before_HW > 0) & known_HW, true_HW)
+        found.append((counts.compute()["F1"], pair, after_HW))
+    found.sort(key=lambda row: -row[0])
+    rows = []
+    for place in sorted({0, len(found) // 2, len(found) - 1}):
+        value, pair, after_HW = found[place]
+        print(f"{path.stem}: {pair.name}, F1 of change {value:.3f}")
+        before_HW3, after_HW3 = (np.moveaxis(image, 0, -1) for image in pair.images)
+        panels = [before_HW3, after_HW3]
+        for ids_HW in (after_HW, pair.ids[1]):
+            panel_HW3 = after_HW3.mean(axis=-1, keepdims=True).repeat(3, axis=-1) / 2 + 110
+            is_class_HW = (ids_HW > 0) & (ids_HW != IGNORE)
+            panel_HW3[is_class_HW] = np.array(predictor.classes.colours)[ids_HW[is_class_HW]]
+            panel_HW3[ids_HW == IGNORE] = IGNORED
+            panels.append(panel_HW3)
+        rows.append(_join(panels))
+    _save(rows, path)
 
 
 def draw_sheet(predictor: Predictor, pairs: Iterable[RealPair], number: str, path: Path):
@@ -62,6 +97,10 @@ def draw_sheet(predictor: Predictor, pairs: Iterable[RealPair], number: str, pat
         value, pair, after_HW = found[place]
         print(f"{path.stem}: {pair.name}, {number} {value:.3f}")
         rows.append(_draw_row(pair, after_HW, predictor.classes.colours))
+    _save(rows, path)
+
+
+def _save(rows: list[np.ndarray], path: Path):
     gap = np.full((GAP_PX, rows[0].shape[1], 3), 255, np.uint8)
     Image.fromarray(np.concatenate([part for row in rows for part in (row, gap)][:-1])).save(path)
 
@@ -73,7 +112,10 @@ def _draw_row(pair: RealPair, after_HW: np.ndarray, colours: Iterable) -> np.nda
     changed_HW = after_HW > 0
     answer_HW3[changed_HW] = np.array(tuple(colours))[after_HW[changed_HW]]
     truth_HW3[pair.truth_HW] = TRUTH
-    panels = (before_HW3, after_HW3, answer_HW3, truth_HW3)
+    return _join((before_HW3, after_HW3, answer_HW3, truth_HW3))
+
+
+def _join(panels: Iterable[np.ndarray]) -> np.ndarray:
     gap = np.full((SIDE_PX, GAP_PX, 3), 255, np.uint8)
     parts = [part for panel in panels for part in (_shrink(panel), gap)]
     return np.concatenate(parts[:-1], axis=1)
