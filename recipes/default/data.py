@@ -54,9 +54,8 @@ COMPOSED_PAIRS = {"train": 2400, "val": 120, "test": 200}
 DRAWN_PAIRS = {"train": 500, "val": 40, "test": 0}
 CROPS = {"train": 4, "val": 1, "test": 1}
 """Pairs of each two dates of each real site."""
-REPEATS = ({"changed": 12, "tiles": 4}, {"changed": 4, "tiles": 2})
-"""Times that a pair of the train split is seen in an epoch of each round, each in another crop and
-light: fewer in the second, whose network knows them well."""
+REPEATS = {"changed": 12, "tiles": 4}
+"""Times that a pair of the train split is seen in an epoch, each in another crop and light."""
 CHESAPEAKE_SCALE = 2
 OPTIONS = Composition(
     light=0.45, season=0.2, blur_px=1.2, noise=6.0, largest_shift_px=2.0, objects=16
@@ -69,30 +68,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--round", type=int, default=0, choices=range(len(REPEATS)))
     options = parser.parse_args()
-    write_pairs(options.shared, options.output, options.round)
+    write_pairs(options.shared, options.output)
 
 
-def write_pairs(shared: Path, output: Path, training_round: int = 0):
+def write_pairs(shared: Path, output: Path):
     """Write all pairs and their CSV, `output`/pairs.csv.
 
     Args:
         shared: The folder of `dubai72` and its neighbours.
         output: Folder to make; it appears whole or not at all.
-        training_round: 0 or 1: each composes and draws other pairs to train on.
     """
-    repeats = REPEATS[training_round]
     hand = HandLabels.read(shared)
     with stage_folder(output) as staged:
-        rows = [
-            *write_changed(shared, staged, repeats["changed"]),
-            *write_tiles(shared, hand, staged, repeats["tiles"]),
-        ]
+        rows = [*write_changed(shared, staged), *write_tiles(shared, hand, staged)]
         for split in SPLITS:
-            rows += compose(shared, hand, staged, split, choose_seed(split, training_round))
+            rows += compose(shared, hand, staged, split)
             rows += cut_real(shared, hand, staged, split)
-            rows += draw(staged, split, choose_seed(split, training_round))
+            rows += draw(staged, split)
         with (staged / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             columns = ("before_label", "after_label", "label")
@@ -100,14 +93,7 @@ def write_pairs(shared: Path, output: Path, training_round: int = 0):
             writer.writerows(rows)
 
 
-def choose_seed(split: str, training_round: int) -> tuple[int, ...]:
-    """Return the seed of composed and drawn pairs; those that decide and test stay the same."""
-    return (
-        (SEEDS[split], training_round) if split == "train" and training_round else (SEEDS[split],)
-    )
-
-
-def write_changed(shared: Path, output: Path, times: int) -> Iterator[list[str]]:
+def write_changed(shared: Path, output: Path) -> Iterator[list[str]]:
     """Write the real pairs with drawn changes and yield their lines."""
     sites = list_sites(shared)
     for pair in read_pairs(shared):
@@ -115,10 +101,10 @@ def write_changed(shared: Path, output: Path, times: int) -> Iterator[list[str]]
         change_HW = np.any([(ids_HW > 0) & (ids_HW != IGNORE) for ids_HW in pair.ids], axis=0)
         folder = output / f"changed-{split}"
         line = write_pair(folder, pair.name, split, pair.images, pair.ids, change_HW)
-        yield from repeat(line, times)
+        yield from repeat(line, REPEATS["changed"])
 
 
-def write_tiles(shared: Path, hand: HandLabels, output: Path, times: int) -> Iterator[list[str]]:
+def write_tiles(shared: Path, hand: HandLabels, output: Path) -> Iterator[list[str]]:
     """Write the images with land cover by hand and yield their lines."""
     sites = list_sites(shared)
     for image in hand.tiles:
@@ -128,7 +114,7 @@ def write_tiles(shared: Path, hand: HandLabels, output: Path, times: int) -> Ite
         unchanged_HW = np.zeros(ids_HW.shape, np.uint8)
         folder = output / f"tiles-{split}"
         pair = (image_CHW,) * 2, (ids_HW,) * 2
-        yield from repeat(write_pair(folder, name, split, *pair, unchanged_HW), times)
+        yield from repeat(write_pair(folder, name, split, *pair, unchanged_HW), REPEATS["tiles"])
 
 
 def repeat(line: list[str], times: int) -> Iterator[list[str]]:
@@ -162,16 +148,14 @@ def find_tile_split(shared: Path, hand: HandLabels, image: str, sites: list[str]
     return find_split(stem if is_pair else hand.tiles[image][0].name, sites)
 
 
-def compose(
-    shared: Path, hand: HandLabels, output: Path, split: str, seed: tuple[int, ...]
-) -> list[list[str]]:
+def compose(shared: Path, hand: HandLabels, output: Path, split: str) -> list[list[str]]:
     """Write composed pairs of a split and return their lines."""
     # All scenes in memory: reading them again for each pair takes longer than composing it.
     sources = [list(scenes) for scenes in read_scenes(shared, hand, split)]
     folder = output / f"composed-{split}"
 
     def compose_one(number: int) -> list[str]:
-        rng = np.random.default_rng((*seed, number))
+        rng = np.random.default_rng((SEEDS[split], number))
         scene, other = (draw_scene(rng, sources) for _ in range(2))
         pair = compose_pair(rng, scene, other, SIZE_PX, OPTIONS)
         images = (pair.before_CHW, pair.after_CHW)
@@ -234,13 +218,13 @@ def cut_real(shared: Path, hand: HandLabels, output: Path, split: str) -> list[l
     return rows
 
 
-def draw(output: Path, split: str, seed: tuple[int, ...]) -> list[list[str]]:
+def draw(output: Path, split: str) -> list[list[str]]:
     """Write drawn pairs and return their lines."""
     rows = []
     folder = output / f"drawn-{split}"
     for number in tqdm(range(DRAWN_PAIRS[split]), desc="drawing", unit="pair", disable=None):
         gsd_m = DRAWN_GSD_M[number % len(DRAWN_GSD_M)]
-        pair = draw_pair((*seed, number), SIZE_PX, gsd_m=gsd_m)
+        pair = draw_pair((SEEDS[split], number), SIZE_PX, gsd_m=gsd_m)
         classes = pair.before_class_HW, pair.after_class_HW
         change_HW = (classes[0] != classes[1]).astype(np.uint8)
         images = (pair.before_CHW, pair.after_CHW)

@@ -29,8 +29,6 @@ from terradelta.training.config import TrainConfig
 
 HERE = Path(__file__).parent
 REAL = "changed-val-"
-ROUNDS = ("default.yaml", "refine.yaml")
-"""Recipe of each round; each has pairs of its own."""
 RESOLUTION_M = (0.3, 0.8)
 """Pixel sizes of the drawn pairs; NAIP has 0.6 m, and half a metre if enlarged."""
 DATA = (
@@ -59,34 +57,16 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     shared, work = options.shared, options.work
 
-    folder = None
-    for number, recipe in enumerate(ROUNDS):
-        pairs = prepare(shared, work, number)
-        folder = train(pairs, work / f"run{number}", recipe, folder)
-    assert folder is not None
-    finish(folder, pairs, options.output)
-
-
-def prepare(shared: Path, work: Path, number: int) -> Path:
-    """Write the pairs of a round if they are not there, and return their CSV."""
-    data = work / f"data{number}"
+    data = work / "data"
     if not data.exists():
-        write_pairs(shared, data, number)
-    return data / "pairs.csv"
+        write_pairs(shared, data)
+    pairs = data / "pairs.csv"
+    finish(train(pairs, work / "run"), pairs, options.output)
 
 
-def train(pairs: Path, run: Path, recipe: str, start_from: Path | None = None) -> Path:
-    """Train with a recipe, or resume, and return the model's folder.
-
-    Args:
-        pairs: The CSV of the pairs.
-        run: Folder of the run.
-        recipe: Name of its YAML file.
-        start_from: Model of the round before.
-    """
-    config = replace(TrainConfig.read_yaml(HERE / recipe), data=str(pairs))
-    if start_from is not None:
-        config = replace(config, start_from=str(start_from))
+def train(pairs: Path, run: Path) -> Path:
+    """Train with the recipe, or resume, and return the model's folder."""
+    config = replace(TrainConfig.read_yaml(HERE / "default.yaml"), data=str(pairs))
     return td.train(config, run, resume=(run / "checkpoints").exists()).folder / "last"
 
 
@@ -127,16 +107,14 @@ def finish(folder: Path, pairs: Path, output: Path):
         for protocol in ("second", "from-to", "ual")
     }
     # The recipe and its commit identify what the work folder's names did.
-    unsaid = ("data", "device", "start_from")
+    unsaid = ("data", "device")
     recipe = {key: value for key, value in card.training.items() if key not in unsaid}
     training = {
         **recipe,
         "data": DATA,
         "recipe": "recipes/default",
         "commit": commit,
-        "minutes": round(
-            sum(count_seconds(run) for run in sorted(folder.parents[1].glob("run*"))) / 60, 1
-        ),
+        "minutes": round(count_seconds(folder.parent) / 60, 1),
     }
     card = replace(load_card(output), training=training, scores=scores, licence=LICENCE)
     replace_card(output, card)
