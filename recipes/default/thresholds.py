@@ -1,8 +1,8 @@
 """Choose the thresholds of the default model on validation pairs whose real changes are known.
 
 A pixel is changed where the probability of its most probable transition reaches the threshold.
-Each sensitivity is the threshold with the best F-beta of change among those that flag no more than a
-share of ground that hardly changed (Santa Monica in other years): beta 1 weighs precision and
+Each sensitivity is the threshold with the best F-beta of change among those that flag no more than
+a share of ground that hardly changed (Santa Monica in other years): beta 1 weighs precision and
 recall alike (balanced), one half prefers precision (few-alarms), two prefers recall (find-all).
 
 Legend of the array names: H rows, W columns, T thresholds.
