@@ -266,7 +266,7 @@ def test_another_version_of_a_source_is_another_image():
         td.register_reader(name, lambda path, version=version: type("Own", (NoSource,), version)())
     for path in ("first://a", "second://a", "first://a"):
         with open_images(path) as images:
-            hashes.append(images.describe(path)["header_sha256"])
+            hashes.append(images.describe(path).header_sha256)
     assert hashes[0] == hashes[2] != hashes[1]
 
 

@@ -219,7 +219,11 @@ def test_an_unknown_pixel_size_is_a_caution():
     assert find_scale_caution(plane, None) is None
     fitting = Grid(CRS.from_epsg(32633), Affine(0.5, 0, 4e5, 0, -0.5, 5e6), 9, 9)
     assert find_scale_caution(fitting, (0.3, 0.8)) is None
-    assert find_scale_caution(fitting, (3, 8)).name == "scale"
+    coarse = find_scale_caution(fitting, (0.1, 0.2))
+    assert coarse is not None
+    assert coarse.name == "scale"
+    # Finer pixels are averaged.
+    assert find_scale_caution(fitting, (3, 8)) is None
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is absent")
