@@ -21,8 +21,8 @@ LINE = """
     --mask after=clouds.tif --mask-values scl --before-date 2019 --after-date 2024-05 --grid 2.5
     --aoi fields.gpkg#fields --register --min-area 0.5ha --vector parquet --cog-size 1024
     --layout senseearth --time-budget 90 --memory 2GB --shard 2/3 --picture --strict --tta d4
-    --sensitivity few-alarms --tile-size 512 --device cpu --backend torch --precision fp32 --engine ray --address host:1
-    --workers 3 --worker-cpus 2
+    --sensitivity few-alarms --tile-size 512 --device cpu --backend torch --precision fp32
+    --engine ray --address host:1 --workers 3 --worker-cpus 2
 """
 GIVEN = {
     "rasters": td.RasterOptions(
