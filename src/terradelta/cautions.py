@@ -25,7 +25,7 @@ class Caution:
 
     def to_text(self) -> str:
         """Return two lines for a terminal."""
-        return f"CAUTION  {self.message}\n         fix: {self.fix}"
+        return f"CAUTION  {self.name}: {self.message}\n         fix: {self.fix}"
 
 
 def refuse_cautions(cautions: Iterable[Caution], fix: str):

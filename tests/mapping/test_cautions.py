@@ -207,12 +207,12 @@ def test_the_command_line_prints_cautions_first_and_strict_is_exit_code_2(
     assert run(*line, "-o", tmp_path / "out") == 0
     printed, log = capsys.readouterr()
     rows = printed.splitlines()
-    assert rows[0].startswith("CAUTION  pixels of")
+    assert rows[0].startswith("CAUTION  scale: pixels of")
     assert rows[1].strip().startswith("fix: ")
     cautions = [index for index, row in enumerate(rows) if row.startswith("CAUTION")]
     assert max(cautions) < min(index for index, row in enumerate(rows) if "→" in row)
     assert run(*line, "--plan") == 0
-    assert capsys.readouterr().out.startswith("CAUTION  pixels of")
+    assert capsys.readouterr().out.startswith("CAUTION  scale: pixels of")
     assert run(*line, "--plan", "--strict") == 2
 
 
@@ -302,7 +302,7 @@ def test_folders_of_images_carry_cautions_and_dates_too(fine_model, tmp_path, ca
     assert not out.exists()
     assert run("predict", *folders, "-o", out, "-m", fine_model) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("CAUTION  before is dated 2020 (folder name), after 2012")
+    assert printed.startswith("CAUTION  dates: before is dated 2020 (folder name), after 2012")
     made, summary = (read_json(out / f"{name}.json") for name in ("run", "summary"))
     assert made["cautions"] == summary["cautions"]
     names = [row["name"] for row in made["cautions"]]
@@ -406,5 +406,5 @@ def test_answers_that_are_no_numbers_leave_nothing(scene, model_folder, tmp_path
 
 def test_cautions_are_read_back_as_they_were():
     caution = Caution("scale", "pixels of 5 m", "--grid 0.5")
-    assert caution.to_text() == "CAUTION  pixels of 5 m\n         fix: --grid 0.5"
+    assert caution.to_text() == "CAUTION  scale: pixels of 5 m\n         fix: --grid 0.5"
     assert Caution(**caution.to_dict()) == caution
