@@ -8,7 +8,7 @@ import pyproj
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -74,6 +74,7 @@ TRANSFORMS = st.one_of(
     transform=TRANSFORMS,
     size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
 )
+@example(code="EPSG:10172", transform=Affine(1, 0, 0, 0, 1e-12, 16384), size=(1, 1))
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_any_raster_is_placed_with_finite_numbers_or_refused(code, transform, size):
     try:

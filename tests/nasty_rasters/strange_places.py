@@ -354,7 +354,12 @@ def transform_that_is_singular(bench: Bench) -> Refusal:
 
 @refused
 def pixels_of_a_picometre(bench: Bench) -> Refusal:
-    return _refuse_place(bench, UTM, Affine(1e-12, 0, 5e5, 0, -1e-12, 5e6), "1e-12 m")
+    return _refuse_place(
+        bench,
+        UTM,
+        Affine(1e-12, 0, 5e5, 0, -1e-12, 5e6),
+        "pixels of 1e-12 are too small for",
+    )
 
 
 @refused

@@ -40,6 +40,8 @@ LARGEST_NUMBER = 1e15
 FLATTEST = 1e-6
 """Smallest ratio of a pixel's area to the product of its sides: below it, rows are parallel to
 columns."""
+FINEST = 2.0**-44
+"""Smallest ratio of a pixel's side to its coordinates: float64 divides it into 256 steps."""
 EARTH_M2 = 5.1007e14
 ROUNDING = 1.02
 """Factor by which the estimated area of a map of the whole Earth may exceed the Earth's."""
@@ -182,9 +184,15 @@ def _require_pixels(grid: Grid, name: str):
     is_finite = all(abs(number) < LARGEST_NUMBER for number in numbers)
     across, down = grid.pixel_size if is_finite else (0.0, 0.0)
     has_sides = min(across, down) > 1 / LARGEST_NUMBER
-    if has_sides and abs(grid.transform.determinant) > FLATTEST * across * down:
+    has_area = has_sides and abs(grid.transform.determinant) > FLATTEST * across * down
+    furthest = max(map(abs, grid.bounds)) if has_area else 0.0
+    if has_area and min(across, down) > FINEST * furthest:
         return
     reason = "its pixels have no area" if is_finite else "not all of its numbers are coordinates"
+    if has_area:
+        reason = (
+            f"its pixels of {min(across, down):.3g} are too small for coordinates of {furthest:.3g}"
+        )
     raise RasterError(
         f"{name} has the transform {_say_transform(grid.transform)}: {reason}",
         fix="assign the coordinates of its edges, for example: "
