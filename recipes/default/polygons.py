@@ -32,9 +32,9 @@ import rasterio
 from PIL import Image, ImageDraw
 
 from terradelta.classes import SENSEEARTH
+from terradelta.data.images import IGNORE
 from terradelta.geo.grid import allow_no_place
 
-IGNORE = 255
 OVERSAMPLING = 4
 """A pixel gets the class of a sample an eighth of a pixel from its centre."""
 ENLARGEMENT = 6

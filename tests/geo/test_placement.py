@@ -223,8 +223,11 @@ def test_an_unknown_pixel_size_is_a_caution():
     coarse = find_scale_caution(fitting, (0.1, 0.2))
     assert coarse is not None
     assert coarse.name == "scale"
-    # Finer pixels are averaged.
-    assert find_scale_caution(fitting, (3, 8)) is None
+    # Finer pixels are averaged, up to a number.
+    assert find_scale_caution(fitting, (1, 4)) is None
+    far_finer = find_scale_caution(fitting, (3, 8))
+    assert far_finer is not None
+    assert "--grid" in far_finer.fix
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is absent")

@@ -38,7 +38,7 @@ def test_finer_pixels_are_joined_to_the_middle_of_what_the_model_knows(crs, unit
 
 
 def test_joined_pixels_are_always_of_a_size_that_the_model_knows():
-    for size_m in np.geomspace(0.004, 0.299, 200):
+    for size_m in np.geomspace(0.081, 0.299, 200):
         factor = find_reduction(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8))
         assert factor > 1
         assert 0.3 <= factor * size_m <= 0.8
@@ -46,6 +46,19 @@ def test_joined_pixels_are_always_of_a_size_that_the_model_knows():
         assert find_reduction(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8)) == 1
     assert find_reduction(place("EPSG:32632", 0.1, (500_000, 5_400_000)), None) == 1
     assert find_reduction(place(None, 0.1, (0, 0)), (0.3, 0.8)) == 1
+
+
+@pytest.mark.parametrize("size_m", [1e-3, 0.01, 0.07])
+def test_far_finer_pixels_are_not_joined_and_a_coarser_grid_is_advised(size_m):
+    """Tiles of so many pixels would not fit into memory."""
+    grid = place("EPSG:32632", size_m, (500_000, 5_400_000))
+    assert find_reduction(grid, (0.3, 0.8)) == 1
+    advice = advise_scale(grid, (0.3, 0.8))
+    assert advice is not None
+    side = float(advice[1].split()[1].rstrip(","))
+    assert measure_pixel_size(place("EPSG:32632", side, (500_000, 5_400_000))) == pytest.approx(
+        0.49, rel=0.05
+    )
 
 
 def test_what_fits_needs_no_advice_and_an_unknown_size_does():

@@ -21,9 +21,6 @@ from terradelta.data.labels import read_labels
 from terradelta.data.layouts import PairFolder
 from terradelta.errors import ArgumentError, DataError
 
-SEEN_MASKS = 8
-"""Pairs whose masks are read before the first sample."""
-
 
 class PairSample(NamedTuple):
     """One pair, or after collation a batch of them with a leading B."""
@@ -219,17 +216,13 @@ class ChangeDataset(AugmentedPairs):
 def _refuse_change_masks(pairs: PairFolder):
     """Raise if the land-cover masks are change masks of 0 and 255, of which 255 is `IGNORE`.
 
-    A few masks tell, as every data set has one with a class.
+    The first mask with a class ends the search, mostly the first of all.
     """
-    paths = [
-        path
-        for pair in pairs.pairs[:: max(1, len(pairs.pairs) // SEEN_MASKS)]
-        if not pair.is_change_mask
-        for path in (pair.before_label, pair.after_label)
-        if path is not None
-    ]
     suspicious = None
-    for path in paths:
+    land_cover = [pair for pair in pairs.pairs if not pair.is_change_mask]
+    for path in (path for pair in land_cover for path in (pair.before_label, pair.after_label)):
+        if path is None:
+            continue
         values = set(np.unique(read_mask(path, pairs.classes, may_ignore=True)).tolist())
         if not values <= {0, IGNORE}:
             return

@@ -10,6 +10,9 @@ from terradelta.cautions import Caution
 from terradelta.geo.area import measure_sides
 from terradelta.geo.grid import Grid
 
+MOST_REDUCTION = 6
+"""A tile of the default model is then 7,680 px wide, and its block takes 2 GB."""
+
 
 def measure_pixel_size(grid: Grid) -> float | None:
     """Return about how long the side of a pixel in the middle is on the ground, in metres.
@@ -24,7 +27,8 @@ def find_reduction(grid: Grid, resolution_m: tuple[float, float] | None) -> int:
     """Return how many pixels of a grid a model should see as one, per side.
 
     1, unless its pixels are finer than any that the model learned from: then so many that their
-    means are about as large as the middle of those.
+    means are about as large as the middle of those. 1 too where these would be more than
+    `MOST_REDUCTION`; `advise_scale` then names a coarser grid.
 
     Args:
         grid: The grid a map will have.
@@ -34,7 +38,8 @@ def find_reduction(grid: Grid, resolution_m: tuple[float, float] | None) -> int:
     if resolution_m is None or size_m is None or size_m >= resolution_m[0]:
         return 1
     # A tenth of a pixel less, as lengths on the ground differ a little over a map.
-    return math.ceil(math.sqrt(resolution_m[0] * resolution_m[1]) / size_m - 0.1)
+    factor = math.ceil(math.sqrt(resolution_m[0] * resolution_m[1]) / size_m - 0.1)
+    return factor if factor <= MOST_REDUCTION else 1
 
 
 def find_scale_caution(grid: Grid, resolution_m: tuple[float, float] | None) -> Caution | None:
@@ -70,7 +75,7 @@ def doubt_unknown_size(resolution_m: tuple[float, float]) -> Caution:
 def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[str, str] | None:
     """Return the problem of a grid's pixel size and its fix, or None.
 
-    Pixels may be too coarse; finer ones than the model's are averaged.
+    Somewhat finer pixels than the model's are averaged, and no problem; see `find_reduction`.
 
     Args:
         grid: The grid a map will have.
@@ -83,11 +88,16 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
     if size_m is None:
         return advise_unknown_scale(resolution_m)
     least_m, most_m = resolution_m
-    if size_m <= most_m:
-        # Finer ones are averaged; see `find_reduction`.
+    if least_m <= size_m <= most_m or find_reduction(grid, resolution_m) > 1:
         return None
+    problem = f"pixels of {size_m:.3g} m, and the model learned from {least_m:g} to {most_m:g} m"
+    if size_m < least_m:
+        # Converted with the length on the ground of a unit of the CRS: metres, feet or degrees.
+        side = math.sqrt(abs(grid.transform.determinant))
+        wanted = side * math.sqrt(least_m * most_m) / size_m
+        return problem, f"--grid {wanted:.2g}, which maps coarser pixels"
     return (
-        f"pixels of {size_m:.3g} m, and the model learned from {least_m:g} to {most_m:g} m",
+        problem,
         "train on images of this resolution (`terradelta train --from default`): objects "
         "smaller than a few pixels cannot be found, and larger ones look different",
     )

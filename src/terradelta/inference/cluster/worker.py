@@ -6,7 +6,6 @@ the network, the next is read and the previous one is encoded.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import tempfile
@@ -191,7 +190,7 @@ def _load_model(folder: Path, files: ModelFiles) -> Model:
 
 def _require_same(what: str, wanted: Facts, found: Facts):
     """Raise if this machine differs from the one that planned the work."""
-    there, here = (json.loads(json.dumps(_list_facts(facts))) for facts in (wanted, found))
+    there, here = _list_facts(wanted), _list_facts(found)
     for key in there.keys() | here.keys():
         if key not in ("path", "size_bytes") and there.get(key) != here.get(key):
             raise ClusterError(
