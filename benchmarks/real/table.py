@@ -23,7 +23,6 @@ from terradelta.classes import SENSEEARTH
 from terradelta.inference.folders import ImageProbabilities, find_probabilities
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
-from terradelta.inference.votes import choose_classes
 from terradelta.models.bundle import load_model
 from terradelta.models.embedded import DEFAULT_MODEL
 
@@ -95,30 +94,14 @@ def measure_objects(objects_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
     return inside[is_large] / sizes[is_large]
 
 
-def decide(answer: ImageProbabilities, predictor: Predictor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the map, the class ids of both dates, (H, W) each."""
-    shape = answer.change_HW.shape
-    change_N = torch.from_numpy(answer.change_HW.reshape(-1))
-    before_NK, after_NK = (
-        torch.from_numpy(part.reshape(len(part), -1).T)
-        for part in (answer.before_KHW, answer.after_KHW)
-    )
-    before_N, after_N, _, _ = choose_classes(change_N, before_NK, after_NK, predictor.rule)
-    flagged_N = change_N >= predictor.rule.threshold
-    before_HW, after_HW = (
-        (ids_N * flagged_N).reshape(shape).numpy() for ids_N in (before_N, after_N)
-    )
-    return before_HW, after_HW
-
-
 def changed(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return the pixels that the map shows as changed."""
-    return decide(answer, predictor)[0] > 0
+    return answer.decide(predictor.rule)[0] > 0
 
 
 def to_building(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:
     """Return the changed pixels that are building afterwards."""
-    return decide(answer, predictor)[1] == BUILDING + 1
+    return answer.decide(predictor.rule)[1] == BUILDING + 1
 
 
 def change_head(answer: ImageProbabilities, predictor: Predictor) -> np.ndarray:

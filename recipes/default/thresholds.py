@@ -10,12 +10,10 @@ Legend of the array names: H rows, W columns, T thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from terradelta.data.dataset import ChangeDataset
@@ -23,7 +21,6 @@ from terradelta.data.labels import UNKNOWN
 from terradelta.data.layouts import find_pairs
 from terradelta.inference.folders import ImageProbabilities, find_probabilities
 from terradelta.inference.predictor import Predictor
-from terradelta.inference.votes import choose_classes
 from terradelta.models.decision import DecisionRule, Sensitivity
 
 THRESHOLDS = np.arange(1, 100) / 100
@@ -105,11 +102,6 @@ def count(predictor: Predictor, dataset: ChangeDataset) -> Counts:
 
 def find_likely(answer: ImageProbabilities) -> np.ndarray:
     """Return the probability of the most probable transition to another class, (H, W)."""
-    parts: Iterable[np.ndarray] = (answer.before_KHW, answer.after_KHW)
-    before_NK, after_NK = (torch.from_numpy(part.reshape(len(part), -1).T) for part in parts)
-    change_N = torch.from_numpy(answer.change_HW.reshape(-1))
     # Any probability reaches a threshold of 0.
-    rule = DecisionRule(0.0, "transition", same_class=False)
-    from_N, _, sure_N, _ = choose_classes(change_N, before_NK, after_NK, rule)
-    likely_N = sure_N.where(from_N > 0, torch.zeros_like(sure_N))
-    return likely_N.reshape(answer.change_HW.shape).numpy()
+    before_HW, _, sure_HW = answer.decide(DecisionRule(0.0, "transition", same_class=False))
+    return np.where(before_HW > 0, sure_HW, 0)

@@ -16,7 +16,7 @@ from terradelta.data.dataset import ChangeDataset
 from terradelta.data.layouts import find_pairs
 from terradelta.data.synthetic import write_folders
 from terradelta.errors import OutputExistsError
-from terradelta.evaluation.diagnosis import _decide, diagnose
+from terradelta.evaluation.diagnosis import diagnose
 from terradelta.evaluation.scoring_protocols import PROTOCOLS
 from terradelta.evaluation.temperatures import calibrate_card
 from terradelta.inference.folders import ImageProbabilities
@@ -175,7 +175,7 @@ def test_a_probability_that_is_just_the_threshold_counts_as_changed_as_in_predic
     model = replace(model, card=replace(model.card, change_threshold=some))
     predictor = Predictor([model], **sort_options(EXACT))
     answer = ImageProbabilities(*(part[0].numpy() for part in predictor(*images)))
-    (before_HW, after_HW), confidence_HW = _decide(predictor, answer)
+    before_HW, after_HW, confidence_HW = answer.decide(predictor.rule)
     assert before_HW[40, 50] > 0
     (maps,) = predictor.classify(*images)
     assert (before_HW == maps.before_HW).all()

@@ -13,7 +13,6 @@ from tests.weights import DRAWN_MODEL
 import terradelta as td
 from terradelta.cli import main
 from terradelta.data.synthetic import write_geotiff_pair
-from terradelta.evaluation.diagnosis import _decide
 from terradelta.inference.export import DeepnessGraph, PairGraph
 from terradelta.inference.folders import ImageProbabilities
 from terradelta.inference.prediction_options import Runtime
@@ -93,7 +92,7 @@ def test_scores_and_deepness_decide_as_the_map_does(model, scene, same_class):
     predictor = Predictor([model], Runtime(backend="torch", precision="fp32", device="cpu"))
     (wanted,) = predictor.classify(*images)
     answer = ImageProbabilities(*(part[0].numpy() for part in predictor(*images)))
-    scored, _ = _decide(predictor, answer)
+    scored = answer.decide(predictor.rule)
     with torch.inference_mode():
         values = torch.cat([image.float() for image in images], dim=1)
         assert PairGraph(model)(values)[2].shape == (1, 160, 192)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from terradelta.classes import ClassTable
@@ -33,9 +32,8 @@ from terradelta.evaluation.scoring_protocols import (
     create_protocol,
     measure_class_ious,
 )
-from terradelta.inference.folders import ImageProbabilities, find_probabilities
+from terradelta.inference.folders import find_probabilities
 from terradelta.inference.predictor import Predictor
-from terradelta.inference.votes import choose_classes
 from terradelta.models.card import Temperatures
 from terradelta.outputs import null_undefined, write_json
 
@@ -207,7 +205,7 @@ def _examine_pair(
         for labels_HW in (sample.before_labels_HW, sample.after_labels_HW)
     )
     answer = find_probabilities(predictor, sample.before_CHW, sample.after_CHW)
-    predicted, confidence_HW = _decide(predictor, answer)
+    *predicted, confidence_HW = answer.decide(predictor.rule)
     changed_HW = (predicted[0] > 0) & known_HW
     right_HW = (predicted[0] == true[0]) & (predicted[1] == true[1]) & (changed_HW == change_HW)
     right_N = right_HW[known_HW]
@@ -228,28 +226,6 @@ def _examine_pair(
         metric.update(*predicted, *true, valid=known_HW)
     diagnosis.pairs += 1
     return (*predicted, *true), known_HW
-
-
-def _decide(
-    predictor: Predictor, answer: ImageProbabilities
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Return the class ids of both dates and the confidence, each (H, W), same as in `decide`."""
-    change_N, before_NK, after_NK = (
-        torch.from_numpy(part.reshape(-1, answer.change_HW.size)).T
-        for part in (answer.change_HW, answer.before_KHW, answer.after_KHW)
-    )
-    change_N = change_N[:, 0]
-    before_N, after_N, sure_N, _ = choose_classes(change_N, before_NK, after_NK, predictor.rule)
-    flagged_N = change_N >= predictor.rule.threshold
-    parts = (
-        before_N.where(flagged_N, torch.zeros_like(before_N)),
-        after_N.where(flagged_N, torch.zeros_like(after_N)),
-        sure_N.where(flagged_N, 1 - change_N),
-    )
-    before_HW, after_HW, sure_HW = (
-        part_N.numpy().reshape(answer.change_HW.shape) for part_N in parts
-    )
-    return (before_HW, after_HW), sure_HW
 
 
 def _pick(allowed_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import rasterio
+import torch
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from torch import Tensor
 from tqdm import tqdm
@@ -38,7 +39,8 @@ from terradelta.inference.confidence import UnsureChange
 from terradelta.inference.pace import Pace, describe_runs
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.transitions import TransitionSums
-from terradelta.inference.votes import ClassMaps
+from terradelta.inference.votes import ClassMaps, choose_classes
+from terradelta.models.decision import DecisionRule
 from terradelta.prediction.records import Summary, ViewsRecord
 
 SAMPLED_PAIRS = 36
@@ -231,6 +233,28 @@ class ImageProbabilities(NamedTuple):
     """Probability of each class at the before date."""
     after_KHW: np.ndarray
     change_HW: np.ndarray
+
+    def decide(self, rule: DecisionRule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return class ids before and after, and the confidence, (H, W) each, as a map has them.
+
+        See `terradelta.inference.votes.decide`.
+        """
+        change_N, before_NK, after_NK = (
+            torch.from_numpy(part.reshape(-1, self.change_HW.size)).T
+            for part in (self.change_HW, self.before_KHW, self.after_KHW)
+        )
+        change_N = change_N[:, 0]
+        before_N, after_N, sure_N, _ = choose_classes(change_N, before_NK, after_NK, rule)
+        flagged_N = change_N >= rule.threshold
+        before_HW, after_HW, sure_HW = (
+            part_N.numpy().reshape(self.change_HW.shape)
+            for part_N in (
+                before_N * flagged_N,
+                after_N * flagged_N,
+                sure_N.where(flagged_N, 1 - change_N),
+            )
+        )
+        return before_HW, after_HW, sure_HW
 
 
 def find_probabilities(
