@@ -76,6 +76,7 @@ SAMPLE = ("sample", "out", "-o", "p.gpkg")
         (TRAIN, "--poly-power", "-1"),
         (TRAIN, "--crop-size-px", "0"),
         (TRAIN, "--tile-size-px", "-5"),
+        (TRAIN, "--zoom", "2"),
         (TRAIN, "--brightness", "nan"),
         (TRAIN, "--contrast", "-1"),
         (TRAIN, "--colour", "2"),

@@ -46,15 +46,16 @@ from terradelta.data.images import IGNORE, read_image, write_change_mask, write_
 from terradelta.data.synthetic import draw_pair
 from terradelta.outputs import stage_folder
 
-SIZE_PX = 192
+SIZE_PX = 224
+"""Training crops are smaller, so that they can be zoomed."""
 SPLITS = ("train", "val", "test")
 SHARES = (0.2, 0.12, 0.38, 0.1, 0.2)
 """Probability of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16, tiles."""
-COMPOSED_PAIRS = {"train": 2400, "val": 120, "test": 200}
-DRAWN_PAIRS = {"train": 500, "val": 40, "test": 0}
-CROPS = {"train": 4, "val": 1, "test": 1}
+COMPOSED_PAIRS = {"train": 4800, "val": 120, "test": 200}
+DRAWN_PAIRS = {"train": 1200, "val": 40, "test": 0}
+CROPS = {"train": 8, "val": 1, "test": 1}
 """Pairs of each two dates of each real site."""
-REPEATS = {"changed": 12, "tiles": 4}
+REPEATS = {"changed": 10, "tiles": 5}
 """Times that a pair of the train split is seen in an epoch, each in another crop and light."""
 CHESAPEAKE_SCALE = 2
 OPTIONS = Composition(

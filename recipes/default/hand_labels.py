@@ -29,7 +29,7 @@ TEST_PLACES = ("claremont", "rio")
 VAL_PLACES = ("santa_monica",)
 VAL_STEP = 4
 """Every fourth site of `naip_change` outside of the test places decides, the others teach."""
-MIN_SIDE_PX = 192
+MIN_SIDE_PX = 224
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom."""

@@ -204,6 +204,60 @@ def test_crops_reach_every_corner():
     assert corners == {(top, left) for top in range(3) for left in range(2)}
 
 
+def make_ramp(side: int) -> PairSample:
+    """Return images and labels whose values are their places: column, row and their sum."""
+    rows_HW = torch.arange(side)[:, None].expand(side, side)
+    image_CHW = torch.stack([rows_HW.T, rows_HW, rows_HW + rows_HW.T])
+    return PairSample(image_CHW.float(), image_CHW.float(), rows_HW, rows_HW.T, rows_HW, 0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_zoom_shows_images_and_labels_at_the_same_places_larger_or_smaller(seed):
+    """A step on a ramp is the size of a pixel; antialiasing keeps it within a few tenths."""
+    side = 24
+    result = Augmentation("none", crop_size_px=side, zoom=1.0)(make_ramp(60), generator(seed))
+    image_CHW = result.before_CHW
+    assert image_CHW.shape == (3, side, side)
+    assert torch.equal(image_CHW, result.after_CHW)
+    steps_W = image_CHW[0, :, 3:-3].diff(dim=-1)
+    step = float(steps_W.mean())
+    assert 0.49 < step < 2.01
+    assert torch.allclose(steps_W, torch.full_like(steps_W, step), atol=0.25)
+    # The nearest pixel is at most half a pixel away, and the antialiasing adds a little.
+    inner = (slice(3, -3), slice(3, -3))
+    assert float((image_CHW[1][inner] - result.before_labels_HW[inner]).abs().max()) <= 0.7
+    assert float((image_CHW[0][inner] - result.after_labels_HW[inner]).abs().max()) <= 0.7
+    assert torch.equal(result.change_HW, result.before_labels_HW)
+
+
+def test_zooms_are_enlargements_half_of_the_time_and_never_wider_than_the_image():
+    def find_step(seed: int, width: int) -> float:
+        result = Augmentation("none", crop_size_px=20, zoom=1.0)(make_ramp(width), generator(seed))
+        return float(result.before_CHW[0, :, 3:-3].diff(dim=-1).mean())
+
+    wide = [find_step(seed, 60) for seed in range(200)]
+    assert 70 < sum(step < 1 for step in wide) < 130
+    assert min(wide) < 0.55
+    assert max(wide) > 1.9
+    narrow = [find_step(seed, 25) for seed in range(200)]
+    assert max(narrow) == pytest.approx(25 / 20, abs=0.02)
+
+
+def test_a_reduction_averages_and_keeps_bytes():
+    stripes_W = torch.tensor([0, 255], dtype=torch.uint8).repeat(60)
+    image_CHW = stripes_W.expand(1, 120, 120).contiguous()
+    labels_HW = torch.zeros(120, 120, dtype=torch.int64)
+    sample = PairSample(image_CHW, image_CHW, labels_HW, labels_HW, labels_HW, 0)
+    augmentation = Augmentation("none", crop_size_px=30, zoom=1.0)
+    spreads = []
+    for seed in range(60):
+        before_CHW = augmentation(sample, generator(seed)).before_CHW
+        assert before_CHW.dtype == torch.uint8
+        spreads.append(float(before_CHW.float().std()))
+    # Two columns averaged are grey; a nearest pixel would still be black or white.
+    assert min(spreads) < 40
+
+
 def test_quarter_turns_of_a_shape_that_is_not_square_keep_its_shape():
     sample = make_sample(3, 5)
     seen = set()
@@ -229,7 +283,15 @@ def test_an_image_smaller_than_the_crop_is_an_error_with_both_sizes():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"views": "all"}, {"crop_size_px": 0}, {"brightness": -0.1}, {"colour": 1.5}]
+    "fields",
+    [
+        {"views": "all"},
+        {"crop_size_px": 0},
+        {"brightness": -0.1},
+        {"colour": 1.5},
+        {"crop_size_px": 8, "zoom": 1.1},
+        {"zoom": 0.2},
+    ],
 )
 def test_fields_out_of_range(fields):
     with pytest.raises(ArgumentError):

@@ -1,4 +1,4 @@
-"""Flips, rotations by right angles, crops and colour changes of a pair and its labels.
+"""Flips, rotations by right angles, crops, zooms and colour changes of a pair and its labels.
 
 Shapes: B batch, C bands, H rows, W columns. All randomness comes from the given generator.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from terradelta.data.dataset import PairSample
 from terradelta.errors import ArgumentError, DataError
@@ -71,12 +72,12 @@ def undo_view(tensor: Tensor, view: View) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training pair, in this order: crop, view, colours, swap of the dates.
+    """Random changes of a training pair, in this order: crop, zoom, view, colours, swap of dates.
 
-    Both dates and both labels get one crop and one view; each date gets its own colours; labels
-    keep theirs. The defaults are the reference implementation's: one of six views, uniformly. A
-    sample that is not square after the crop would change its shape by a quarter turn and not fit
-    into a batch, so then a quarter turn becomes a half turn.
+    Both dates and both labels get one crop, one zoom and one view; each date gets its own colours;
+    labels keep theirs. The defaults are the reference implementation's: one of six views,
+    uniformly. A sample that is not square after the crop would change its shape by a quarter turn
+    and not fit into a batch, so then a quarter turn becomes a half turn.
 
     Raises:
         ArgumentError: If a field is out of its range.
@@ -86,6 +87,10 @@ class Augmentation:
     """Name of the set in `VIEW_SETS` to draw from."""
     crop_size_px: int | None = None
     """Side of the square to cut out; None keeps the whole image."""
+    zoom: float = 0.0
+    """The square is cut out smaller or larger and resized to its side: by a factor from
+    1 / (1 + zoom) to 1 + zoom, log-uniformly, and never larger than the image. Images are
+    interpolated bilinearly, with antialiasing where they are reduced; labels take the nearest."""
     brightness: float = 0.0
     """Both dates are multiplied by a factor from 1 - brightness to 1 + brightness."""
     contrast: float = 0.0
@@ -105,7 +110,12 @@ class Augmentation:
                 f"crop_size_px is {self.crop_size_px}, and it must be 1 or more",
                 fix="give the side of the crop in pixels, or leave it out",
             )
-        for name in ("brightness", "contrast", "colour"):
+        if self.zoom and self.crop_size_px is None:
+            raise ArgumentError(
+                f"zoom is {self.zoom} without a crop, and zoomed images would differ in size",
+                fix="set crop_size_px too",
+            )
+        for name in ("zoom", "brightness", "contrast", "colour"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(
                     f"{name} is {getattr(self, name)}, and it must be 0 to 1", fix="try 0.2"
@@ -120,7 +130,7 @@ class Augmentation:
         """
         *layers, index = sample
         if self.crop_size_px is not None:
-            layers = _crop(layers, self.crop_size_px, generator)
+            layers = _crop(layers, self.crop_size_px, self.zoom, generator)
         layers = _turn(layers, VIEW_SETS[self.views], generator)
         before, after, before_labels, after_labels, change = layers
         if self.brightness or self.contrast or self.colour:
@@ -149,16 +159,34 @@ def _draw_integer(stop: int, generator: torch.Generator) -> int:
     return int(torch.randint(stop, (), generator=generator))
 
 
-def _crop(layers: list[Tensor], size_px: int, generator: torch.Generator) -> list[Tensor]:
+def _crop(
+    layers: list[Tensor], size_px: int, zoom: float, generator: torch.Generator
+) -> list[Tensor]:
     height, width = layers[0].shape[-2:]
     if min(height, width) < size_px:
         raise DataError(
             f"the image is {height} x {width} pixels, and the crop {size_px} x {size_px}",
             fix=f"set crop_size_px to {min(height, width)} or less, or leave out small images",
         )
-    top = _draw_integer(height - size_px + 1, generator)
-    left = _draw_integer(width - size_px + 1, generator)
-    return [layer[..., top : top + size_px, left : left + size_px] for layer in layers]
+    side_px = size_px
+    if zoom:
+        exponent = 2 * float(torch.rand((), generator=generator)) - 1
+        side_px = min(max(1, round(size_px * (1 + zoom) ** exponent)), height, width)
+    top = _draw_integer(height - side_px + 1, generator)
+    left = _draw_integer(width - side_px + 1, generator)
+    squares = [layer[..., top : top + side_px, left : left + side_px] for layer in layers]
+    return squares if side_px == size_px else [_resize(square, size_px) for square in squares]
+
+
+def _resize(layer: Tensor, size_px: int) -> Tensor:
+    """Return a square image (C, H, W) or label (H, W) with another side."""
+    if layer.ndim == 2:
+        nearest = (torch.arange(size_px) + 0.5) * (layer.shape[-1] / size_px)
+        return layer[nearest.long()][:, nearest.long()]
+    resized = interpolate(layer[None].float(), (size_px, size_px), mode="bilinear", antialias=True)[
+        0
+    ]
+    return resized.round().to(layer.dtype) if layer.dtype == torch.uint8 else resized
 
 
 def _turn(

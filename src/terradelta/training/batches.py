@@ -74,6 +74,7 @@ def load_data(
     augmentation = Augmentation(
         views=config.views,
         crop_size_px=config.crop_size_px,
+        zoom=config.zoom,
         brightness=config.brightness,
         contrast=config.contrast,
         colour=config.colour,

@@ -106,6 +106,9 @@ class TrainConfig:
     """Flips and rotations to augment with, each with the same probability."""
     crop_size_px: Annotated[int, POSITIVE_COUNT] | None = None
     """Side of a random crop; whole images if left out."""
+    zoom: Annotated[float, SHARE] = 0.0
+    """Largest relative change of the pixels' size: a crop is enlarged or reduced by a factor of up
+    to 1 + zoom."""
     tile_size_px: Annotated[int, POSITIVE_COUNT] | None = None
     """Tile size in prediction of a network with global pooling; by default its training size."""
     brightness: Annotated[float, SHARE] = 0.0
