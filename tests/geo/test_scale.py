@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from terradelta.geo.check import examine_pair
 from terradelta.geo.grid import Grid
 from terradelta.geo.pair_options import ModelNeeds, PairOptions
-from terradelta.geo.scale import advise_scale, find_reduction, measure_pixel_size
+from terradelta.geo.scale import SeenPixels, advise_scale, find_seen_pixels, measure_pixel_size
 
 KNOWN_M = (0.3, 1.2)
 """Whose middle is 0.6 m."""
@@ -34,25 +34,31 @@ def test_finer_pixels_are_joined_to_the_middle_of_what_the_model_knows(crs, unit
     grid = place(crs, 0.1 / unit_m, origin)
     assert measure_pixel_size(grid) == pytest.approx(0.1, rel=0.02)
     assert advise_scale(grid, KNOWN_M) is None
-    assert find_reduction(grid, KNOWN_M) == 6
+    assert find_seen_pixels(grid, KNOWN_M) == SeenPixels(reduction=6)
 
 
-def test_joined_pixels_are_always_of_a_size_that_the_model_knows():
+def test_joined_and_enlarged_pixels_are_always_of_a_size_that_the_model_knows():
     for size_m in np.geomspace(0.081, 0.299, 200):
-        factor = find_reduction(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8))
-        assert factor > 1
-        assert 0.3 <= factor * size_m <= 0.8
-    for size_m in (0.3, 0.5, 0.8, 10):
-        assert find_reduction(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8)) == 1
-    assert find_reduction(place("EPSG:32632", 0.1, (500_000, 5_400_000)), None) == 1
-    assert find_reduction(place(None, 0.1, (0, 0)), (0.3, 0.8)) == 1
+        seen = find_seen_pixels(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8))
+        assert seen.reduction > 1
+        assert 0.3 <= seen.reduction * size_m <= 0.8
+    for size_m in np.geomspace(0.82, 3.1, 200):
+        seen = find_seen_pixels(place("EPSG:32632", size_m, (500_000, 5_400_000)), (0.3, 0.8))
+        assert seen.enlargement > 1
+        assert 0.3 <= size_m / seen.enlargement <= 0.8
+    for size_m in (0.3, 0.5, 0.8, 3.3, 10):
+        grid = place("EPSG:32632", size_m, (500_000, 5_400_000))
+        assert find_seen_pixels(grid, (0.3, 0.8)) == SeenPixels()
+    grid = place("EPSG:32632", 0.1, (500_000, 5_400_000))
+    assert find_seen_pixels(grid, None) == SeenPixels()
+    assert find_seen_pixels(place(None, 0.1, (0, 0)), (0.3, 0.8)) == SeenPixels()
 
 
 @pytest.mark.parametrize("size_m", [1e-3, 0.01, 0.07])
 def test_far_finer_pixels_are_not_joined_and_a_coarser_grid_is_advised(size_m):
     """Tiles of so many pixels would not fit into memory."""
     grid = place("EPSG:32632", size_m, (500_000, 5_400_000))
-    assert find_reduction(grid, (0.3, 0.8)) == 1
+    assert find_seen_pixels(grid, (0.3, 0.8)) == SeenPixels()
     advice = advise_scale(grid, (0.3, 0.8))
     assert advice is not None
     side = float(advice[1].split()[1].rstrip(","))
@@ -70,6 +76,13 @@ def test_what_fits_needs_no_advice_and_an_unknown_size_does():
     advice = advise_scale(unknown, KNOWN_M)
     assert advice is not None
     assert "unknown, and the model learned from 0.3 to 1.2 m" in advice[0]
+
+
+def test_enlarged_pixels_are_reported():
+    advice = advise_scale(place("EPSG:32632", 1.8, (500_000, 5_400_000)), (0.3, 0.8))
+    assert advice is not None
+    assert "pixels of 1.8 m, and the model learned from 0.3 to 0.8 m" in advice[0]
+    assert "4 x 4 interpolated pixels" in advice[0]
 
 
 def test_coarse_pixels_are_reported_and_no_grid_is_advised_for_them():

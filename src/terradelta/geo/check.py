@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rasterio.enums import ColorInterp
@@ -24,7 +24,7 @@ from terradelta.geo.pair_options import ModelNeeds, PairOptions
 from terradelta.geo.placement import place_raster
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
-from terradelta.geo.scale import advise_scale, find_reduction, measure_pixel_size
+from terradelta.geo.scale import advise_scale, find_seen_pixels, measure_pixel_size
 from terradelta.geo.source import has_false_alpha, open_raster
 from terradelta.geo.virtual import name_raster
 from terradelta.redaction import redact
@@ -274,16 +274,16 @@ def _check_grid(pair: RasterPair) -> Finding:
 
 def _check_scale(pair: RasterPair, resolution_m: tuple[float, float] | None) -> Iterator[Finding]:
     advice = advise_scale(pair.grid, resolution_m)
-    factor = find_reduction(pair.grid, resolution_m)
+    seen = find_seen_pixels(pair.grid, resolution_m)
     size_m = measure_pixel_size(pair.grid)
     if advice is not None:
-        yield Finding("scale", "WARN", *advice, {"resolution_m": resolution_m})
-    elif factor > 1 and size_m is not None:
+        yield Finding("scale", "WARN", *advice, {"resolution_m": resolution_m, **asdict(seen)})
+    elif seen.reduction > 1 and size_m is not None:
         message = (
             f"pixels of {size_m:.3g} m are finer than those that the model learned from, so it "
-            f"sees means of {factor} x {factor} of them ({factor * size_m:.2g} m)"
+            f"sees {seen} ({seen.reduction * size_m:.2g} m)"
         )
-        values = {"resolution_m": resolution_m, "reduction": factor}
+        values = {"resolution_m": resolution_m, **asdict(seen)}
         yield Finding("scale", "OK", message, values=values)
 
 

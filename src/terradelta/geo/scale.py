@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,26 @@ from terradelta.geo.grid import Grid
 
 MOST_REDUCTION = 6
 """A tile of the default model is then 7,680 px wide, and its block takes 2 GB."""
+SIZE_TOLERANCE = 0.02
+"""Projections such as UTM change lengths by 0.04 % and more."""
+MOST_ENLARGEMENT = 6
+"""Pixels of 3 m for the default model, which finds a fifth of the changes there
+(benchmarks/real/results.md)."""
+
+
+@dataclass(frozen=True)
+class SeenPixels:
+    """How a model sees the pixels of a grid, so that they have a size that it learned from."""
+
+    reduction: int = 1
+    """Pixels per side of the squares whose means it sees as one."""
+    enlargement: int = 1
+    """Pixels per side that it sees, interpolated, in place of one."""
+
+    def __str__(self):
+        if self.reduction > 1:
+            return f"means of {self.reduction} x {self.reduction} of them"
+        return f"{self.enlargement} x {self.enlargement} interpolated pixels for each of them"
 
 
 def measure_pixel_size(grid: Grid) -> float | None:
@@ -23,23 +44,28 @@ def measure_pixel_size(grid: Grid) -> float | None:
     return None if sides_m is None else math.sqrt(abs(float(np.linalg.det(sides_m))))
 
 
-def find_reduction(grid: Grid, resolution_m: tuple[float, float] | None) -> int:
-    """Return how many pixels of a grid a model should see as one, per side.
+def find_seen_pixels(grid: Grid, resolution_m: tuple[float, float] | None) -> SeenPixels:
+    """Return how a model should see the pixels of a grid.
 
-    1, unless its pixels are finer than any that the model learned from: then so many that their
-    means are about as large as the middle of those. 1 too where these would be more than
-    `MOST_REDUCTION`; `advise_scale` then names a coarser grid.
+    As they are, unless all pixels that it learned from are larger or all are smaller: then about
+    as large as the middle of those. As they are too where this would take more than
+    `MOST_REDUCTION` or `MOST_ENLARGEMENT`; see `advise_scale`.
 
     Args:
         grid: The grid a map will have.
         resolution_m: See `advise_scale`.
     """
     size_m = None if resolution_m is None else measure_pixel_size(grid)
-    if resolution_m is None or size_m is None or size_m >= resolution_m[0]:
-        return 1
-    # A tenth of a pixel less, as lengths on the ground differ a little over a map.
-    factor = math.ceil(math.sqrt(resolution_m[0] * resolution_m[1]) / size_m - 0.1)
-    return factor if factor <= MOST_REDUCTION else 1
+    if resolution_m is None or size_m is None:
+        return SeenPixels()
+    least_m, most_m = resolution_m
+    middle_m = math.sqrt(least_m * most_m)
+    if size_m < least_m:
+        # A tenth of a pixel less, as lengths on the ground differ a little over a map.
+        reduction = math.ceil(middle_m / size_m - 0.1)
+        return SeenPixels(reduction=reduction if reduction <= MOST_REDUCTION else 1)
+    enlargement = round(size_m / middle_m) if size_m > most_m * (1 + SIZE_TOLERANCE) else 1
+    return SeenPixels(enlargement=enlargement if enlargement <= MOST_ENLARGEMENT else 1)
 
 
 def find_scale_caution(grid: Grid, resolution_m: tuple[float, float] | None) -> Caution | None:
@@ -75,7 +101,8 @@ def doubt_unknown_size(resolution_m: tuple[float, float]) -> Caution:
 def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[str, str] | None:
     """Return the problem of a grid's pixel size and its fix, or None.
 
-    Somewhat finer pixels than the model's are averaged, and no problem; see `find_reduction`.
+    Somewhat finer pixels than the model's are averaged, and no problem. Somewhat coarser ones are
+    enlarged, and small objects are missed; see `find_seen_pixels`.
 
     Args:
         grid: The grid a map will have.
@@ -88,7 +115,8 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
     if size_m is None:
         return advise_unknown_scale(resolution_m)
     least_m, most_m = resolution_m
-    if least_m <= size_m <= most_m or find_reduction(grid, resolution_m) > 1:
+    seen = find_seen_pixels(grid, resolution_m)
+    if least_m <= size_m <= most_m * (1 + SIZE_TOLERANCE) or seen.reduction > 1:
         return None
     problem = f"pixels of {size_m:.3g} m, and the model learned from {least_m:g} to {most_m:g} m"
     if size_m < least_m:
@@ -96,6 +124,11 @@ def advise_scale(grid: Grid, resolution_m: tuple[float, float] | None) -> tuple[
         side = math.sqrt(abs(grid.transform.determinant))
         wanted = side * math.sqrt(least_m * most_m) / size_m
         return problem, f"--grid {wanted:.2g}, which maps coarser pixels"
+    if seen.enlargement > 1:
+        return (
+            f"{problem}, so it sees {seen} and misses small objects",
+            "check the map with `terradelta sample` and `terradelta assess`, or use finer images",
+        )
     return (
         problem,
         "train on images of this resolution (`terradelta train --from default`): objects "

@@ -30,9 +30,10 @@ from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds
 from terradelta.geo.samples import PixelSamples
 from terradelta.geo.scale import (
+    SeenPixels,
     advise_scale,
     advise_unknown_scale,
-    find_reduction,
+    find_seen_pixels,
     measure_pixel_size,
 )
 from terradelta.inference.confidence import UnsureChange
@@ -160,11 +161,11 @@ def examine_folders(
         with allow_no_place(), rasterio.open(pairs[0].before) as dataset:
             grid = Grid.of(dataset)
             advice = advise_scale(grid, needs.resolution_m)
-            if find_reduction(grid, needs.resolution_m) > 1:
+            if find_seen_pixels(grid, needs.resolution_m) != SeenPixels():
                 advice = (
                     f"pixels of {measure_pixel_size(grid):.3g} m, and the model learned from "
                     "{:g} to {:g} m".format(*needs.resolution_m),
-                    "predict two rasters, whose finer pixels are averaged, or resample the images",
+                    "predict two rasters, which are resampled for it, or resample the images",
                 )
     except RasterioIOError:
         # Formats that only Pillow reads have no pixel size.

@@ -6,6 +6,7 @@ Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
@@ -24,6 +25,7 @@ from terradelta.errors import ModelError
 from terradelta.fields import POSITIVE_COUNT, checks_ranges
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds, Range, require_range
+from terradelta.geo.scale import SeenPixels
 from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
 from terradelta.inference.needs import describe_needs
 from terradelta.inference.prediction_options import Runtime, require_kinds
@@ -106,19 +108,20 @@ class Predictor:
         self._choice: Choice | None = None
         self._backends: list[Backend] = []
         self._tile_size_px = runtime.tile_size
-        self.reduce(1)
+        self.see(SeenPixels())
         self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
         self._batches_ahead = BATCHES_AHEAD[self.device.type]
 
-    def reduce(self, factor: int):
-        """Let the networks see the means of squares of pixels, and answer for each pixel.
+    def see(self, pixels: SeenPixels):
+        """Let the networks see means of pixels, or interpolated ones, and answer for each pixel.
 
-        For images of finer pixels than those of training. Tiles and margins grow with it.
+        For images of finer or coarser pixels than those of training. Tiles and margins grow or
+        shrink with them.
 
         Args:
-            factor: Side of a square in pixels; 1 for the pixels themselves.
+            pixels: What they see in place of the pixels.
         """
-        self.reduction = factor
+        self.seen_pixels = pixels
         self.tiling = self._choose_tiling(self._tile_size_px)
 
     def choose(self, pixels: int | None = None) -> Choice:
@@ -133,7 +136,8 @@ class Predictor:
         if self._choice is None:
             if pixels is not None:
                 pixels *= self.num_views * len(self._models)
-                pixels //= self.reduction**2
+                pixels = pixels * self.seen_pixels.enlargement**2
+                pixels //= self.seen_pixels.reduction**2
             self._choice = self._choose(*self._asked, self.device, pixels)
             logger.info("%s at %s: %s", *astuple(self._choice))
         return self._choice
@@ -190,8 +194,7 @@ class Predictor:
         )
         margin_px = -(-margin_px // stride_px) * stride_px
         default = max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * margin_px)
-        seen = Tiling(tile_size_px or default, margin_px, stride_px)
-        return Tiling(*(side_px * self.reduction for side_px in astuple(seen)))
+        return _fit_tiling(Tiling(tile_size_px or default, margin_px, stride_px), self.seen_pixels)
 
     def __call__(
         self,
@@ -257,8 +260,10 @@ class Predictor:
             )
         )
         height, width = seen.valid_BHW.shape[-2:]
-        if self.reduction > 1:
-            seen = _average_squares(seen, self.reduction)
+        if self.seen_pixels.reduction > 1:
+            seen = _average_squares(seen, self.seen_pixels.reduction)
+        elif self.seen_pixels.enlargement > 1:
+            seen = _enlarge(seen, self.seen_pixels.enlargement)
         votes = []
         for model, backend in zip(self._models, self._backends, strict=True):
             scaled = [
@@ -375,6 +380,17 @@ def _calibrate(scores: ChangeOutput, temperatures: Temperatures) -> ChangeOutput
     )
 
 
+def _fit_tiling(seen: Tiling, pixels: SeenPixels) -> Tiling:
+    """Return the tiling of an image, from that of the pixels that the networks see."""
+    if pixels.enlargement == 1:
+        return Tiling(*(side_px * pixels.reduction for side_px in astuple(seen)))
+    # Origins of tiles are multiples of the stride in the pixels that the networks see.
+    stride_px = seen.stride_px // math.gcd(seen.stride_px, pixels.enlargement)
+    margin_px = -(-seen.margin_px // (pixels.enlargement * stride_px)) * stride_px
+    tile_size_px = max(seen.tile_size_px // pixels.enlargement, 2 * margin_px + stride_px)
+    return Tiling(tile_size_px, margin_px, stride_px)
+
+
 def _average_squares(request: Request, side_px: int) -> Request:
     """Return the means of squares of pixels with data, float32; without data where none has.
 
@@ -392,6 +408,21 @@ def _average_squares(request: Request, side_px: int) -> Request:
         )
         rows.append((*means, share_B1HW[:, 0] > 0))
     return Request(*(torch.cat(parts, dim=-2) for parts in zip(*rows, strict=True)))
+
+
+def _enlarge(request: Request, factor: int) -> Request:
+    """Return images interpolated bilinearly between the pixels with data, float32."""
+    weight_B1HW = request.valid_BHW[:, None].float()
+
+    def interpolate(part_BCHW: Tensor) -> Tensor:
+        return F.interpolate(part_BCHW, scale_factor=factor, mode="bilinear")
+
+    share_B1HW = interpolate(weight_B1HW).clamp_min(1e-6)
+    before_BCHW, after_BCHW = (
+        interpolate(part.float() * weight_B1HW) / share_B1HW for part in request[:2]
+    )
+    valid_BHW = request.valid_BHW.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    return Request(before_BCHW, after_BCHW, valid_BHW)
 
 
 def _pad_to_multiple(part_BHW: Tensor, stride: int) -> Tensor:

@@ -33,7 +33,7 @@ from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
 from terradelta.geo.raster_record import RasterRecord
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
-from terradelta.geo.scale import find_reduction
+from terradelta.geo.scale import find_seen_pixels
 from terradelta.geo.virtual import name_raster
 from terradelta.heap import return_freed_memory
 from terradelta.inference.admission import look_over
@@ -145,7 +145,7 @@ def answer_rasters(
             logger.info(pair.notice)
         report = _look_over(predictor, asked, shift_px)
         light = _fit_light(pair, asked.rasters.match_light)
-        predictor.reduce(find_reduction(pair.grid, predictor.needs.resolution_m))
+        predictor.see(find_seen_pixels(pair.grid, predictor.needs.resolution_m))
         # Of the whole grid, so that shards and areas of interest get the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
@@ -289,7 +289,8 @@ def _describe_parameters(predictor: Predictor, pair: RasterPair, asked: PairRequ
         aoi=pair.aoi and AreaRecord(str(reading.aoi), pair.aoi.sha256),
         register=maps.register,
         change_threshold=predictor.rule.threshold,
-        reduction=predictor.reduction,
+        reduction=predictor.seen_pixels.reduction,
+        enlargement=predictor.seen_pixels.enlargement,
         decided_by=predictor.rule.decided_by,
         sensitivity=predictor.sensitivity,
         device=predictor.device.type,

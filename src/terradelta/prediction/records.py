@@ -252,6 +252,8 @@ class Parameters:
     change_threshold: Number | None = None
     reduction: Side = 1
     """Pixels per side of the squares whose means the networks saw."""
+    enlargement: Side = 1
+    """Pixels per side that the networks saw, interpolated, in place of one."""
     decided_by: str = "change"
     sensitivity: str = "balanced"
     device: str | None = None

@@ -23,6 +23,7 @@ from terradelta.errors import ClusterError, TerradeltaError
 from terradelta.fields import read_fields, write_fields
 from terradelta.geo.origin import describe_origins, find_differences
 from terradelta.geo.raster_record import OriginRecord, RasterRecord
+from terradelta.geo.scale import SeenPixels
 from terradelta.inference.job import Job
 from terradelta.inference.memory import MAX_READ_AHEAD, plan_cache_bytes, plan_memory
 from terradelta.inference.prediction_options import Runtime
@@ -155,13 +156,14 @@ def read_model_files(folder: str | Path) -> ModelFiles:
 
 def _load_predictor(job: JobRecord, models: tuple[ModelFiles, ...]) -> Predictor:
     parameters = job.parameters
+    seen = SeenPixels(parameters.reduction, parameters.enlargement)
     runtime = {
         "tta": parameters.tta,
         "sensitivity": parameters.sensitivity,
         "device": parameters.device,
         "backend": parameters.backend,
         "precision": parameters.precision,
-        "tile_size": job.plan.tile_size_px // parameters.reduction,
+        "tile_size": job.plan.tile_size_px * seen.enlargement // seen.reduction,
     }
     with tempfile.TemporaryDirectory(prefix="terradelta-models-") as folder:
         # Named as on the machine that sent them.
@@ -175,7 +177,7 @@ def _load_predictor(job: JobRecord, models: tuple[ModelFiles, ...]) -> Predictor
             read_fields(Runtime, {key: value for key, value in runtime.items() if value}),
             value_ranges=recall_options(job).seen_ranges,
         )
-        predictor.reduce(parameters.reduction)
+        predictor.see(seen)
         # Inside, as an int8 graph is read from its file now.
         predictor.start()
     return predictor

@@ -1,4 +1,6 @@
-"""Rasters of finer pixels than the model's: it sees means, and the map has the raster's pixels.
+"""Rasters of other pixels than the model's: it sees means, or interpolated ones.
+
+The map has the raster's pixels.
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -10,11 +12,13 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from PIL import Image
 from tests.flat_options import predict_flat
 from tests.weights import DRAWN_MODEL
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
+from terradelta.geo.scale import SeenPixels
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import load_model, save_model
@@ -123,17 +127,20 @@ def test_means_are_of_the_pixels_with_data():
             small[..., row, column] = images[..., *place][..., kept].float().mean(-1)
     has_data_BHW = valid_BHW.reshape(1, 32, 3, 32, 3).any(4).any(2)
     wanted = predictor(*small, has_data_BHW)
-    predictor.reduce(FACTOR)
+    predictor.see(SeenPixels(reduction=FACTOR))
     answer = predictor(*images, valid_BHW)
     for part, whole in zip(answer, wanted, strict=True):
         assert torch.allclose(part[..., CENTRES, CENTRES], whole, atol=1e-5)
 
 
-def test_a_worker_of_a_cluster_averages_too(fine, maps, model_folder, tmp_path):
+@pytest.mark.parametrize("pair", ["fine", "far"])
+def test_a_worker_of_a_cluster_sees_the_same_pixels(pair, model_folder, tmp_path, request):
     from terradelta.inference.cluster.worker import Errand, Worker, read_model_files
     from terradelta.inference.job import Job
 
-    predict_flat(*fine, tmp_path / "half", model=model_folder, shard="2/2", **EXACT)
+    rasters = request.getfixturevalue(pair)
+    options = {"model": model_folder, "tile_size": 540, **EXACT}
+    predict_flat(*rasters, tmp_path / "half", shard="2/2", **options)
     job = Job.load(tmp_path / "half")
     index = next(index for index in range(len(job.plan)) if job.store.has(index))
     worker = Worker(Errand(job.record, 4 * 1024**3, "."))
@@ -141,3 +148,71 @@ def test_a_worker_of_a_cluster_averages_too(fine, maps, model_folder, tmp_path):
     content = worker.answer(index, 1).content
     with rasterio.MemoryFile(content) as memory, memory.open() as dataset:
         assert (dataset.read() == np.stack(job.store.read(index)[0])).all()
+
+
+@pytest.fixture(scope="module")
+def far(coarse, tmp_path_factory):
+    """Images with pixels of 1.8 m, of which the model sees three for each."""
+    folder = tmp_path_factory.mktemp("far")
+    return tuple(
+        resize(path, folder / f"{date}.tif", 1.8) for date, path in zip(DATES, coarse, strict=True)
+    )
+
+
+def make_images(height: int, width: int):
+    """Return two smooth random images, (2, 1, 3, H, W) float32."""
+    random = np.random.default_rng(3)
+    small = random.uniform(0, 255, (2, 1, 3, height // 4, width // 4)).astype(np.float32)
+    return torch.from_numpy(small.repeat(4, 3).repeat(4, 4))
+
+
+def test_a_coarse_pixel_is_answered_like_the_middle_of_interpolated_ones():
+    """Against Pillow's interpolation; with three of them, the middles are at the same places."""
+    images = make_images(64, 128)
+    predictor = Predictor([load_model(DRAWN_MODEL)], Runtime(**EXACT))
+    larger = torch.stack([enlarge(image_1CHW) for image_1CHW in images])
+    wanted = predictor(*larger)
+    predictor.see(SeenPixels(enlargement=FACTOR))
+    answer = predictor(*images)
+    for part, whole in zip(answer, wanted, strict=True):
+        assert part.shape[-2:] == (64, 128)
+        assert torch.allclose(part, whole[..., CENTRES, CENTRES], atol=1e-4)
+
+
+def enlarge(image_1CHW: torch.Tensor) -> torch.Tensor:
+    bands = [Image.fromarray(band_HW.numpy()) for band_HW in image_1CHW[0]]
+    size = (FACTOR * bands[0].width, FACTOR * bands[0].height)
+    larger = [np.asarray(band.resize(size, Image.Resampling.BILINEAR)) for band in bands]
+    return torch.from_numpy(np.stack(larger))[None]
+
+
+def test_pixels_without_data_do_not_show_in_those_interpolated_beside_them():
+    images = make_images(64, 128)
+    valid_BHW = torch.ones(1, 64, 128, dtype=torch.bool)
+    valid_BHW[..., 90:] = False
+    predictor = Predictor([load_model(DRAWN_MODEL)], Runtime(**EXACT))
+    predictor.see(SeenPixels(enlargement=2))
+    answers = []
+    for value in (0.0, 255.0):
+        images[..., 90:] = value
+        answers.append(predictor(*images, valid_BHW))
+    for one, other in zip(*answers, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_map_of_coarse_pixels_is_the_same_for_every_tile_and_says_what_is_doubtful(
+    far, model_folder, tmp_path
+):
+    whole = predict_flat(*far, tmp_path / "whole", model=model_folder, **EXACT)
+    small = predict_flat(*far, tmp_path / "small", model=model_folder, tile_size=516, **EXACT)
+    run = td.PredictionFolder(small.folder).read_run()
+    assert run.parameters.enlargement == FACTOR
+    assert run.plan is not None
+    assert run.plan.tile_size_px < 212  # so that there is more than one
+    for layer in LAYERS:
+        assert read(whole, layer).shape == (212, 300)
+    assert 0.005 < (read(whole, "change") > 0).mean() < 0.9
+    for layer in LAYERS[:3]:
+        assert (read(small, layer) == read(whole, layer)).mean() > 0.999
+    (said,) = [caution for caution in run.cautions if caution.name == "scale"]
+    assert "3 x 3 interpolated pixels" in said.message
