@@ -30,7 +30,7 @@ def test_every_file_holds_polygons_of_known_classes(load):
     assert len(FILES) > 150
     for path in FILES:
         drawing = polygons.read_drawing(path)
-        assert len(drawing.images) == (2 if path.parent.name == "changes" else 1)
+        assert len(drawing.images) == (2 if path.parent.name.startswith("changes") else 1)
         assert len(drawing.base) in (0, len(drawing.images))
         assert drawing.regions, path
         for region in drawing.regions:
@@ -104,6 +104,20 @@ def test_no_place_is_trained_on_and_tested(load):
 
 
 @needs_images
+def test_unchanged_ground_is_never_of_a_site_whose_changes_are_drawn(load):
+    labels, data, scenes = load("hand_labels"), load("data"), load("scenes")
+    hand = labels.HandLabels()
+    numbers = []
+    for wanted in (data.FIRST, data.SECOND):
+        drawn = labels.list_drawn_sites(wanted.changes)
+        couples = list(scenes.read_couples(SHARED / "naip_urbantree", "val", hand, drawn))
+        found = {site.rsplit("_", 2)[0] + "_" + site.rsplit("_", 1)[1] for (site, *_), _ in couples}
+        assert not found & drawn
+        numbers.append(len(found))
+    assert numbers[0] > numbers[1] > 0
+
+
+@needs_images
 def test_the_pairs_of_the_recipe_are_read_by_the_data_layer(load, tmp_path):
     import csv
 
@@ -111,14 +125,14 @@ def test_the_pairs_of_the_recipe_are_read_by_the_data_layer(load, tmp_path):
     from terradelta.data.layouts import find_pairs
 
     data = load("data")
-    rows = [row for row in data.write_changed(SHARED, tmp_path) if row[-2] == "val"]
+    rows = [row for row in data.write_changed(SHARED, tmp_path, data.SECOND) if row[-2] == "val"]
     with (tmp_path / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         header = ["before", "after", "before_label", "after_label", "label", "split", "name"]
         writer.writerows([header, *rows])
     dataset = ChangeDataset(find_pairs(tmp_path / "pairs.csv", split="val"))
     known = {name.removeprefix("changed-val-"): 0 for *_, name in rows}
-    assert len(dataset) == len(known) > 8
+    assert len(dataset) == len(known) > 17
     ignored = changed = 0
     for sample in dataset:
         ignored += int((sample.change_HW == -1).sum())

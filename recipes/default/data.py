@@ -25,15 +25,26 @@ import argparse
 import csv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from hand_labels import HandLabels, find_split, list_drawn_sites, list_sites, read_pairs
+from hand_labels import (
+    ALL_CHANGES,
+    FIRST_CHANGES,
+    HandLabels,
+    find_split,
+    list_drawn_sites,
+    list_sites,
+    read_pairs,
+)
 from PIL import Image
 from scenes import (
     SEEDS,
     join_dates,
     make_collages,
+    read_changed,
     read_chesapeake,
     read_couples,
     read_dubai,
@@ -51,12 +62,6 @@ SIZE_PX = 224
 SPLITS = ("train", "val", "test")
 SHARES = (0.2, 0.12, 0.38, 0.1, 0.2)
 """Probability of each source: dubai72, kampala_buildings, naip_urbantree, chesapeake16, tiles."""
-COMPOSED_PAIRS = {"train": 4800, "val": 120, "test": 200}
-DRAWN_PAIRS = {"train": 1200, "val": 40, "test": 0}
-CROPS = {"train": 8, "val": 1, "test": 1}
-"""Pairs of each two dates of each real site."""
-REPEATS = {"changed": 10, "tiles": 5}
-"""Times that a pair of the train split is seen in an epoch, each in another crop and light."""
 CHESAPEAKE_SCALE = 2
 OPTIONS = Composition(
     light=0.45, season=0.2, blur_px=1.2, noise=6.0, largest_shift_px=2.0, objects=16
@@ -64,29 +69,72 @@ OPTIONS = Composition(
 DRAWN_GSD_M = (0.3, 0.5, 0.8)
 
 
+@dataclass(frozen=True)
+class Round:
+    """The pairs of one round of training; pairs of different rounds are composed differently."""
+
+    changes: tuple[str, ...]
+    """Folders of labels with real changes."""
+    composed_pairs: int
+    drawn_pairs: int
+    """Pairs to train on; validation and test have as many in every round."""
+    crops: int
+    """Training pairs of each two dates of each real site."""
+    changed_repeats: int
+    tile_repeats: int
+    """Times that a training pair is seen in an epoch, each in another crop and light."""
+    has_changed_sites: bool = False
+    """Whether pairs are composed on single dates of the sites with real changes."""
+    first_number: int = 0
+    """Number of the first composed and the first drawn training pair, which is their seed."""
+
+    def list_numbers(self, count: int, split: str, held_out: dict[str, int]) -> range:
+        """Return the numbers of a split's composed or drawn pairs."""
+        if split == "train":
+            return range(self.first_number, self.first_number + count)
+        return range(held_out[split])
+
+
+FIRST = Round(FIRST_CHANGES, 4800, 1200, crops=8, changed_repeats=10, tile_repeats=5)
+SECOND = Round(
+    ALL_CHANGES,
+    1600,
+    400,
+    crops=4,
+    changed_repeats=6,
+    tile_repeats=3,
+    has_changed_sites=True,
+    first_number=10_000,
+)
+COMPOSED_HELD_OUT = {"val": 120, "test": 200}
+DRAWN_HELD_OUT = {"val": 40, "test": 0}
+
+
 def main():
     """Write all pairs and the CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--round", type=int, choices=(1, 2), default=2)
     options = parser.parse_args()
-    write_pairs(options.shared, options.output)
+    write_pairs(options.shared, options.output, (FIRST, SECOND)[options.round - 1])
 
 
-def write_pairs(shared: Path, output: Path):
+def write_pairs(shared: Path, output: Path, wanted: Round):
     """Write all pairs and their CSV, `output`/pairs.csv.
 
     Args:
         shared: The folder of `dubai72` and its neighbours.
         output: Folder to make; it appears whole or not at all.
+        wanted: The round of training.
     """
     hand = HandLabels.read(shared)
     with stage_folder(output) as staged:
-        rows = [*write_changed(shared, staged), *write_tiles(shared, hand, staged)]
+        rows = [*write_changed(shared, staged, wanted), *write_tiles(shared, hand, staged, wanted)]
         for split in SPLITS:
-            rows += compose(shared, hand, staged, split)
-            rows += cut_real(shared, hand, staged, split)
-            rows += draw(staged, split)
+            rows += compose(shared, hand, staged, split, wanted)
+            rows += cut_real(shared, hand, staged, split, wanted)
+            rows += draw(staged, split, wanted)
         with (staged / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             columns = ("before_label", "after_label", "label")
@@ -94,18 +142,18 @@ def write_pairs(shared: Path, output: Path):
             writer.writerows(rows)
 
 
-def write_changed(shared: Path, output: Path) -> Iterator[list[str]]:
+def write_changed(shared: Path, output: Path, wanted: Round) -> Iterator[list[str]]:
     """Write the real pairs with drawn changes and yield their lines."""
     sites = list_sites(shared)
-    for pair in read_pairs(shared):
+    for pair in read_pairs(shared, wanted.changes):
         split = find_split(pair.name, sites)
         change_HW = np.any([(ids_HW > 0) & (ids_HW != IGNORE) for ids_HW in pair.ids], axis=0)
         folder = output / f"changed-{split}"
         line = write_pair(folder, pair.name, split, pair.images, pair.ids, change_HW)
-        yield from repeat(line, REPEATS["changed"])
+        yield from repeat(line, wanted.changed_repeats)
 
 
-def write_tiles(shared: Path, hand: HandLabels, output: Path) -> Iterator[list[str]]:
+def write_tiles(shared: Path, hand: HandLabels, output: Path, wanted: Round) -> Iterator[list[str]]:
     """Write the images with land cover by hand and yield their lines."""
     sites = list_sites(shared)
     for image in hand.tiles:
@@ -115,7 +163,7 @@ def write_tiles(shared: Path, hand: HandLabels, output: Path) -> Iterator[list[s
         unchanged_HW = np.zeros(ids_HW.shape, np.uint8)
         folder = output / f"tiles-{split}"
         pair = (image_CHW,) * 2, (ids_HW,) * 2
-        yield from repeat(write_pair(folder, name, split, *pair, unchanged_HW), REPEATS["tiles"])
+        yield from repeat(write_pair(folder, name, split, *pair, unchanged_HW), wanted.tile_repeats)
 
 
 def repeat(line: list[str], times: int) -> Iterator[list[str]]:
@@ -149,10 +197,12 @@ def find_tile_split(shared: Path, hand: HandLabels, image: str, sites: list[str]
     return find_split(stem if is_pair else hand.tiles[image][0].name, sites)
 
 
-def compose(shared: Path, hand: HandLabels, output: Path, split: str) -> list[list[str]]:
+def compose(
+    shared: Path, hand: HandLabels, output: Path, split: str, wanted: Round
+) -> list[list[str]]:
     """Write composed pairs of a split and return their lines."""
     # All scenes in memory: reading them again for each pair takes longer than composing it.
-    sources = [list(scenes) for scenes in read_scenes(shared, hand, split)]
+    sources = [list(scenes) for scenes in read_scenes(shared, hand, split, wanted)]
     folder = output / f"composed-{split}"
 
     def compose_one(number: int) -> list[str]:
@@ -164,10 +214,10 @@ def compose(shared: Path, hand: HandLabels, output: Path, split: str) -> list[li
         change_HW = pair.change_HW.astype(np.uint8)
         return write_pair(folder, f"{number:05d}", split, images, classes, change_HW)
 
-    count = COMPOSED_PAIRS[split]
+    numbers = wanted.list_numbers(wanted.composed_pairs, split, COMPOSED_HELD_OUT)
     with ThreadPoolExecutor() as threads:
-        done = threads.map(compose_one, range(count))
-        return list(tqdm(done, desc="composing", total=count, unit="pair", disable=None))
+        done = threads.map(compose_one, numbers)
+        return list(tqdm(done, desc="composing", total=len(numbers), unit="pair", disable=None))
 
 
 def draw_scene(rng: np.random.Generator, sources: list[list[LabelledScene]]) -> LabelledScene:
@@ -176,12 +226,17 @@ def draw_scene(rng: np.random.Generator, sources: list[list[LabelledScene]]) -> 
     return scenes[rng.integers(len(scenes))]
 
 
-def read_scenes(shared: Path, hand: HandLabels, split: str) -> Iterator[Iterator[LabelledScene]]:
+def read_scenes(
+    shared: Path, hand: HandLabels, split: str, wanted: Round
+) -> Iterator[Iterator[LabelledScene]]:
     """Yield, source by source, the scenes that pairs of a split are composed from."""
     yield (LabelledScene(*scene[1:3]) for scene in read_dubai(shared / "dubai72", split))
     folder = shared / "kampala_buildings"
     yield (LabelledScene(*scene[1:3]) for scene in make_collages(folder, split))
-    couples = read_couples(shared / "naip_urbantree", split, hand, list_drawn_sites())
+    asked = shared / "naip_urbantree", split, hand, list_drawn_sites(wanted.changes)
+    couples = read_couples(*asked)
+    if wanted.has_changed_sites:
+        couples = chain(couples, read_changed(*asked))
     yield (join_dates(*couple) for couple in couples)
     couples = read_chesapeake(shared / "chesapeake16", split)
     yield (join_dates(*couple) for couple in couples)
@@ -198,18 +253,21 @@ def read_scenes(shared: Path, hand: HandLabels, split: str) -> Iterator[Iterator
     )
 
 
-def cut_real(shared: Path, hand: HandLabels, output: Path, split: str) -> list[list[str]]:
+def cut_real(
+    shared: Path, hand: HandLabels, output: Path, split: str, wanted: Round
+) -> list[list[str]]:
     """Write crops of real pairs of unchanged ground and return their lines."""
     couples = [
-        *read_couples(shared / "naip_urbantree", split, hand, list_drawn_sites()),
+        *read_couples(shared / "naip_urbantree", split, hand, list_drawn_sites(wanted.changes)),
         *read_chesapeake(shared / "chesapeake16", split),
     ]
     rng = np.random.default_rng(SEEDS[split])
     folder = output / f"real-{split}"
     rows = []
+    crops = wanted.crops if split == "train" else 1
     for number, (before, after) in enumerate(couples):
         ids_HW = join_dates(before, after).classes_HW
-        for crop in range(CROPS[split]):
+        for crop in range(crops):
             top, left = (int(rng.integers(side - SIZE_PX + 1)) for side in ids_HW.shape)
             place = slice(top, top + SIZE_PX), slice(left, left + SIZE_PX)
             name = f"{number:03d}_{crop}"
@@ -219,11 +277,12 @@ def cut_real(shared: Path, hand: HandLabels, output: Path, split: str) -> list[l
     return rows
 
 
-def draw(output: Path, split: str) -> list[list[str]]:
+def draw(output: Path, split: str, wanted: Round) -> list[list[str]]:
     """Write drawn pairs and return their lines."""
     rows = []
     folder = output / f"drawn-{split}"
-    for number in tqdm(range(DRAWN_PAIRS[split]), desc="drawing", unit="pair", disable=None):
+    numbers = wanted.list_numbers(wanted.drawn_pairs, split, DRAWN_HELD_OUT)
+    for number in tqdm(numbers, desc="drawing", unit="pair", disable=None):
         gsd_m = DRAWN_GSD_M[number % len(DRAWN_GSD_M)]
         pair = draw_pair((SEEDS[split], number), SIZE_PX, gsd_m=gsd_m)
         classes = pair.before_class_HW, pair.after_class_HW

@@ -5,7 +5,7 @@
 | `land_cover_tiles`, `suburb_tiles` | class masks, with the corrections of `labels/tiles` |
 | other files of `labels/tiles` | polygons of polygons.py |
 | `naip_change` | class masks of both dates, with the corrections of `labels/changes` |
-| other files of `labels/changes` | pairs of `naip_urbantree` |
+| other files of `labels/changes`, and `labels/changes_second` | pairs of `naip_urbantree` |
 
 A place is in one split, whatever its labels; those of `TEST_PLACES` are never trained on.
 
@@ -30,6 +30,9 @@ VAL_PLACES = ("santa_monica",)
 VAL_STEP = 4
 """Every fourth site of `naip_change` outside of the test places decides, the others teach."""
 MIN_SIDE_PX = 224
+FIRST_CHANGES = ("changes",)
+ALL_CHANGES = ("changes", "changes_second")
+"""Folders of `labels` with real changes; the second was drawn when the first had been learned."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom."""
@@ -125,9 +128,14 @@ def _read_tiles(shared: Path) -> Iterator[HandTile]:
             yield HandTile(path.stem, drawing.images[0], window, ids_HW)
 
 
-def read_pairs(shared: Path) -> Iterator[HandPair]:
-    """Yield the real pairs with drawn changes."""
-    files = {path.stem: path for path in sorted((LABELS / "changes").glob("*.json"))}
+def read_pairs(shared: Path, folders: tuple[str, ...] = ALL_CHANGES) -> Iterator[HandPair]:
+    """Yield the real pairs with drawn changes.
+
+    Args:
+        shared: The folder of `naip_change` and its neighbours.
+        folders: Folders of `labels`.
+    """
+    files = {path.stem: path for path in _list_changes(folders)}
     for site in list_sites(shared):
         if site in files:
             drawing = read_drawing(files.pop(site))
@@ -151,10 +159,16 @@ def list_sites(shared: Path) -> list[str]:
     return sorted(path.stem for path in (shared / "naip_change/im1").glob("*.png"))
 
 
-def list_drawn_sites() -> set[str]:
+def list_drawn_sites(folders: tuple[str, ...]) -> set[str]:
     """Return the sites of `naip_urbantree` whose changes are drawn, such as `claremont_34`."""
-    stems = (path.stem for path in (LABELS / "changes").glob("*_20[0-9][0-9]_20[0-9][0-9].json"))
+    years = "*_20[0-9][0-9]_20[0-9][0-9]"
+    stems = (path.stem for path in _list_changes(folders) if path.match(f"{years}.json"))
     return {stem.rsplit("_", 2)[0] for stem in stems}
+
+
+def _list_changes(folders: tuple[str, ...]) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted((LABELS / folder).glob("*.json"))
 
 
 def find_split(name: str, sites: list[str]) -> str:

@@ -170,6 +170,17 @@ def read_couples(
             yield from combinations([read_urbantree(path, LABELS, hand) for path in site], 2)
 
 
+def read_changed(
+    folder: Path, split: str, hand: HandLabels, changed: set[str]
+) -> Iterator[tuple[Scene, Scene]]:
+    """Yield each date of the sites that changed twice, so that nothing changed below the pastes."""
+    for site in list_urbantree(folder, split):
+        if name_site(site[0]) in changed:
+            for path in site:
+                scene = read_urbantree(path, LABELS, hand)
+                yield scene, scene
+
+
 def read_urbantree(path: Path, labels: Path | None = None, hand: HandLabels | None = None) -> Scene:
     """Return a site at one date, with the land cover from its infrared and its trees.
 
