@@ -32,7 +32,8 @@ FOLDER_RUN = (
 )
 PARAMETERS = (
     "tta bands grid nodata mask mask_values value_range after_value_range match_light aoi register "
-    "change_threshold reduction enlargement decided_by sensitivity device backend precision min_area_m2 vector "
+    "change_threshold reduction enlargement decided_by sensitivity device backend precision "
+    "min_area_m2 vector "
     "time_budget_seconds picture cog_size_px"
 )
 
