@@ -62,16 +62,15 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     shared, work = options.shared, options.work
 
-    model = HERE / "generation1"
-    pairs = work / "pairs_first"
+    first = model = HERE / "generation1"
     for name, wanted in (("first", FIRST), ("second", SECOND)):
         data = work / f"pairs_{name}"
         if not data.exists():
             write_pairs(shared, data, wanted)
-        pairs = data / "pairs.csv"
-        model = train(HERE / f"{name}.yaml", pairs, model, work / f"run_{name}")
+        model = train(HERE / f"{name}.yaml", data / "pairs.csv", model, work / f"run_{name}")
     minutes = sum(count_seconds(work / f"run_{name}") for name in ("first", "second")) / 60
-    finish(average(HERE / "generation1", model), pairs, options.output, round(minutes, 1))
+    pairs = work / "pairs_second" / "pairs.csv"
+    finish(average(first, model), pairs, options.output, round(minutes, 1))
 
 
 def train(recipe: Path, pairs: Path, model: Path, run: Path) -> Path:

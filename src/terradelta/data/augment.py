@@ -183,9 +183,8 @@ def _resize(layer: Tensor, size_px: int) -> Tensor:
     if layer.ndim == 2:
         nearest = (torch.arange(size_px) + 0.5) * (layer.shape[-1] / size_px)
         return layer[nearest.long()][:, nearest.long()]
-    resized = interpolate(layer[None].float(), (size_px, size_px), mode="bilinear", antialias=True)[
-        0
-    ]
+    size = (size_px, size_px)
+    (resized,) = interpolate(layer[None].float(), size, mode="bilinear", antialias=True)
     return resized.round().to(layer.dtype) if layer.dtype == torch.uint8 else resized
 
 

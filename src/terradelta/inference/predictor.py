@@ -23,9 +23,10 @@ from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ModelError
 from terradelta.fields import POSITIVE_COUNT, checks_ranges
+from terradelta.geo.grid import Grid
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds, Range, require_range
-from terradelta.geo.scale import SeenPixels
+from terradelta.geo.scale import SeenPixels, find_seen_pixels
 from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
 from terradelta.inference.needs import describe_needs
 from terradelta.inference.prediction_options import Runtime, require_kinds
@@ -124,6 +125,14 @@ class Predictor:
         self.seen_pixels = pixels
         self.tiling = self._choose_tiling(self._tile_size_px)
 
+    def see_grid(self, grid: Grid):
+        """Let the networks see the pixels of a grid in a size that they learned from.
+
+        Args:
+            grid: The grid of the map; see `find_seen_pixels`.
+        """
+        self.see(find_seen_pixels(grid, self.needs.resolution_m))
+
     def choose(self, pixels: int | None = None) -> Choice:
         """Return the choice of the backend; it does not change afterwards.
 
@@ -135,8 +144,7 @@ class Predictor:
         """
         if self._choice is None:
             if pixels is not None:
-                pixels *= self.num_views * len(self._models)
-                pixels = pixels * self.seen_pixels.enlargement**2
+                pixels *= self.num_views * len(self._models) * self.seen_pixels.enlargement**2
                 pixels //= self.seen_pixels.reduction**2
             self._choice = self._choose(*self._asked, self.device, pixels)
             logger.info("%s at %s: %s", *astuple(self._choice))

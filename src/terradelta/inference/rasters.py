@@ -33,7 +33,6 @@ from terradelta.geo.ranges import TOO_BRIGHT, TOO_DARK
 from terradelta.geo.raster_record import RasterRecord
 from terradelta.geo.registration import measure_shift
 from terradelta.geo.samples import PixelSamples
-from terradelta.geo.scale import find_seen_pixels
 from terradelta.geo.virtual import name_raster
 from terradelta.heap import return_freed_memory
 from terradelta.inference.admission import look_over
@@ -145,7 +144,7 @@ def answer_rasters(
             logger.info(pair.notice)
         report = _look_over(predictor, asked, shift_px)
         light = _fit_light(pair, asked.rasters.match_light)
-        predictor.see(find_seen_pixels(pair.grid, predictor.needs.resolution_m))
+        predictor.see_grid(pair.grid)
         # Of the whole grid, so that shards and areas of interest get the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)

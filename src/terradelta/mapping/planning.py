@@ -36,7 +36,7 @@ from terradelta.geo.mosaic import Mosaic
 from terradelta.geo.pair import RasterPair
 from terradelta.geo.pair_options import Range
 from terradelta.geo.polygons import read_polygons
-from terradelta.geo.scale import advise_scale, find_seen_pixels
+from terradelta.geo.scale import advise_scale
 from terradelta.inference.admission import look_over
 from terradelta.inference.prediction_options import (
     MapOptions,
@@ -188,7 +188,7 @@ def plan_pair(
     asked = PairRequest(before, after, (), rasters, MapOptions())
     with open_pair(predictor, asked) as (pair, _):
         report = look_over(before, after, rasters.reading, predictor.needs, rasters.dates)
-        predictor.see(find_seen_pixels(pair.grid, predictor.needs.resolution_m))
+        predictor.see_grid(pair.grid)
         predictor.start(pair.grid.width * pair.grid.height)
         blocks = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
         layers = _outline(pair)
@@ -242,7 +242,7 @@ def plan(
         )
     map_grid = span_grid(crs, bounds, asked, [], f"--grid {grid}", MAX_PLANNED_PIXELS)
     predictor = _make_predictor(model, runtime)
-    predictor.see(find_seen_pixels(map_grid, predictor.needs.resolution_m))
+    predictor.see_grid(map_grid)
     predictor.start(map_grid.width * map_grid.height)
     read_bytes = bytes_per_pixel or 2 * len(predictor.bands)
     whole = cut_window(0, 0, map_grid.width, map_grid.height)
