@@ -18,6 +18,7 @@ from tests.weights import DRAWN_MODEL
 
 import terradelta as td
 from terradelta.data.synthetic import write_geotiff_pair
+from terradelta.geo.pair import RasterPair
 from terradelta.geo.scale import SeenPixels
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
@@ -216,3 +217,26 @@ def test_a_map_of_coarse_pixels_is_the_same_for_every_tile_and_says_what_is_doub
         assert (read(small, layer) == read(whole, layer)).mean() > 0.999
     (said,) = [caution for caution in run.cautions if caution.name == "scale"]
     assert "3 x 3 interpolated pixels" in said.message
+
+
+@pytest.mark.parametrize("pair", ["fine", "far"])
+def test_blocks_for_a_sink_of_ones_own_see_the_same_pixels(pair, model_folder, tmp_path, request):
+    rasters = request.getfixturevalue(pair)
+    wanted = predict_flat(*rasters, tmp_path / "map", model=model_folder, **EXACT)
+    predictor = Predictor([load_model(model_folder)], Runtime(**EXACT))
+    after_HW = np.zeros(read(wanted, "after_class").shape, np.uint8)
+
+    class Sink:
+        def put(self, block):
+            rows, columns = block.window.toslices()
+            after_HW[rows, columns] = block.maps.after_HW
+
+    with RasterPair(*rasters, predictor.bands) as opened:
+        td.predict_blocks(opened, Sink(), predictor)
+    assert (after_HW == read(wanted, "after_class")).all()
+    # Arrays have no pixel size: what the raster needed does not stay.
+    images = make_images(64, 128).numpy()[:, 0]
+    found = td.predict_arrays(*images, predictor=predictor)
+    fresh = td.predict_arrays(*images, model=model_folder)
+    assert (found.after_class == fresh.after_class).mean() > 0.99
+    assert predictor.seen_pixels == SeenPixels()

@@ -113,7 +113,7 @@ class Augmentation:
         if self.zoom and self.crop_size_px is None:
             raise ArgumentError(
                 f"zoom is {self.zoom} without a crop, and zoomed images would differ in size",
-                fix="set crop_size_px too",
+                fix="set crop_size_px too: --crop-size-px 256",
             )
         for name in ("zoom", "brightness", "contrast", "colour"):
             if not 0 <= getattr(self, name) <= 1:

@@ -136,6 +136,7 @@ def _answer(
     bytes_per_pixel: int,
     sink: Sink,
 ):
+    predictor.see_grid(grid)
     predictor.start(grid.width * grid.height)
     plan = plan_blocks(predictor.tiling, grid, area, bytes_per_pixel)
     answer_blocks(predictor, read, plan, range(len(plan)), sink)
