@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 from shapely import Point, Polygon
 
 from terradelta.classes import SENSEEARTH
@@ -84,23 +85,33 @@ def test_polygons_paint_the_masks_that_came_with_the_data(load):
 
 
 @needs_images
-def test_no_place_is_trained_on_and_tested(load):
+@pytest.mark.parametrize("name", ["first", "second", "other_places"])
+def test_no_place_is_trained_on_and_tested(load, name):
     labels, data = load("hand_labels"), load("data")
+    places = data.ROUNDS[name].test_places
     sites = labels.list_sites(SHARED)
     hand = labels.HandLabels.read(SHARED)
     splits: dict[str, set[str]] = {}
     for image in hand.tiles:
-        name = Path(image).stem
-        splits.setdefault(name, set()).add(data.find_tile_split(SHARED, hand, image, sites))
+        split = data.find_tile_split(SHARED, hand, image, places)
+        splits.setdefault(Path(image).stem, set()).add(split)
     for pair in labels.read_pairs(SHARED):
-        splits.setdefault(pair.name, set()).add(labels.find_split(pair.name, sites))
+        splits.setdefault(pair.name, set()).add(labels.find_split(pair.name, sites, places))
     assert all(len(found) == 1 for found in splits.values())
-    for city in labels.TEST_PLACES:
-        of_city = [found for name, found in splits.items() if name.startswith(city)]
-        assert of_city
-        assert set().union(*of_city) == {"test"}
+    for place in places:
+        of_place = [found for name, found in splits.items() if name.startswith(place)]
+        assert of_place
+        assert set().union(*of_place) == {"test"}
     counted = [found for found in splits.values() if found == {"train"}]
-    assert len(counted) > 100
+    assert len(counted) > 90
+
+
+def test_each_place_abroad_is_held_out_of_one_training_and_claremont_of_all(load):
+    rounds = load("data").ROUNDS
+    two = {*rounds["first"].test_places, *rounds["second"].test_places}
+    other = {*rounds["other_places"].test_places}
+    assert two | other == {"claremont", "rio", "banepa", "zanzibar"}
+    assert two & other == {"claremont"}
 
 
 @needs_images
@@ -115,6 +126,26 @@ def test_unchanged_ground_is_never_of_a_site_whose_changes_are_drawn(load):
         assert not found & drawn
         numbers.append(len(found))
     assert numbers[0] > numbers[1] > 0
+
+
+@needs_images
+def test_where_a_site_changed_its_later_date_shows_the_earlier_one(load):
+    data, scenes = load("data"), load("scenes")
+    changed = data.find_changed(SHARED, data.OTHER_PLACES.changes)
+    hand = load("hand_labels").HandLabels()
+    folder = SHARED / "naip_urbantree"
+    couples = list(scenes.read_restored(folder, "val", hand, changed))
+    assert len(couples) > 15
+    for before, after in couples:
+        city, number = after.name.rsplit("_", 2)[0::2]
+        is_changed_HW = changed[f"{city}_{number}"]
+        real = scenes.read_urbantree(folder / "images" / f"{after.name}.tif", scenes.LABELS, hand)
+        assert (after.image_CHW == before.image_CHW)[:, is_changed_HW].all()
+        assert (after.ids_HW == before.ids_HW)[is_changed_HW].all()
+        is_real_HW = (after.image_CHW == real.image_CHW).all(axis=0)
+        assert is_real_HW[is_changed_HW].mean() < 0.5 or not is_changed_HW.any()
+        far_HW = distance_transform_edt(~is_changed_HW) > 1.5 * scenes.RIM_PX + 1
+        assert is_real_HW[far_HW].all()
 
 
 @needs_images

@@ -105,7 +105,7 @@ def _score_change(counts: np.ndarray) -> Iterator[str]:
 
 def write_land_cover(shared: Path, predictors: dict[str, Predictor]) -> str:
     """Return the accuracy and the IoU of each class, by place."""
-    hand, sites = HandLabels.read(shared), list_sites(shared)
+    hand = HandLabels.read(shared)
     names = SENSEEARTH.names[1:]
     lines = [
         "**Land cover of one date, tiles labelled by hand**",
@@ -115,7 +115,7 @@ def write_land_cover(shared: Path, predictors: dict[str, Predictor]) -> str:
     ]
     for place, words in PLACES.items():
         images = [image for image, tiles in hand.tiles.items() if tiles[0].name.startswith(place)]
-        splits = {find_tile_split(shared, hand, image, sites) for image in images}
+        splits = {find_tile_split(shared, hand, image) for image in images}
         for name, predictor in predictors.items():
             counts_KK = np.zeros((len(names), len(names)), np.int64)
             for image in images:

@@ -26,13 +26,16 @@ import csv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from hand_labels import (
     ALL_CHANGES,
     FIRST_CHANGES,
+    TEST_PLACES,
     HandLabels,
     find_split,
     list_drawn_sites,
@@ -42,12 +45,14 @@ from hand_labels import (
 from PIL import Image
 from scenes import (
     SEEDS,
+    Scene,
     join_dates,
     make_collages,
     read_changed,
     read_chesapeake,
     read_couples,
     read_dubai,
+    read_restored,
 )
 from tqdm import tqdm
 
@@ -83,8 +88,10 @@ class Round:
     changed_repeats: int
     tile_repeats: int
     """Times that a training pair is seen in an epoch, each in another crop and light."""
-    has_changed_sites: bool = False
-    """Whether pairs are composed on single dates of the sites with real changes."""
+    changed_sites: Literal["unused", "single dates", "restored"] = "unused"
+    """How pairs of sites with real changes serve as unchanged ground: not at all, each date twice
+    and for composed pairs alone, or with what changed shown as before."""
+    test_places: tuple[str, ...] = TEST_PLACES
     first_number: int = 0
     """Number of the first composed and the first drawn training pair, which is their seed."""
 
@@ -103,9 +110,22 @@ SECOND = Round(
     crops=4,
     changed_repeats=6,
     tile_repeats=3,
-    has_changed_sites=True,
+    changed_sites="single dates",
     first_number=10_000,
 )
+OTHER_PLACES = Round(
+    ALL_CHANGES,
+    4000,
+    800,
+    crops=3,
+    changed_repeats=10,
+    tile_repeats=5,
+    changed_sites="restored",
+    test_places=("claremont", "banepa", "zanzibar"),
+    first_number=20_000,
+)
+"""Without the places abroad of the others, with the one that they hold out."""
+ROUNDS = {"first": FIRST, "second": SECOND, "other_places": OTHER_PLACES}
 COMPOSED_HELD_OUT = {"val": 120, "test": 200}
 DRAWN_HELD_OUT = {"val": 40, "test": 0}
 
@@ -115,9 +135,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--round", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--round", choices=ROUNDS, default="second")
     options = parser.parse_args()
-    write_pairs(options.shared, options.output, (FIRST, SECOND)[options.round - 1])
+    write_pairs(options.shared, options.output, ROUNDS[options.round])
 
 
 def write_pairs(shared: Path, output: Path, wanted: Round):
@@ -146,7 +166,7 @@ def write_changed(shared: Path, output: Path, wanted: Round) -> Iterator[list[st
     """Write the real pairs with drawn changes and yield their lines."""
     sites = list_sites(shared)
     for pair in read_pairs(shared, wanted.changes):
-        split = find_split(pair.name, sites)
+        split = find_split(pair.name, sites, wanted.test_places)
         change_HW = np.any([(ids_HW > 0) & (ids_HW != IGNORE) for ids_HW in pair.ids], axis=0)
         folder = output / f"changed-{split}"
         line = write_pair(folder, pair.name, split, pair.images, pair.ids, change_HW)
@@ -155,11 +175,10 @@ def write_changed(shared: Path, output: Path, wanted: Round) -> Iterator[list[st
 
 def write_tiles(shared: Path, hand: HandLabels, output: Path, wanted: Round) -> Iterator[list[str]]:
     """Write the images with land cover by hand and yield their lines."""
-    sites = list_sites(shared)
     for image in hand.tiles:
         image_CHW, ids_HW = read_tile(shared, hand, image)
         name = hand.tiles[image][0].name
-        split = find_tile_split(shared, hand, image, sites)
+        split = find_tile_split(shared, hand, image, wanted.test_places)
         unchanged_HW = np.zeros(ids_HW.shape, np.uint8)
         folder = output / f"tiles-{split}"
         pair = (image_CHW,) * 2, (ids_HW,) * 2
@@ -187,14 +206,17 @@ def read_tile(shared: Path, hand: HandLabels, image: str) -> tuple[np.ndarray, n
     return image_CHW[:, *place], ids_HW[place]
 
 
-def find_tile_split(shared: Path, hand: HandLabels, image: str, sites: list[str]) -> str:
+def find_tile_split(
+    shared: Path, hand: HandLabels, image: str, test_places: tuple[str, ...] = TEST_PLACES
+) -> str:
     """Return the split of an image with tiles, that of its site or of its forest patch."""
     stem = Path(image).stem
     if image.startswith("chesapeake16"):
         number = sorted(p.stem for p in (shared / "chesapeake16/images").iterdir()).index(stem)
         return ("val", "test", "train")[min(number % 8, 2)]
     is_pair = image.startswith("naip_change")
-    return find_split(stem if is_pair else hand.tiles[image][0].name, sites)
+    name = stem if is_pair else hand.tiles[image][0].name
+    return find_split(name, list_sites(shared), test_places)
 
 
 def compose(
@@ -233,14 +255,14 @@ def read_scenes(
     yield (LabelledScene(*scene[1:3]) for scene in read_dubai(shared / "dubai72", split))
     folder = shared / "kampala_buildings"
     yield (LabelledScene(*scene[1:3]) for scene in make_collages(folder, split))
-    asked = shared / "naip_urbantree", split, hand, list_drawn_sites(wanted.changes)
-    couples = read_couples(*asked)
-    if wanted.has_changed_sites:
-        couples = chain(couples, read_changed(*asked))
+    couples = read_sites(shared, hand, split, wanted)
+    if wanted.changed_sites == "single dates":
+        drawn = list_drawn_sites(wanted.changes)
+        more = read_changed(shared / "naip_urbantree", split, hand, drawn)
+        couples = chain(couples, more)
     yield (join_dates(*couple) for couple in couples)
     couples = read_chesapeake(shared / "chesapeake16", split)
     yield (join_dates(*couple) for couple in couples)
-    sites = list_sites(shared)
     abroad = (name for name in hand.tiles if name.startswith("land_cover_tiles"))
     yield (
         LabelledScene(image_CHW, np.where(ids_HW == IGNORE, 0, ids_HW))
@@ -248,9 +270,29 @@ def read_scenes(
             read_tile(shared, hand, image)
             for image in abroad
             # No place abroad decides, so those that teach serve for the validation pairs too.
-            if (find_tile_split(shared, hand, image, sites) == "test") == (split == "test")
+            if (find_tile_split(shared, hand, image, wanted.test_places) == "test")
+            == (split == "test")
         )
     )
+
+
+def read_sites(
+    shared: Path, hand: HandLabels, split: str, wanted: Round
+) -> Iterator[tuple[Scene, Scene]]:
+    """Yield every two dates of the sites of a split between which nothing changed."""
+    folder = shared / "naip_urbantree"
+    yield from read_couples(folder, split, hand, list_drawn_sites(wanted.changes))
+    if wanted.changed_sites == "restored":
+        changed = find_changed(shared, wanted.changes)
+        yield from read_restored(folder, split, hand, changed)
+
+
+@cache
+def find_changed(shared: Path, changes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return where each site changed or nobody could say, (H, W) bool."""
+    drawn = list_drawn_sites(changes)
+    pairs = ((pair.name.rsplit("_", 2)[0], pair) for pair in read_pairs(shared, changes))
+    return {site: np.any(pair.ids, axis=0) for site, pair in pairs if site in drawn}
 
 
 def cut_real(
@@ -258,7 +300,7 @@ def cut_real(
 ) -> list[list[str]]:
     """Write crops of real pairs of unchanged ground and return their lines."""
     couples = [
-        *read_couples(shared / "naip_urbantree", split, hand, list_drawn_sites(wanted.changes)),
+        *read_sites(shared, hand, split, wanted),
         *read_chesapeake(shared / "chesapeake16", split),
     ]
     rng = np.random.default_rng(SEEDS[split])

@@ -7,7 +7,8 @@
 | `naip_change` | class masks of both dates, with the corrections of `labels/changes` |
 | other files of `labels/changes`, and `labels/changes_second` | pairs of `naip_urbantree` |
 
-A place is in one split, whatever its labels; those of `TEST_PLACES` are never trained on.
+A place is in one split, whatever its labels. Claremont is never trained on, and each place abroad
+is held out of one of the trainings whose weights are averaged (data.py).
 
 Legend of the array names: C bands, H rows, W columns.
 """
@@ -171,15 +172,16 @@ def _list_changes(folders: tuple[str, ...]) -> Iterator[Path]:
         yield from sorted((LABELS / folder).glob("*.json"))
 
 
-def find_split(name: str, sites: list[str]) -> str:
+def find_split(name: str, sites: list[str], test_places: tuple[str, ...] = TEST_PLACES) -> str:
     """Return the split of a pair or image: "train", "val" or "test".
 
     Args:
         name: Its name, which begins with the place and holds the site: `riverside_4`,
             `riverside_2018_21`, `rio_img50`.
         sites: The sites of `naip_change`.
+        test_places: Places that are not trained on.
     """
-    if name.startswith(TEST_PLACES):
+    if name.startswith(test_places):
         return "test"
-    free = [site for site in sites if not site.startswith(TEST_PLACES)]
+    free = [site for site in sites if not site.startswith(test_places)]
     return "val" if name.startswith(VAL_PLACES) or name in free[::VAL_STEP] else "train"

@@ -59,6 +59,7 @@ CITIES = {
 KAMPALA_REDUCTION = {"21": 2, "20": 1, "19": 1}
 CROWN_PX, UNSURE_CROWN_PX = 5, 14
 """Around a tree's point, green pixels are its crown; further out they may be a lawn."""
+RIM_PX = 3
 COLLAGES = {"train": 60, "val": 10, "test": 16}
 COLLAGE_TILES = 3
 
@@ -179,6 +180,29 @@ def read_changed(
             for path in site:
                 scene = read_urbantree(path, LABELS, hand)
                 yield scene, scene
+
+
+def read_restored(
+    folder: Path, split: str, hand: HandLabels, changed: dict[str, np.ndarray]
+) -> Iterator[tuple[Scene, Scene]]:
+    """Yield every two dates of the sites that changed, the later one as if they had not.
+
+    Args:
+        folder: The folder of the sites.
+        split: "train", "val" or "test".
+        hand: Labels drawn by hand.
+        changed: (H, W) bool of each site, True where it changed or nobody could say; there, and
+            `RIM_PX` around it, the later date shows the earlier one.
+    """
+    for site in list_urbantree(folder, split):
+        if name_site(site[0]) in changed:
+            is_old_HW = binary_dilation(changed[name_site(site[0])], iterations=RIM_PX)
+            scenes = [read_urbantree(path, LABELS, hand) for path in site]
+            for before, after in combinations(scenes, 2):
+                image_CHW = np.where(is_old_HW, before.image_CHW, after.image_CHW)
+                ids_HW = np.where(is_old_HW, before.ids_HW, after.ids_HW)
+                is_drawn_HW = np.where(is_old_HW, before.is_drawn_HW, after.is_drawn_HW)
+                yield before, Scene(after.name, image_CHW, ids_HW, is_drawn_HW)
 
 
 def read_urbantree(path: Path, labels: Path | None = None, hand: HandLabels | None = None) -> Scene:
