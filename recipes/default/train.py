@@ -1,9 +1,10 @@
 """Make the default model: its pairs, the network, its temperatures and thresholds.
 
-The first default model (`generation1`) is trained further in two rounds, the second one on further
-labels and other composed pairs, and its weights are averaged with the new ones. Each step leaves a
-folder in the work folder and is skipped if that exists; an interrupted training resumes. Run:
-`make weights SHARED=../shared/data`, two hours on two cores.
+The first default model (`generation1`) is trained further twice: in two rounds, the second one on
+further labels and other composed pairs, and on the places that these hold out. The weights of both
+are averaged. Each step leaves a folder in the work folder and is skipped if that
+exists; an interrupted training resumes. Run: `make weights SHARED=../shared/data`, three hours on
+two cores.
 
 Legend of the array names: H rows, W columns.
 """
@@ -22,32 +23,39 @@ import torch
 from thresholds import choose_thresholds
 
 import terradelta as td
-from data import FIRST, SECOND, write_pairs
-from terradelta.evaluation.temperatures import calibrate
+from data import ROUNDS, write_pairs
+from terradelta.evaluation.diagnosis import diagnose
+from terradelta.evaluation.model_scores import prepare
+from terradelta.evaluation.temperatures import calibrate, calibrate_card
+from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import Model, load_card, load_model, replace_card, save_model
+from terradelta.models.card import Temperatures
 from terradelta.training.config import TrainConfig
 
 HERE = Path(__file__).parent
-REAL = "changed-val-"
-NEW_SHARE = 0.6
-"""Share of the new weights in the average. More of them know more land cover of other places, and
-give more false alarms on LEVIR (benchmarks/real/results.md)."""
+CHANGED = ("changed-val-",)
+LABELLED = ("changed-val-", "tiles-val-")
+HELD_OUT = ("changed-test-", "real-test-", "tiles-test-claremont")
+"""Beginnings of the names of pairs: validation pairs with real changes, those and land cover by
+hand, and pairs of places that no training has seen."""
+SHARES = {"second": 0.4, "other_places": 0.6}
+"""Shares of the two trainings in the average; what is missing to 1 is the first model's."""
 RESOLUTION_M = (0.3, 0.8)
 """Pixel sizes of the drawn pairs; NAIP has 0.6 m, and half a metre if enlarged."""
 DATA = (
-    "real changes and land cover labelled by hand (California, Nepal, Zanzibar, Virginia), pairs "
-    "composed of aerial scenes of these and of Dubai and Kampala, real pairs of unchanged ground, "
-    "and drawn scenes"
+    "real changes and land cover labelled by hand (California, Nepal, Zanzibar, Rio de Janeiro, "
+    "Virginia), pairs composed of aerial scenes of these and of Dubai and Kampala, real pairs of "
+    "unchanged ground, and drawn scenes"
 )
 LICENCE = (
     "MIT. Learned from: EfficientNet-lite0 on ImageNet (weights Apache-2.0); NAIP imagery (public "
     "domain; found in jonathanventura/urban-tree-detection-data) and its tree points (Ventura et "
     "al. 2024, CC BY 4.0); Banepa, Nepal (CC BY 4.0, buildings of OpenStreetMap, ODbL); Zanzibar "
-    "and eastern Banepa, OpenAerialMap (CC BY) with OpenStreetMap (ODbL), presumed; NEON (CC0, "
-    "presumed); dubai72, Humans in the Loop (CC0 by its publishers, the copy states none); "
-    "OpenAerialMap imagery of Kampala (CC BY) with OpenStreetMap buildings (ODbL), presumed, as "
-    "the copy states none"
+    "and eastern Banepa, OpenAerialMap (CC BY) with OpenStreetMap (ODbL), presumed; Rio, SpaceNet "
+    "(CC BY-SA 4.0, the copy states none); NEON (CC0, presumed); dubai72, Humans in the Loop (CC0 "
+    "by its publishers, the copy states none); OpenAerialMap imagery of Kampala (CC BY) with "
+    "OpenStreetMap buildings (ODbL), presumed, as the copy states none"
 )
 
 
@@ -62,15 +70,19 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     shared, work = options.shared, options.work
 
-    first = model = HERE / "generation1"
-    for name, wanted in (("first", FIRST), ("second", SECOND)):
+    start = HERE / "generation1"
+    trained: dict[str, Path] = {}
+    for name, before in (("first", start), ("second", None), ("other_places", start)):
         data = work / f"pairs_{name}"
         if not data.exists():
-            write_pairs(shared, data, wanted)
-        model = train(HERE / f"{name}.yaml", data / "pairs.csv", model, work / f"run_{name}")
-    minutes = sum(count_seconds(work / f"run_{name}") for name in ("first", "second")) / 60
-    pairs = work / "pairs_second" / "pairs.csv"
-    finish(average(first, model), pairs, options.output, round(minutes, 1))
+            write_pairs(shared, data, ROUNDS[name])
+        model = before or trained["first"]
+        run = work / f"run_{name}"
+        trained[name] = train(HERE / f"{name}.yaml", data / "pairs.csv", model, run)
+    minutes = sum(count_seconds(work / f"run_{name}") for name in trained) / 60
+    joined = average(start, {trained[name]: share for name, share in SHARES.items()})
+    # Their validation pairs with real changes are the same, and their test places Claremont's.
+    finish(joined, work / "pairs_second" / "pairs.csv", options.output, round(minutes, 1))
 
 
 def train(recipe: Path, pairs: Path, model: Path, run: Path) -> Path:
@@ -80,25 +92,34 @@ def train(recipe: Path, pairs: Path, model: Path, run: Path) -> Path:
     return td.train(config, run, resume=(run / "checkpoints").exists()).folder / "last"
 
 
-def average(first: Path, trained: Path) -> Model:
-    """Return a trained model whose weights are averages with those that it was trained from.
+def average(first: Path, trained: dict[Path, float]) -> Model:
+    """Return a model whose weights are averages of those trained and of those they started from.
 
     Such an average keeps what the first weights knew of other places (Wortsman et al., "Robust
-    fine-tuning of zero-shot models", 2022, arXiv:2109.01903, equation 1).
+    fine-tuning of zero-shot models", 2022, arXiv:2109.01903, equation 1), and joins what different
+    trainings learned ("Model soups", 2022, arXiv:2203.05482).
+
+    Args:
+        first: The model that both trainings started from.
+        trained: The trained models and their shares; the first one has the rest.
     """
-    model, old = load_model(trained), load_model(first).network.state_dict()
+    shares = {first: 1 - sum(trained.values()), **trained}
+    states = {path: load_model(path).network.state_dict() for path in shares}
+    model = load_model(next(iter(trained)))
     joined = {
-        name: torch.lerp(old[name].float(), value.float(), NEW_SHARE).to(value.dtype)
+        name: sum(share * states[path][name].float() for path, share in shares.items())
         for name, value in model.network.state_dict().items()
+        if value.is_floating_point()
     }
-    model.network.load_state_dict(joined)
+    model.network.load_state_dict(joined, strict=False)
     return model
 
 
 def finish(model: Model, pairs: Path, output: Path, minutes: float):
     """Store as float16, calibrate, choose the thresholds and score.
 
-    Temperatures are fitted and thresholds chosen on validation pairs with real changes.
+    Change is calibrated and thresholds are chosen on validation pairs with real changes, classes
+    on those and on tiles of land cover.
 
     Args:
         model: The model.
@@ -116,7 +137,13 @@ def finish(model: Model, pairs: Path, output: Path, minutes: float):
         same_class_changes=False,
     )
     save_model(Model(model.network, card), output, dtype=torch.float16, overwrite=True)
-    logging.info("%s", calibrate(output, write_real(pairs)))
+    fitted = calibrate(output, write_lines(pairs, "changed", CHANGED))
+    land_cover = diagnose(
+        *prepare(output, write_lines(pairs, "labelled", LABELLED), "val", Runtime())
+    )
+    more = Temperatures(classes=land_cover.fit_temperatures().classes)
+    replace_card(output, calibrate_card(load_card(output), more))
+    logging.info("%s", fitted.then(more))
     thresholds, seen = choose_thresholds(Predictor([load_model(output)]), pairs)
     logging.info("%s", seen)
     card = replace(
@@ -125,9 +152,10 @@ def finish(model: Model, pairs: Path, output: Path, minutes: float):
         sensitivities=thresholds,
     )
     replace_card(output, card)
+    held_out = write_lines(pairs, "held_out", HELD_OUT)
     scores = {
         f"held-out pairs of the recipe, protocol {protocol}": td.evaluate(
-            output, str(pairs), split="test", protocol=protocol
+            output, str(held_out), split="test", protocol=protocol
         ).numbers
         for protocol in ("second", "from-to", "ual")
     }
@@ -136,8 +164,8 @@ def finish(model: Model, pairs: Path, output: Path, minutes: float):
     recipe = {key: value for key, value in card.training.items() if key not in unsaid}
     training = {
         **recipe,
-        "start_from": "the first default model (recipes/default/generation1), with which the new "
-        f"weights were averaged: {NEW_SHARE} of these",
+        "start_from": "the first default model (recipes/default/generation1), twice; the weights "
+        f"of both trainings are averaged ({', '.join(f'{share:g}' for share in SHARES.values())})",
         "data": DATA,
         "recipe": "recipes/default",
         "commit": commit,
@@ -148,13 +176,13 @@ def finish(model: Model, pairs: Path, output: Path, minutes: float):
     print(json.dumps(scores, indent=2))
 
 
-def write_real(pairs: Path) -> Path:
-    """Write the lines of the validation pairs with real changes beside the CSV."""
-    lines = pairs.read_text(encoding="utf-8").splitlines()
-    real = pairs.with_name("real.csv")
-    kept = [lines[0], *(line for line in lines[1:] if line.split(",")[-1].startswith(REAL))]
-    real.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    return real
+def write_lines(pairs: Path, name: str, beginnings: tuple[str, ...]) -> Path:
+    """Write the lines of pairs whose names have certain beginnings beside the CSV."""
+    header, *lines = pairs.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.split(",")[-1].startswith(beginnings)]
+    chosen = pairs.with_name(f"{name}.csv")
+    chosen.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+    return chosen
 
 
 def count_seconds(run: Path) -> float:
