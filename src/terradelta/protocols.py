@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from terradelta.inference.rasters import Work
     from terradelta.inference.store import FinishedBlock
     from terradelta.models.change_network import ChangeOutput
+    from terradelta.models.crop import Crop
 
 
 class Source(Protocol):
@@ -136,12 +137,15 @@ class Backend(Protocol):
     one.
     """
 
-    def __call__(self, request: Request) -> ChangeOutput:
+    def __call__(self, request: Request, crop: Crop | None = None) -> ChangeOutput:
         """Return float32 logits at the heads' own resolutions, on any device.
 
         Args:
             request: Images in the model's stored scale, (B, C, H, W) uint8 or float32, and where
                 both hold data, (B, H, W) bool; sides are multiples of the output stride.
+            crop: The part of the images whose logits are wanted, all by default; its sides are
+                multiples of the output stride. `ChangeNetwork.score_crop` computes no more than
+                that, `terradelta.models.change_network.crop_scores` cuts it out.
         """
         ...
 

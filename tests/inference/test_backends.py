@@ -18,6 +18,8 @@ from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.models.bundle import INT8_FILE, Model, load_model, save_model
 from terradelta.models.card import ModelCard
+from terradelta.models.change_network import crop_scores
+from terradelta.models.crop import Crop
 from terradelta.models.deployment import fold_norms
 from terradelta.models.encoder import Encoder
 from terradelta.models.heads import FCNHead
@@ -93,6 +95,30 @@ def require_alike(model, backend, dtype):
         assert mine.dtype == torch.float32
         assert mine.shape == theirs.shape, name
         assert (mine - theirs).abs().max() < 1e-3 * theirs.abs().max(), name
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino", "onnx"])
+@pytest.mark.parametrize("family", [FAMILIES[1], FAMILIES[-1]], ids=["pspnet", "fpn"])
+def test_every_backend_answers_for_a_part(family, backend):
+    if backend == "onnx":
+        pytest.importorskip("onnxruntime", reason="pip install terradelta[onnx]")
+    model = build(*family)
+    run = make_backend(Choice(backend, "fp32", ""), model, CPU, WINDOW_PX)
+    stride_px = model.network.output_stride
+    for size, crop in (((96, 160), (0, 3, 1, 2)), ((128, 96), (1, 2, 0, 3))):
+        request = draw_request(*size)
+        part = Crop(*(stride_px * side for side in crop))
+        expected = crop_scores(answer_plainly(model, request), part, size)
+        for mine, theirs in zip(run(request, part), expected, strict=True):
+            assert mine.shape == theirs.shape
+            assert (mine - theirs).abs().max() < 1e-3 * theirs.abs().max()
+
+
+def test_openvino_compiles_one_graph_for_images_of_all_sizes_and_parts(model):
+    backend = make_backend(Choice("openvino", "fp32", ""), model, CPU, None)
+    for size, crop in (((96, 160), None), ((128, 96), None), ((96, 160), Crop(0, 32, 64, 96))):
+        backend(draw_request(*size), crop)
+    assert len(backend._compiled) == 1
 
 
 @pytest.mark.parametrize(("family", "backend"), list(list_pairs()))

@@ -8,9 +8,10 @@ from terradelta.data.synthetic import draw_pair
 from terradelta.errors import ArgumentError, ModelError
 from terradelta.geo.grid import cut_window
 from terradelta.geo.pair import PairWindow
+from terradelta.geo.scale import SeenPixels
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
-from terradelta.inference.tiling import Tiling
+from terradelta.inference.tiling import Tile, Tiling
 from terradelta.models.bundle import load_model, save_model
 
 from ..conftest import make_model
@@ -85,6 +86,24 @@ def test_tiles_give_the_map_of_the_whole_picture(model):
     assert 0.1 < (whole[0] > 0).mean() < 0.9
     for tiling in (Tiling(448, 192, 8), Tiling(520, 200, 8)):
         assert (map_with(predictor, tiling, scene) != whole).mean() < 1e-4
+
+
+@pytest.mark.parametrize("tta", ["none", "d4"])
+@pytest.mark.parametrize("enlargement", [1, 2, 5])
+def test_a_tile_answers_for_its_kept_part_as_for_the_whole(enlargement, tta):
+    """The embedded network computes no more than the kept part, which must not be seen."""
+    scene = draw_pair(2, (160, 256))
+    predictor = Predictor([load_model("default")], Runtime(tta=tta, precision="fp32"))
+    predictor.see(SeenPixels(enlargement=enlargement))
+    images = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
+    expected = np.stack(predictor.classify(*images)[0])
+    whole = cut_window(0, 0, 256, 160)
+    everywhere = np.ones((160, 256), bool)
+    pair = PairWindow(scene.before_CHW, scene.after_CHW, everywhere, everywhere)
+    kept = cut_window(96, 32, 90, 71)
+    maps = np.stack(predictor.map_window(pair, whole, [Tile(whole, kept)], kept))
+    assert (maps == expected[:, *kept.toslices()]).all()
+    assert (maps[0] > 0).any()
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 16])

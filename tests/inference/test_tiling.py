@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,10 +48,16 @@ def test_tiles_cover_every_pixel_once_and_see_their_margin(tiling, height, width
 
 
 @given(TILINGS, st.integers(1, 2000))
-def test_tiles_are_full_sized_where_the_map_allows(tiling, length):
-    for tile in tiling.cut(length, 1):
-        shortest = min(length, tiling.tile_size_px - tiling.stride_px + 1)
-        assert tile.read.height >= shortest
+def test_tiles_are_equal_to_within_a_stride_and_as_few_as_possible(tiling, length):
+    stride = tiling.stride_px
+    tiling = replace(tiling, margin_px=tiling.margin_px // stride * stride)
+    cuts = tiling.cut_axis(length)
+    # As the network sees them: its images are padded to a multiple of its stride.
+    sizes = [-(-(cut.read_end - cut.read_start) // stride) * stride for cut in cuts]
+    assert max(sizes) - min(sizes) <= tiling.stride_px
+    # The largest tiles, of which neighbours share two margins, would not cover it with one less.
+    reach = 2 * tiling.margin_px + (len(cuts) - 1) * tiling.step_px
+    assert length > reach or len(cuts) == 1
 
 
 def test_kept_is_the_written_part_of_the_answer():

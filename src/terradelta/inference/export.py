@@ -29,16 +29,16 @@ from terradelta.errors import ArgumentError
 from terradelta.fields import checks_ranges
 from terradelta.inference.prediction_options import TILE_SIZE
 from terradelta.inference.predictor import (
-    DEFAULT_TILE_SIZE_PX,
-    MIN_MARGINS_PER_TILE,
     choose_pool_window,
 )
+from terradelta.inference.tiling import USUAL_MARGINS_PER_TILE
 from terradelta.inference.votes import separate_dates
 from terradelta.models.bundle import Model, hash_model, load_model
 from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.deployment import fold_norms
 
 ONNX_OPSET = 18
+DEFAULT_TILE_SIZE_PX = 1024
 """The oldest that torch writes: more machines can read it."""
 PT2_METADATA_FILE = "terradelta.json"
 DEEPNESS_DIVISOR = 255
@@ -229,7 +229,7 @@ def choose_tile_size(network: ChangeNetwork, to: str, tile_size_px: int | None) 
     if to == "deepness":
         return _choose_deepness_tile(network.margin_px, stride_px)
     if network.has_global_pooling:
-        return max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * network.margin_px)
+        return max(DEFAULT_TILE_SIZE_PX, USUAL_MARGINS_PER_TILE * network.margin_px)
     return None
 
 
@@ -378,7 +378,7 @@ TARGETS: dict[str, Target] = {
 def _choose_deepness_tile(margin_px: int, stride_px: int) -> int:
     """Return the smallest tile, at least the default, that a whole percent of overlap fits."""
     overlap_px = 2 * margin_px
-    for percent in range(100 * overlap_px // (MIN_MARGINS_PER_TILE * margin_px), 0, -1):
+    for percent in range(100 * overlap_px // (USUAL_MARGINS_PER_TILE * margin_px), 0, -1):
         tile_size_px, rest = divmod(100 * overlap_px, percent)
         if not rest and tile_size_px >= DEFAULT_TILE_SIZE_PX and tile_size_px % stride_px == 0:
             return tile_size_px

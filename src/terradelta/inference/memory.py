@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import psutil
-import torch
 
 from terradelta.errors import ArgumentError
-from terradelta.heap import return_freed_memory
-from terradelta.inference.predictor import Predictor
+from terradelta.inference.predictor import BYTES_PER_MAP_PIXEL, Predictor
 from terradelta.inference.tiling import Block
 
-SAMPLE_SECONDS = 0.002
+PROCESS_BYTES = 600 * 1024**2
+"""Memory of a process with Python, torch and GDAL before it answers; the real one counts only where
+it is larger, as inside of a notebook, so that a budget does not fit one time and not the next."""
+MEGABYTE = 1024**2
+KEPT: dict[tuple[str, str], tuple[float, int]] = {
+    ("torch", "fp32"): (0.7, 100 * MEGABYTE),
+    ("torch", "bf16"): (0.7, 100 * MEGABYTE),
+    ("torch", "fp16"): (0.7, 100 * MEGABYTE),
+    ("torch-compile", "fp32"): (0.7, 400 * MEGABYTE),
+    ("torch-compile", "bf16"): (0.7, 400 * MEGABYTE),
+    ("torch-compile", "fp16"): (0.7, 400 * MEGABYTE),
+    ("openvino", "fp32"): (0.7, 250 * MEGABYTE),
+    ("openvino", "bf16"): (0.5, 250 * MEGABYTE),
+    ("openvino", "int8"): (0.5, 250 * MEGABYTE),
+    ("onnx", "fp32"): (0.7, 250 * MEGABYTE),
+}
 CACHE_SHARE = 1 / 16
 """Share of the budget for GDAL's block cache; GDAL itself takes 5 % of a machine's memory."""
 MAX_CACHE_BYTES = 512 * 1024**2
@@ -42,8 +53,6 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return how to spend a budget on blocks of this size.
 
-    The memory of the network is measured on an empty tile.
-
     Raises:
         ArgumentError: If not even one block at a time fits.
     """
@@ -51,7 +60,8 @@ def plan_memory(
     cache_bytes = plan_cache_bytes(budget_bytes)
     # The mask beside the image.
     input_bytes = pixels * (input_bytes_per_pixel + 1)
-    fixed_bytes = psutil.Process().memory_info().rss + cache_bytes
+    process_bytes = max(PROCESS_BYTES, psutil.Process().memory_info().rss)
+    fixed_bytes = process_bytes + cache_bytes
     fixed_bytes += estimate_network_bytes(predictor, block)
     fixed_bytes += pixels * ANSWER_BYTES_PER_PIXEL
     # One block is being answered and one is being read, whatever number waits in between.
@@ -73,32 +83,24 @@ def plan_cache_bytes(budget_bytes: int) -> int:
 
 
 def estimate_network_bytes(predictor: Predictor, block: Block) -> int:
-    """Return the bytes that answering the block's largest tile adds to those of the process now."""
-    tile = max(block.tiles, key=lambda tile: tile.read.width * tile.read.height)
-    size = int(tile.read.height), int(tile.read.width)
-    dtype = torch.uint8 if predictor.value_ranges == (None, None) else torch.float32
-    image_BCHW = torch.zeros((predictor.batch_size, len(predictor.bands), *size), dtype=dtype)
-    return measure_peak(lambda: predictor.classify(image_BCHW, image_BCHW))
+    """Return the bytes that answering the block's largest tile takes, an upper bound.
 
-
-def measure_peak(work: Callable[[], object]) -> int:
-    """Return the largest growth of the process in bytes while this ran."""
-    return_freed_memory()
-    process = psutil.Process()
-    before = process.memory_info().rss
-    peak = before
-    finished = threading.Event()
-
-    def watch():
-        nonlocal peak
-        while not finished.wait(SAMPLE_SECONDS):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        finished.set()
-        watcher.join()
-    return peak - before
+    It is computed from the networks' features and the runtime, not measured, so that a budget fits
+    or does not fit a job each time.
+    """
+    pixels = max(int(tile.read.width * tile.read.height) for tile in block.tiles)
+    pixels *= predictor.batch_size
+    seen = predictor.seen_pixels
+    seen_pixels = pixels * seen.enlargement**2 / seen.reduction**2
+    choice = predictor.choice
+    live = predictor.live_bytes
+    # The graph of a compiled model keeps its memory, torch gives it to the next one.
+    bytes_per_pixel = max(live) if choice.backend == "torch" else sum(live)
+    kept_share, fixed_bytes = KEPT[choice.backend, choice.precision]
+    if predictor.device.type != "cpu":
+        kept_share = 0.0
+    return int(
+        seen_pixels * bytes_per_pixel * kept_share
+        + pixels * BYTES_PER_MAP_PIXEL
+        + fixed_bytes * len(live)
+    )

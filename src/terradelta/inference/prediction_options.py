@@ -35,6 +35,7 @@ from terradelta.geo.pair_options import (
 )
 from terradelta.models.decision import Sensitivity
 
+DEFAULT_MEMORY = "4GB"
 SMALLEST_PIECE_PX = 512
 """Side of a COG's blocks: pixels of overviews meet at the edges of pieces of whole blocks."""
 TILE_SIZE = Within(least=1, most=65_536)
@@ -146,7 +147,7 @@ class MapOptions:
     """For folders: before/ after/ change/, or im1/ im2/ as the contest asks."""
     time_budget: Annotated[float, ABOVE_ZERO] | None = None
     """Seconds after which the map must be done; flips and rotations are dropped when late."""
-    memory: str | int = "4GB"
+    memory: str | int = DEFAULT_MEMORY
     """Memory that the process may use."""
     shard: str = "1/1"
     """2/4 computes only the second quarter of the map; `merge` joins the quarters."""

@@ -6,16 +6,14 @@ Legend of the array names: B batch, C bands, K classes, H rows, W columns.
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from itertools import groupby
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rasterio.windows import Window
 from torch import Tensor
 
@@ -23,31 +21,45 @@ from terradelta.classes import ClassTable
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.errors import ModelError
 from terradelta.fields import POSITIVE_COUNT, checks_ranges
+from terradelta.flags import read_memory
 from terradelta.geo.grid import Grid
 from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds, Range, require_range
 from terradelta.geo.scale import SeenPixels, find_seen_pixels
 from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
+from terradelta.inference.batching import TileBatch, batch_alike
 from terradelta.inference.needs import describe_needs
-from terradelta.inference.prediction_options import Runtime, require_kinds
-from terradelta.inference.tiling import Tile, Tiling, offset_slices
-from terradelta.inference.votes import ClassMaps, Probabilities, Vote, average, decide
+from terradelta.inference.prediction_options import DEFAULT_MEMORY, Runtime, require_kinds
+from terradelta.inference.resolution import average_squares, enlarge, fit_tiling
+from terradelta.inference.tiling import Tile, Tiling, list_tile_sizes, offset_slices
+from terradelta.inference.votes import (
+    ClassMaps,
+    Probabilities,
+    Vote,
+    average,
+    decide,
+    turn_crop,
+)
 from terradelta.models.bundle import Model
 from terradelta.models.card import Temperatures
 from terradelta.models.change_network import ChangeOutput
+from terradelta.models.crop import Crop
 from terradelta.models.decision import join_rules
+from terradelta.models.footprint import count_live_bytes
 from terradelta.models.precision import choose_device
 from terradelta.protocols import Backend, Network
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TILE_SIZE_PX = 1024
-MIN_MARGINS_PER_TILE = 5
-"""A smaller tile, in margins, would discard more than two thirds of its answer."""
+TILE_SHARE = 0.6
+"""Share of a memory budget that the answer of one tile may take, so that the process and the blocks
+that wait fit beside it."""
+BYTES_PER_MAP_PIXEL = 64
+"""Of a tile's images, and of its answer in full resolution."""
 DEFAULT_POOL_WINDOW_PX = 512
 """For a model with global pooling whose card names no training size."""
-DEFAULT_BATCH_SIZE = {"cpu": 1, "cuda": 4}
-"""Tiles per batch. It does not depend on the free memory, as other batches round differently."""
+DEFAULT_BATCH_SIZE = 1
+"""Tiles are large, and other batches round differently."""
 BATCHES_AHEAD = {"cpu": 0, "cuda": 1}
 """Number of batches given to the network before an earlier answer is fetched."""
 
@@ -60,8 +72,7 @@ class Predictor:
         runtime: Views, tiles, device, backend and number format.
         value_ranges: Values of the before and of the after image that become the darkest and
             brightest the models know; None for images in the models' own scale.
-        batch_size: Tiles of one size that are answered together; by default a number that suits the
-            device.
+        batch_size: Tiles of one size that are answered together, 1 by default.
         device: What the networks compute on, without a check that this machine has it; by default
             that of the runtime.
         choose: Chooses the backend: `choose_backend` on this machine, or on the one that will
@@ -109,8 +120,9 @@ class Predictor:
         self._choice: Choice | None = None
         self._backends: list[Backend] = []
         self._tile_size_px = runtime.tile_size
+        self._memory_bytes = read_memory(DEFAULT_MEMORY)
         self.see(SeenPixels())
-        self.batch_size = batch_size or DEFAULT_BATCH_SIZE[self.device.type]
+        self.batch_size = batch_size or DEFAULT_BATCH_SIZE
         self._batches_ahead = BATCHES_AHEAD[self.device.type]
 
     def see(self, pixels: SeenPixels):
@@ -123,7 +135,18 @@ class Predictor:
             pixels: What they see in place of the pixels.
         """
         self.seen_pixels = pixels
-        self.tiling = self._choose_tiling(self._tile_size_px)
+        self.tiling = self._choose_tiling()
+
+    def fit(self, memory_bytes: int):
+        """Choose tiles that fit into a memory budget, unless the runtime names their size.
+
+        The size does not depend on the machine; by default it suits 4 GB.
+
+        Args:
+            memory_bytes: Memory that the process may use.
+        """
+        self._memory_bytes = memory_bytes
+        self.tiling = self._choose_tiling()
 
     def see_grid(self, grid: Grid):
         """Let the networks see the pixels of a grid in a size that they learned from.
@@ -193,7 +216,12 @@ class Predictor:
         """The inputs that the models need."""
         return describe_needs([model.card for model in self._models])
 
-    def _choose_tiling(self, tile_size_px: int | None) -> Tiling:
+    @cached_property
+    def live_bytes(self) -> tuple[float, ...]:
+        """Bytes per pixel that each model's features take; see `count_live_bytes`."""
+        return tuple(count_live_bytes(model) for model in self._models)
+
+    def _choose_tiling(self) -> Tiling:
         networks: list[Network] = [model.network for model in self._models]
         stride_px = int(np.lcm.reduce([network.output_stride for network in networks]))
         margin_px = max(
@@ -201,8 +229,16 @@ class Predictor:
             for network, model in zip(networks, self._models, strict=True)
         )
         margin_px = -(-margin_px // stride_px) * stride_px
-        default = max(DEFAULT_TILE_SIZE_PX, MIN_MARGINS_PER_TILE * margin_px)
-        return _fit_tiling(Tiling(tile_size_px or default, margin_px, stride_px), self.seen_pixels)
+        tile_size_px = self._tile_size_px or self._choose_tile_size(margin_px, stride_px)
+        return fit_tiling(Tiling(tile_size_px, margin_px, stride_px), self.seen_pixels)
+
+    def _choose_tile_size(self, margin_px: int, stride_px: int) -> int:
+        map_pixels = (self.seen_pixels.reduction / self.seen_pixels.enlargement) ** 2
+        pixel_bytes = max(self.live_bytes) + map_pixels * BYTES_PER_MAP_PIXEL
+        sizes = list_tile_sizes(margin_px, stride_px)
+        most_bytes = TILE_SHARE * self._memory_bytes
+        fitting = [side for side in sizes if side**2 * pixel_bytes <= most_bytes]
+        return fitting[0] if fitting else sizes[-1]
 
     def __call__(
         self,
@@ -231,7 +267,6 @@ class Predictor:
         after_BCHW: Tensor,
         valid_BHW: Tensor | None = None,
         num_views: int | None = None,
-        kept: Sequence[tuple[slice, slice]] | None = None,
     ) -> list[ClassMaps]:
         """Return the class maps of a batch of pairs.
 
@@ -240,12 +275,11 @@ class Predictor:
             after_BCHW: Same as in a call.
             valid_BHW: Same as in a call.
             num_views: Same as in a call.
-            kept: Rows and columns of each pair that are wanted; all by default.
         """
         height, width = before_BCHW.shape[-2:]
         votes, size = self._collect_votes(before_BCHW, after_BCHW, valid_BHW, num_views)
         self._require_finite(votes)
-        kept = kept or [(slice(0, height), slice(0, width))] * len(before_BCHW)
+        kept = [(slice(0, height), slice(0, width))] * len(before_BCHW)
         return decide(votes, size, self.rule, kept)
 
     @torch.inference_mode()
@@ -255,8 +289,12 @@ class Predictor:
         after_BCHW: Tensor,
         valid_BHW: Tensor | None,
         num_views: int | None,
+        crop: Crop | None = None,
     ) -> tuple[list[Vote], tuple[int, int]]:
-        """Return the answer of each model to each view, and the size of its images."""
+        """Return the answer of each model to each view for a crop, and the size of that.
+
+        Without a crop it is that of the images, padded to a multiple of the stride.
+        """
         self.start()
         if valid_BHW is None:
             shape = (len(before_BCHW), *before_BCHW.shape[-2:])
@@ -268,10 +306,13 @@ class Predictor:
             )
         )
         height, width = seen.valid_BHW.shape[-2:]
+        crop = crop or Crop(0, height, 0, width)
         if self.seen_pixels.reduction > 1:
-            seen = _average_squares(seen, self.seen_pixels.reduction)
+            seen = average_squares(seen, self.seen_pixels.reduction)
         elif self.seen_pixels.enlargement > 1:
-            seen = _enlarge(seen, self.seen_pixels.enlargement)
+            seen = enlarge(seen, self.seen_pixels.enlargement)
+        seen_crop = self._scale_crop(crop)
+        seen_size = seen.valid_BHW.shape[-2], seen.valid_BHW.shape[-1]
         votes = []
         for model, backend in zip(self._models, self._backends, strict=True):
             scaled = [
@@ -280,8 +321,14 @@ class Predictor:
             ]
             for view in VIEW_SETS[self.tta][:num_views]:
                 turned = Request(*(apply_view(part, view) for part in (*scaled, seen.valid_BHW)))
-                votes.append(Vote(view, _calibrate(backend(turned), model.card.temperatures)))
-        return votes, (height, width)
+                scores = backend(turned, turn_crop(seen_crop, view, seen_size))
+                votes.append(Vote(view, _calibrate(scores, model.card.temperatures)))
+        return votes, crop.size
+
+    def _scale_crop(self, crop: Crop) -> Crop:
+        """Return a crop in the pixels that the networks see."""
+        enlargement, reduction = self.seen_pixels.enlargement, self.seen_pixels.reduction
+        return Crop(*(side_px * enlargement // reduction for side_px in crop))
 
     def _require_finite(self, votes: Sequence[Vote]):
         """Raise if a model answers NaN or infinity: NaN would count as unchanged."""
@@ -321,10 +368,11 @@ class Predictor:
         """
         maps = ClassMaps.empty(int(write.height), int(write.width))
         wanted = [tile for tile in tiles if pair.valid_HW[offset_slices(tile.write, window)].any()]
-        asked: deque[tuple[list[Tile], list[Vote], tuple[int, int]]] = deque()
-        for batch in _batch_alike(wanted, self.batch_size):
-            request = self._cut(pair, [offset_slices(tile.read, window) for tile in batch])
-            asked.append((batch, *self._collect_votes(*request, num_views)))
+        asked: deque[tuple[TileBatch, list[Vote]]] = deque()
+        for batch in batch_alike(wanted, self.tiling.stride_px, self.batch_size):
+            request = self._cut(pair, [offset_slices(tile.read, window) for tile in batch.tiles])
+            votes, _ = self._collect_votes(*request, num_views, batch.crop)
+            asked.append((batch, votes))
             # A GPU works on this batch while the maps of the previous one are fetched.
             if len(asked) > self._batches_ahead:
                 self._decide_into(maps, write, *asked.popleft())
@@ -344,19 +392,11 @@ class Predictor:
         # Only from pinned memory are pixels copied while the GPU computes.
         return Request(*(part.pin_memory() for part in request))
 
-    def _decide_into(
-        self,
-        maps: ClassMaps,
-        write: Window,
-        batch: Sequence[Tile],
-        votes: Sequence[Vote],
-        size: tuple[int, int],
-    ):
+    def _decide_into(self, maps: ClassMaps, write: Window, batch: TileBatch, votes: Sequence[Vote]):
         # Not earlier: this waits for the GPU, which should have the next batch before.
         self._require_finite(votes)
-        kept = [tile.kept for tile in batch]
-        answers = decide(votes, size, self.rule, kept)
-        for tile, answer in zip(batch, answers, strict=True):
+        answers = decide(votes, batch.crop.size, self.rule, batch.kept)
+        for tile, answer in zip(batch.tiles, answers, strict=True):
             for map_HW, part_HW in zip(maps, answer, strict=True):
                 map_HW[offset_slices(tile.write, write)] = part_HW
 
@@ -388,51 +428,6 @@ def _calibrate(scores: ChangeOutput, temperatures: Temperatures) -> ChangeOutput
     )
 
 
-def _fit_tiling(seen: Tiling, pixels: SeenPixels) -> Tiling:
-    """Return the tiling of an image, from that of the pixels that the networks see."""
-    if pixels.enlargement == 1:
-        return Tiling(*(side_px * pixels.reduction for side_px in astuple(seen)))
-    # Origins of tiles are multiples of the stride in the pixels that the networks see.
-    stride_px = seen.stride_px // math.gcd(seen.stride_px, pixels.enlargement)
-    margin_px = -(-seen.margin_px // (pixels.enlargement * stride_px)) * stride_px
-    tile_size_px = max(seen.tile_size_px // pixels.enlargement, 2 * margin_px + stride_px)
-    return Tiling(tile_size_px, margin_px, stride_px)
-
-
-def _average_squares(request: Request, side_px: int) -> Request:
-    """Return the means of squares of pixels with data, float32; without data where none has.
-
-    Row by row of squares, as float copies of all pixels would take many times their memory.
-    """
-    rows = []
-    for top in range(0, request.valid_BHW.shape[-2], side_px):
-        strip = slice(top, top + side_px)
-        weight_B1HW = request.valid_BHW[:, None, strip].float()
-        share_B1HW = F.avg_pool2d(weight_B1HW, side_px)
-        means = (
-            F.avg_pool2d(part[..., strip, :].float() * weight_B1HW, side_px)
-            / share_B1HW.clamp_min(1e-6)
-            for part in request[:2]
-        )
-        rows.append((*means, share_B1HW[:, 0] > 0))
-    return Request(*(torch.cat(parts, dim=-2) for parts in zip(*rows, strict=True)))
-
-
-def _enlarge(request: Request, factor: int) -> Request:
-    """Return images interpolated bilinearly between the pixels with data, float32."""
-    weight_B1HW = request.valid_BHW[:, None].float()
-
-    def interpolate(part_BCHW: Tensor) -> Tensor:
-        return F.interpolate(part_BCHW, scale_factor=factor, mode="bilinear")
-
-    share_B1HW = interpolate(weight_B1HW).clamp_min(1e-6)
-    before_BCHW, after_BCHW = (
-        interpolate(part.float() * weight_B1HW) / share_B1HW for part in request[:2]
-    )
-    valid_BHW = request.valid_BHW.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-    return Request(before_BCHW, after_BCHW, valid_BHW)
-
-
 def _pad_to_multiple(part_BHW: Tensor, stride: int) -> Tensor:
     """Repeat the last row and column of images or masks until the stride divides both sides."""
     height, width = part_BHW.shape[-2:]
@@ -442,18 +437,6 @@ def _pad_to_multiple(part_BHW: Tensor, stride: int) -> Tensor:
     rows = torch.arange(height + below).clamp(max=height - 1)
     columns = torch.arange(width + right).clamp(max=width - 1)
     return part_BHW[..., rows, :][..., columns]
-
-
-def _batch_alike(tiles: Sequence[Tile], batch_size: int) -> Iterator[list[Tile]]:
-    """Yield batches of tiles of one size."""
-
-    def size(tile: Tile) -> tuple[int, int]:
-        return int(tile.read.height), int(tile.read.width)
-
-    for _, alike in groupby(sorted(tiles, key=size), key=size):
-        rest = list(alike)
-        for first in range(0, len(rest), batch_size):
-            yield rest[first : first + batch_size]
 
 
 def _stack(image_CHW: np.ndarray, parts: Sequence[tuple[slice, slice]]) -> Tensor:

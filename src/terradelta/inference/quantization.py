@@ -27,6 +27,7 @@ from terradelta.inference.backends.interface import Request
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor, choose_pool_window
 from terradelta.models.bundle import INT8_FILE, hash_model, load_model
+from terradelta.models.crop import Crop
 from terradelta.models.deployment import Deployment
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def quantize(
     calibration = [request for number, request in enumerate(requests) if number % 3 != 2]
     graph = convert(deployment, calibration[0])
     bands = len(found.card.bands)
-    set_shapes(graph, [[1, bands, -1, -1], [1, bands, -1, -1], [1, -1, -1]])
+    set_shapes(graph, (1, bands, -1, -1))
     quantized = _quantize_graph(graph, calibration)
     quantized.set_rt_info(hash_model(model), ["terradelta", WEIGHTS_KEY])
     _save(quantized, path)
@@ -167,10 +168,13 @@ def _quantize_graph(graph: openvino.Model, requests: Sequence[Request]) -> openv
     os.environ.setdefault("NNCF_CI", "1")
     import nncf
 
+    from terradelta.inference.backends.openvino_backend import list_arrays
+
     logging.getLogger("nncf").setLevel(logging.WARNING)
 
     def to_arrays(request: Request) -> list[np.ndarray]:
-        return [part.numpy() for part in request]
+        height, width = request.valid_BHW.shape[-2:]
+        return list_arrays(request, Crop(0, height, 0, width))
 
     return nncf.quantize(
         graph,

@@ -145,6 +145,7 @@ def answer_rasters(
         report = _look_over(predictor, asked, shift_px)
         light = _fit_light(pair, asked.rasters.match_light)
         predictor.see_grid(pair.grid)
+        predictor.fit(asked.maps.memory_bytes)
         # Of the whole grid, so that shards and areas of interest get the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)
@@ -337,13 +338,10 @@ def describe_versions() -> dict[str, str]:
 def answer_here(work: Work):
     """Answer the blocks in this process."""
     predictor, pair, job, maps = work.predictor, work.pair, work.job, work.maps
-    # The network runs on an empty tile first, to measure its memory.
-    work.watch.begin("compiling")
     memory = plan_memory(
         maps.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
     )
     pace = _set_pace(predictor, work.watch.started, maps.time_budget)
-    work.watch.begin("answering")
     with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
         answer_blocks(
             predictor,

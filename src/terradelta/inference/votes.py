@@ -18,6 +18,7 @@ from torch import Tensor
 
 from terradelta.data.augment import IDENTITY, View, undo_view
 from terradelta.models.change_network import ChangeOutput
+from terradelta.models.crop import Crop
 from terradelta.models.decision import DecisionRule
 from terradelta.models.layers import resize
 
@@ -261,6 +262,18 @@ def _turn(
     place_HW = torch.arange(height * width, device=positions[0].device).reshape(height, width)
     place_N = undo_view(place_HW, view)[positions]
     return place_N // width, place_N % width
+
+
+def turn_crop(crop: Crop, view: View, size: tuple[int, int]) -> Crop:
+    """Return a crop of an image of this height and width in a view of it."""
+    top, bottom, left, right = crop
+    height, width = size
+    if view.flip:
+        left, right = width - right, width - left
+    for _ in range(view.quarter_turns):
+        top, bottom, left, right = width - right, width - left, top, bottom
+        height, width = width, height
+    return Crop(top, bottom, left, right)
 
 
 def _turn_size(size: tuple[int, int], view: View) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terradelta.errors import ArgumentError
+from terradelta.models.crop import Crop
 from terradelta.models.layers import resize
 
 
@@ -92,6 +93,19 @@ class ChangeNetwork(nn.Module, ABC):
             after_BCHW: Float images of the second date, of the same shape.
         """
 
+    def score_crop(self, before_BCHW: Tensor, after_BCHW: Tensor, crop: Crop) -> ChangeOutput:
+        """Return the logits of a part of the images, the same as those of `score`.
+
+        By default all are computed and the others thrown away.
+
+        Args:
+            before_BCHW: Same as in `score`.
+            after_BCHW: Same as in `score`.
+            crop: The part; its sides are multiples of `output_stride`.
+        """
+        size = (before_BCHW.shape[-2], before_BCHW.shape[-1])
+        return crop_scores(self.score(before_BCHW, after_BCHW), crop, size)
+
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Iterate over the parameters trained at `learning_rate`; by default none."""
         return iter(())
@@ -120,6 +134,11 @@ class ChangeNetwork(nn.Module, ABC):
             resize(after_logits, size)[..., :height, :width],
             resize(change_logits[:, None], size)[:, 0, :height, :width],
         )
+
+
+def crop_scores(scores: ChangeOutput, crop: Crop, size: tuple[int, int]) -> ChangeOutput:
+    """Return the logits of a part of an image of this height and width."""
+    return ChangeOutput(*(crop.take(part, size[0] // part.shape[-2]) for part in scores))
 
 
 def pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:

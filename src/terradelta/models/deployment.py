@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from terradelta.models.bundle import Model
 from terradelta.models.change_network import ChangeNetwork, ChangeOutput
+from terradelta.models.crop import Crop
 
 FOLDING_TOLERANCE = 1e-3
 """Share of the largest logit; a wrong folding changes all of it."""
@@ -42,7 +43,13 @@ class Deployment(nn.Module):
         self.register_buffer("offset_C11", (mean_C / std_C).float()[:, None, None])
         self.eval()
 
-    def forward(self, before_BCHW: Tensor, after_BCHW: Tensor, valid_BHW: Tensor) -> ChangeOutput:
+    def forward(
+        self,
+        before_BCHW: Tensor,
+        after_BCHW: Tensor,
+        valid_BHW: Tensor,
+        crop_4: Tensor | Crop | None = None,
+    ) -> ChangeOutput:
         """Return float32 logits at the heads' own resolutions; see `ChangeNetwork.score`.
 
         Args:
@@ -51,13 +58,20 @@ class Deployment(nn.Module):
             after_BCHW: Images of the second date.
             valid_BHW: Nonzero where both dates hold data; elsewhere the network sees its mean
                 colour, like beyond an image's border.
+            crop_4: The part of the images whose logits are wanted: top, bottom, left and right, on
+                the CPU as an int64 tensor; all by default.
         """
         valid_B1HW = valid_BHW[:, None] != 0
         images = [
             torch.where(valid_B1HW, image.float() * self.scale_C11 - self.offset_C11, 0.0)
             for image in (before_BCHW, after_BCHW)
         ]
-        output = self.network.score(*images)
+        if crop_4 is None:
+            output = self.network.score(*images)
+        else:
+            # Of a tensor these are tensors, which a traced graph follows.
+            crop = Crop(*crop_4)  # pyright: ignore[reportArgumentType]
+            output = self.network.score_crop(images[0], images[1], crop)
         return ChangeOutput(*(part.float() for part in output))
 
 

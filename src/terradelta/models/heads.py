@@ -29,6 +29,9 @@ class Head(nn.Module, ABC):
     """Whether an answer depends on the whole image and not only on the surroundings."""
     reach: int = 0
     """Pixels of the deepest features that the head sees around a position."""
+    local_reach: int | None = None
+    """Cells around a position that its answer there depends on, exactly, of a head that answers
+    at the resolution of the deepest features and reads no others; None for other heads."""
     classifier: nn.Conv2d
     """The last convolution."""
 
@@ -53,6 +56,7 @@ class FCNHead(Head):
 
     levels = (-1,)
     has_global_pooling = False
+    local_reach = 1
 
     def __init__(self, in_channels: int, num_classes: int, *, lightweight: bool = False):
         super().__init__()

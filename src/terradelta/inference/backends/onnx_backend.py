@@ -9,7 +9,8 @@ import torch
 
 from terradelta.inference.backends.interface import Request
 from terradelta.models.bundle import Model
-from terradelta.models.change_network import ChangeOutput
+from terradelta.models.change_network import ChangeOutput, crop_scores
+from terradelta.models.crop import Crop
 from terradelta.models.deployment import Deployment
 
 INPUTS = ("before", "after", "valid")
@@ -27,14 +28,16 @@ class ONNXBackend:
         self._deployment = Deployment(model, pool_window_px)
         self._sessions: dict[tuple[torch.Size, torch.dtype], onnxruntime.InferenceSession] = {}
 
-    def __call__(self, request: Request) -> ChangeOutput:
-        """Return float32 logits at the heads' own resolutions."""
+    def __call__(self, request: Request, crop: Crop | None = None) -> ChangeOutput:
+        """Return float32 logits of a part at the heads' own resolutions; all are computed."""
         key = request.before_BCHW.shape, request.before_BCHW.dtype
         if key not in self._sessions:
             self._sessions[key] = self._build_session(request)
         arrays = [part.contiguous().numpy() for part in request]
         answers = self._sessions[key].run(None, dict(zip(INPUTS, arrays, strict=True)))
-        return ChangeOutput(*(torch.from_numpy(answer) for answer in answers))
+        scores = ChangeOutput(*(torch.from_numpy(answer) for answer in answers))
+        height, width = request.valid_BHW.shape[-2:]
+        return scores if crop is None else crop_scores(scores, crop, (height, width))
 
     def _build_session(self, request: Request) -> onnxruntime.InferenceSession:
         with warnings.catch_warnings():

@@ -6,7 +6,6 @@ Legend of the tensor names: B batch, C bands, H rows, W columns.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -15,12 +14,12 @@ import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
-from torch import Tensor
 
 from terradelta.errors import ModelError
 from terradelta.inference.backends.interface import Request
 from terradelta.models.bundle import Model, hash_model
 from terradelta.models.change_network import ChangeOutput
+from terradelta.models.crop import Crop
 from terradelta.models.deployment import Deployment
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
@@ -32,6 +31,11 @@ ELEMENT_TYPES = {
     torch.float32: openvino.Type.f32,
     torch.bool: openvino.Type.boolean,
 }
+NUM_INPUTS = 4
+"""Both images, the mask, and the part to answer for."""
+
+Shape = tuple[int, int, int, int]
+"""Batch, bands, height and width of images; -1 is any."""
 
 
 @cache
@@ -45,7 +49,9 @@ def load_core() -> openvino.Core:
 
 
 class OpenVINOBackend:
-    """A graph compiled for each shape that is requested.
+    """A graph that takes images of any size, and answers for any part of them.
+
+    Networks with global pooling have another graph for each size that is smaller than their window.
 
     Args:
         model: The model.
@@ -63,14 +69,15 @@ class OpenVINOBackend:
         self._least_px = pool_window_px or 0
         self._core = load_core()
         self._int8 = self._read_int8(model) if precision == "int8" else None
-        self._compiled: dict[tuple[torch.Size, torch.dtype], openvino.CompiledModel] = {}
+        self._compiled: dict[tuple[Shape, torch.dtype], openvino.CompiledModel] = {}
 
-    def __call__(self, request: Request) -> ChangeOutput:
-        """Return float32 logits at the heads' own resolutions."""
-        key = request.before_BCHW.shape, request.before_BCHW.dtype
+    def __call__(self, request: Request, crop: Crop | None = None) -> ChangeOutput:
+        """Return float32 logits of a part at the heads' own resolutions."""
+        key = find_shape(self._deployment, request), request.before_BCHW.dtype
         if key not in self._compiled:
             self._compiled[key] = self._compile(request)
-        arrays = [np.ascontiguousarray(part.numpy()) for part in request]
+        height, width = request.valid_BHW.shape[-2:]
+        arrays = list_arrays(request, crop or Crop(0, height, 0, width))
         # Copied: the next call overwrites them.
         answers = self._compiled[key](arrays, share_inputs=True, share_outputs=True).to_tuple()
         return ChangeOutput(*(torch.from_numpy(answer.copy()) for answer in answers))
@@ -106,6 +113,12 @@ class OpenVINOBackend:
                 f"{model.int8_graph} is damaged, or not made by terradelta: {error}",
                 fix="make it again: `terradelta quantize MODEL IMAGES --overwrite`",
             ) from error
+        if len(graph.inputs) != NUM_INPUTS:
+            raise ModelError(
+                f"{model.int8_graph} has {len(graph.inputs)} inputs and this version of terradelta "
+                f"needs {NUM_INPUTS}",
+                fix="make it again: `terradelta quantize MODEL IMAGES --overwrite`",
+            )
         weights = hash_model(model.int8_graph.parent)
         if made_from != weights:
             raise ModelError(
@@ -124,18 +137,30 @@ class OpenVINOBackend:
                 fix="use --precision bf16",
             )
         shaped = graph.clone()
-        set_shapes(shaped, [part.shape for part in request])
+        batch, bands = request.before_BCHW.shape[:2]
+        set_shapes(shaped, (batch, bands, -1, -1))
         return shaped
 
 
 def convert(deployment: Deployment, request: Request) -> openvino.Model:
-    """Return the graph of a deployed network for inputs of the shapes of a request, in float32.
+    """Return the graph of a deployed network for images like those of a request, in float32.
 
-    Uses the front end itself: `openvino.convert_model` sends telemetry.
+    Its inputs are those of `list_arrays`, of the shape that `find_shape` returns. Uses the front
+    end itself: `openvino.convert_model` sends telemetry.
     """
-    example = _shrink(deployment, request)
+    shape = find_shape(deployment, request)
+    batch, bands, height, width = shape
+    if height == -1:
+        height = width = _find_least_side(deployment)
+    image_BCHW = torch.zeros((batch, bands, height, width))
+    example = (
+        image_BCHW,
+        image_BCHW,
+        torch.zeros((batch, height, width)),
+        torch.tensor([0, height, 0, width]),
+    )
     with warnings.catch_warnings(), torch.inference_mode():
-        # Decisions by shape become constants on purpose: see `_shrink`.
+        # Decisions by shape become constants on purpose: see `find_shape`.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         warnings.simplefilter("ignore", DeprecationWarning)
         decoder = TorchScriptPythonDecoder(
@@ -143,31 +168,46 @@ def convert(deployment: Deployment, request: Request) -> openvino.Model:
         )
     front_end = FrontEndManager().load_by_framework("pytorch")
     graph = front_end.convert(front_end.load(decoder))
-    set_shapes(graph, [list(part.shape) for part in request])
+    set_shapes(graph, shape)
     return graph
 
 
-def _shrink(deployment: Deployment, request: Request) -> tuple[Tensor, ...]:
-    """Return inputs of the smallest size whose trace also fits the request.
+def find_shape(deployment: Deployment, request: Request) -> Shape:
+    """Return the shape of the images that one graph answers for.
 
-    Tracing runs the network once, eagerly. Its graph fits all sizes for which heads with global
-    pooling take the same decision: to pool over windows, or over the whole image.
+    A graph fits all sizes for which heads with global pooling take the same decision: to pool over
+    windows, or over the whole image. So it has the size of an image in which their window does not
+    fit.
     """
+    batch, bands, height, width = request.before_BCHW.shape
+    if deployment.network.pool_window_px is None or min(height, width) >= _find_least_side(
+        deployment
+    ):
+        return batch, bands, -1, -1
+    return batch, bands, height, width
+
+
+def _find_least_side(deployment: Deployment) -> int:
+    """Return the side of an image that the trace of a network needs to fit all larger ones."""
     network = deployment.network
     stride_px = network.output_stride
-    side_px = 2 * stride_px
-    if network.pool_window_px is not None:
-        side_px = (-(-network.pool_window_px // stride_px) + 1) * stride_px
-    height, width = request.valid_BHW.shape[-2:]
-    if min(height, width) >= side_px:
-        height = width = side_px
-    return tuple(part[..., :height, :width].float() for part in request)
+    if network.pool_window_px is None:
+        return 2 * stride_px
+    return (-(-network.pool_window_px // stride_px) + 1) * stride_px
 
 
-def set_shapes(graph: openvino.Model, shapes: Sequence[Sequence[int]]):
-    """Give a graph's inputs shapes; -1 is any."""
-    for port, shape in zip(graph.inputs, shapes, strict=True):
-        port.get_node().set_partial_shape(openvino.PartialShape(list(shape)))
+def list_arrays(request: Request, crop: Crop) -> list[np.ndarray]:
+    """Return the inputs of a graph."""
+    arrays = [np.ascontiguousarray(part.numpy()) for part in request]
+    return [*arrays, np.array(crop, np.int64)]
+
+
+def set_shapes(graph: openvino.Model, shape: Shape):
+    """Give a graph's inputs the shapes that belong to images of a shape."""
+    batch, _, height, width = shape
+    shapes = shape, shape, (batch, height, width), (4,)
+    for port, wanted in zip(graph.inputs, shapes, strict=True):
+        port.get_node().set_partial_shape(openvino.PartialShape(list(wanted)))
     graph.validate_nodes_and_infer_types()
 
 

@@ -10,7 +10,8 @@ import torch
 
 from terradelta.inference.backends.interface import Request
 from terradelta.models.bundle import Model
-from terradelta.models.change_network import ChangeOutput
+from terradelta.models.change_network import ChangeOutput, crop_scores
+from terradelta.models.crop import Crop
 from terradelta.models.deployment import Deployment, fold_norms
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,18 +45,24 @@ class TorchBackend:
         deployment = Deployment(model, pool_window_px)
         deployment.network = fold_norms(deployment.network)
         deployment = deployment.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._run = _compile(deployment, device) if compiled else deployment
+        self._compiled = _compile(deployment, device) if compiled else None
+        self._deployment = deployment
 
     @torch.inference_mode()
-    def __call__(self, request: Request) -> ChangeOutput:
-        """Return float32 logits at the heads' own resolutions, on the device."""
+    def __call__(self, request: Request, crop: Crop | None = None) -> ChangeOutput:
+        """Return float32 logits of a part at the heads' own resolutions, on the device."""
         before_BCHW, after_BCHW, valid_BHW = (
             part.to(self._device, non_blocking=True) for part in request
         )
         with torch.autocast(
             self._device.type, self._dtype, enabled=self._dtype is not torch.float32
         ):
-            return ChangeOutput(*self._run(before_BCHW, after_BCHW, valid_BHW))
+            if self._compiled is None:
+                return self._deployment(before_BCHW, after_BCHW, valid_BHW, crop)
+            # Code is compiled for each size; for each crop it would take too long.
+            scores = ChangeOutput(*self._compiled(before_BCHW, after_BCHW, valid_BHW))
+        height, width = valid_BHW.shape[-2:]
+        return scores if crop is None else crop_scores(scores, crop, (height, width))
 
 
 def _compile(deployment: Deployment, device: torch.device) -> Callable[..., ChangeOutput]:
