@@ -1,13 +1,22 @@
-import numpy as np
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from terradelta.errors import ArgumentError
 from terradelta.flags import read_memory
 from terradelta.geo.grid import cut_window
-from terradelta.inference.memory import measure_peak, plan_memory
+from terradelta.inference.memory import plan_memory
 from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
-from terradelta.inference.tiling import BlockPlan
+from terradelta.inference.tiling import LARGEST_TILE_PX, BlockPlan
+from terradelta.models.bundle import load_model
+from terradelta.models.embedded import DEFAULT_MODEL
+from terradelta.models.footprint import count_live_bytes
+
+from ..conftest import make_model
 
 MEGABYTE = 1024**2
 
@@ -33,25 +42,85 @@ def test_what_is_no_memory_is_refused(text):
         read_memory(text)
 
 
-def fill_100_megabytes():
-    # Many times: the peak is sampled, and a busy machine misses what is there for an instant.
-    for _ in range(20):
-        np.ones(100 * MEGABYTE // 8).sum()
+ANSWER = """
+import resource, sys
+import psutil, torch
+from terradelta.geo.grid import cut_window
+from terradelta.inference.memory import estimate_network_bytes
+from terradelta.inference.prediction_options import Runtime
+from terradelta.inference.predictor import Predictor
+from terradelta.inference.tiling import BlockPlan
+from terradelta.models.bundle import load_model
+
+model, backend, precision, side = *sys.argv[1:4], int(sys.argv[4])
+runtime = Runtime(backend=backend, precision=precision, tile_size=side)
+predictor = Predictor([load_model(model)], runtime)
+plan = BlockPlan(predictor.tiling, side, side, cut_window(0, 0, side, side), 1)
+print(estimate_network_bytes(predictor, plan[0]))
+images = torch.randint(0, 255, (2, 1, 3, side, side), dtype=torch.uint8)
+before = psutil.Process().memory_info().rss
+predictor.classify(*images)
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
 
 
-def test_the_peak_counts_memory_that_is_gone_again():
-    assert 80 * MEGABYTE < measure_peak(fill_100_megabytes) < 300 * MEGABYTE
+@pytest.mark.parametrize("network", ["default", "fcn"])
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("openvino", "fp32"), ("openvino", "bf16"), ("torch", "fp32")]
+)
+def test_a_tile_takes_no_more_memory_than_estimated(network, backend, precision, model_folder):
+    """In a process of its own, as a peak is one of the whole process."""
+    folder = model_folder if network == "fcn" else DEFAULT_MODEL
+    arguments = [sys.executable, "-c", ANSWER, str(folder), backend, precision, "1024"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    estimated, seen = map(int, done.stdout.split())
+    assert seen < estimated < 4 * seen
 
 
-def test_the_peak_counts_memory_that_the_process_had_freed_before():
-    # Freed below the allocator's limit for maps of their own, it stays with the process.
-    for _ in range(2):
-        np.ones(30 * MEGABYTE // 8)
-    pieces = [np.ones(10 * MEGABYTE // 8) for _ in range(20)]
-    fence = [bytes(1000) for _ in range(10_000)]
-    del pieces
-    assert 80 * MEGABYTE < measure_peak(fill_100_megabytes) < 300 * MEGABYTE
-    assert fence
+def test_features_are_counted_alike_each_time_and_grow_with_the_channels():
+    counts = [
+        count_live_bytes(load_model(DEFAULT_MODEL)),
+        count_live_bytes(load_model(DEFAULT_MODEL)),
+        count_live_bytes(make_model()),
+    ]
+    assert counts[0] == counts[1]
+    # Three bands of both dates in float32 are there in any case.
+    assert min(counts) > 2 * 3 * 4
+
+
+def test_live_bytes_are_the_largest_sum_of_what_exists_at_a_time():
+    class TwoMaps(torch.nn.Module):
+        """Makes 3 and 5 channels of float32, one after the other, and answers one."""
+
+        output_stride = 1
+
+        def score(self, before_BCHW, after_BCHW):
+            size = before_BCHW.shape[-2:]
+            first = torch.zeros((1, 3, *size))
+            kept = first.sum(dim=1)
+            del first
+            second = torch.zeros((1, 5, *size))
+            return kept + second.sum(dim=1)
+
+    model = SimpleNamespace(network=TwoMaps(), card=SimpleNamespace(bands=("a", "b", "c")))
+    # The second map, its sum and what was kept; the last sum comes when all of these are there.
+    assert count_live_bytes(model) == 4 * (5 + 1 + 1 + 1)
+
+
+def test_small_budgets_get_small_tiles_and_large_ones_the_default(model):
+    predictor = Predictor([load_model(DEFAULT_MODEL)], Runtime(precision="fp32"))
+    default = predictor.tiling
+    assert default.tile_size_px == LARGEST_TILE_PX
+    sides = []
+    for budget in ("64GB", "4GB", "2GB", "1GB", "10MB"):
+        predictor.fit(read_memory(budget))
+        sides.append(predictor.tiling.tile_size_px)
+    assert sides[:2] == [LARGEST_TILE_PX] * 2
+    assert sides == sorted(sides, reverse=True)
+    assert sides[-1] == 768
+    chosen = Predictor([model], Runtime(precision="fp32", tile_size=640))
+    chosen.fit(read_memory("10MB"))
+    assert chosen.tiling.tile_size_px == 640
 
 
 def test_more_memory_reads_further_ahead_and_too_little_is_refused(model):

@@ -13,6 +13,7 @@ from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import Tile, Tiling
 from terradelta.models.bundle import load_model, save_model
+from terradelta.models.embedded import DEFAULT_MODEL
 
 from ..conftest import make_model
 
@@ -93,7 +94,7 @@ def test_tiles_give_the_map_of_the_whole_picture(model):
 def test_a_tile_answers_for_its_kept_part_as_for_the_whole(enlargement, tta):
     """The embedded network computes no more than the kept part, which must not be seen."""
     scene = draw_pair(2, (160, 256))
-    predictor = Predictor([load_model("default")], Runtime(tta=tta, precision="fp32"))
+    predictor = Predictor([load_model(DEFAULT_MODEL)], Runtime(tta=tta, precision="fp32"))
     predictor.see(SeenPixels(enlargement=enlargement))
     images = [torch.from_numpy(image)[None] for image in (scene.before_CHW, scene.after_CHW)]
     expected = np.stack(predictor.classify(*images)[0])

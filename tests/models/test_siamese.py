@@ -45,11 +45,15 @@ def test_equal_dates_have_equal_classes_and_one_change_logit(network):
 
 
 @torch.inference_mode()
-def test_encoder_sees_both_dates_at_once(network):
+def test_encoder_sees_both_dates_at_once_in_training_and_in_turn_otherwise(network):
+    """At once, as the statistics of a batch cover both; in turn, as that takes less memory."""
     batches = []
     network.encoder.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
-    network(torch.randn(3, 3, 16, 16), torch.randn(3, 3, 16, 16))
+    pair = torch.randn(3, 3, 16, 16), torch.randn(3, 3, 16, 16)
+    network.train()(*pair)
     assert batches == [6]
+    network.eval()(*pair)
+    assert batches == [6, 3, 3]
 
 
 def _assert_alike(actual: torch.Tensor, expected: torch.Tensor):

@@ -15,18 +15,20 @@ PROCESS_BYTES = 600 * 1024**2
 """Memory of a process with Python, torch and GDAL before it answers; the real one counts only where
 it is larger, as inside of a notebook, so that a budget does not fit one time and not the next."""
 MEGABYTE = 1024**2
-KEPT: dict[tuple[str, str], tuple[float, int]] = {
-    ("torch", "fp32"): (0.7, 100 * MEGABYTE),
-    ("torch", "bf16"): (0.7, 100 * MEGABYTE),
-    ("torch", "fp16"): (0.7, 100 * MEGABYTE),
-    ("torch-compile", "fp32"): (0.7, 400 * MEGABYTE),
-    ("torch-compile", "bf16"): (0.7, 400 * MEGABYTE),
-    ("torch-compile", "fp16"): (0.7, 400 * MEGABYTE),
-    ("openvino", "fp32"): (0.7, 250 * MEGABYTE),
-    ("openvino", "bf16"): (0.5, 250 * MEGABYTE),
-    ("openvino", "int8"): (0.5, 250 * MEGABYTE),
-    ("onnx", "fp32"): (0.7, 250 * MEGABYTE),
+FOOTPRINTS: dict[tuple[str, str], tuple[float, int]] = {
+    ("torch", "fp32"): (1.3, 250 * MEGABYTE),
+    ("torch", "bf16"): (0.9, 250 * MEGABYTE),
+    ("torch", "fp16"): (0.9, 250 * MEGABYTE),
+    ("torch-compile", "fp32"): (1.1, 400 * MEGABYTE),
+    ("torch-compile", "bf16"): (0.8, 400 * MEGABYTE),
+    ("torch-compile", "fp16"): (0.8, 400 * MEGABYTE),
+    ("openvino", "fp32"): (1.6, 400 * MEGABYTE),
+    ("openvino", "bf16"): (1.2, 400 * MEGABYTE),
+    ("openvino", "int8"): (1.2, 400 * MEGABYTE),
+    ("onnx", "fp32"): (1.6, 400 * MEGABYTE),
 }
+"""Memory of a runtime: a multiple of the bytes of a network's features in torch at float32, and
+what it takes besides. Upper bounds of what the default network and an FCN took."""
 CACHE_SHARE = 1 / 16
 """Share of the budget for GDAL's block cache; GDAL itself takes 5 % of a machine's memory."""
 MAX_CACHE_BYTES = 512 * 1024**2
@@ -96,11 +98,11 @@ def estimate_network_bytes(predictor: Predictor, block: Block) -> int:
     live = predictor.live_bytes
     # The graph of a compiled model keeps its memory, torch gives it to the next one.
     bytes_per_pixel = max(live) if choice.backend == "torch" else sum(live)
-    kept_share, fixed_bytes = KEPT[choice.backend, choice.precision]
+    share, fixed_bytes = FOOTPRINTS[choice.backend, choice.precision]
     if predictor.device.type != "cpu":
-        kept_share = 0.0
+        share = 0.0
     return int(
-        seen_pixels * bytes_per_pixel * kept_share
+        seen_pixels * bytes_per_pixel * share
         + pixels * BYTES_PER_MAP_PIXEL
         + fixed_bytes * len(live)
     )

@@ -198,8 +198,8 @@ class Runtime:
     """few-alarms flags only what is sure, find-all also what is doubtful; for a model with such
     thresholds, like the default one."""
     tile_size: Annotated[int, TILE_SIZE] | None = None
-    """Side of the squares that the network sees, in pixels; 1024 by default, more for networks with
-    a large receptive field."""
+    """Side of the squares that the network sees, in pixels; 2048 by default, less for networks that
+    would need more than --memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     backend: BackendName = "auto"

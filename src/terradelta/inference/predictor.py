@@ -51,9 +51,9 @@ from terradelta.protocols import Backend, Network
 
 logger = logging.getLogger(__name__)
 
-TILE_SHARE = 0.6
-"""Share of a memory budget that the answer of one tile may take, so that the process and the blocks
-that wait fit beside it."""
+TILE_SHARE = 0.35
+"""Share of a memory budget for the features of one tile, in torch at float32, so that what runtimes
+take besides, the process and the blocks that wait fit beside them."""
 BYTES_PER_MAP_PIXEL = 64
 """Of a tile's images, and of its answer in full resolution."""
 DEFAULT_POOL_WINDOW_PX = 512

@@ -338,10 +338,13 @@ def describe_versions() -> dict[str, str]:
 def answer_here(work: Work):
     """Answer the blocks in this process."""
     predictor, pair, job, maps = work.predictor, work.pair, work.job, work.maps
+    work.watch.begin("compiling")
+    predictor.start()
     memory = plan_memory(
         maps.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
     )
     pace = _set_pace(predictor, work.watch.started, maps.time_budget)
+    work.watch.begin("answering")
     with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
         answer_blocks(
             predictor,

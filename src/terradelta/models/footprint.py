@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.overrides import TorchFunctionMode
 
 from terradelta.models.bundle import Model
 
@@ -36,7 +35,7 @@ def count_live_bytes(model: Model) -> float:
     return live.peak_bytes / side_px**2
 
 
-class _LiveTensors(TorchDispatchMode):
+class _LiveTensors(TorchFunctionMode):
     """Adds up the tensors that operations make, as long as these are referred to."""
 
     def __init__(self):
@@ -45,9 +44,9 @@ class _LiveTensors(TorchDispatchMode):
         self._bytes = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        for part in tree_leaves(made):
+        for part in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(part, Tensor):
                 self._add(part.untyped_storage())
         return made
