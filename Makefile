@@ -56,7 +56,7 @@ format: .venv/installed-dev
 bench: .venv/installed-dev       ## speed ratios, measured side by side on this machine
 	$(BIN)/python benchmarks/bench.py
 
-weights: .venv/installed-dev   ## train the recipe's model on the folders in SHARED, an hour: runs/default/model
+weights: .venv/installed-dev   ## train the recipe's model on the folders in SHARED, three hours: runs/default/model
 	$(BIN)/python recipes/default/train.py --shared $(SHARED)
 
 real-pairs: .venv/installed-dev ## the default model and its rivals on real pairs of SHARED
