@@ -14,6 +14,7 @@ from terradelta.inference.prediction_options import Runtime
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.tiling import LARGEST_TILE_PX, BlockPlan
 from terradelta.models.bundle import load_model
+from terradelta.models.card import Scaling
 from terradelta.models.embedded import DEFAULT_MODEL
 from terradelta.models.footprint import count_live_bytes
 
@@ -94,11 +95,22 @@ def test_features_are_counted_alike_each_time_and_grow_with_the_channels():
     assert min(counts) > 2 * 3 * 4
 
 
+def test_a_network_in_training_mode_keeps_its_statistics():
+    model = make_model()
+    model.network.train()
+    before = {key: value.clone() for key, value in model.network.state_dict().items()}
+    Predictor([model])
+    assert model.network.training
+    for key, value in model.network.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
 def test_live_bytes_are_the_largest_sum_of_what_exists_at_a_time():
     class TwoMaps(torch.nn.Module):
         """Makes 3 and 5 channels of float32, one after the other, and answers one."""
 
         output_stride = 1
+        has_global_pooling = False
 
         def score(self, before_BCHW, after_BCHW):
             size = before_BCHW.shape[-2:]
@@ -108,7 +120,8 @@ def test_live_bytes_are_the_largest_sum_of_what_exists_at_a_time():
             second = torch.zeros((1, 5, *size))
             return kept + second.sum(dim=1)
 
-    model = SimpleNamespace(network=TwoMaps(), card=SimpleNamespace(bands=("a", "b", "c")))
+    card = SimpleNamespace(bands=("red", "green", "blue"), scaling=Scaling.imagenet())
+    model = SimpleNamespace(network=TwoMaps(), card=card)
     # The second map, its sum and what was kept; the last sum comes when all of these are there.
     assert count_live_bytes(model) == 4 * (5 + 1 + 1 + 1)
 

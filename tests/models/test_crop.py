@@ -8,7 +8,7 @@ from torch import nn
 
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.inference.votes import turn_crop
-from terradelta.models.change_network import crop_scores
+from terradelta.models.change_network import ChangeOutput, crop_scores
 from terradelta.models.crop import Crop
 from terradelta.models.registry import create_model
 
@@ -81,6 +81,17 @@ def test_local_heads_compute_little_more_than_the_part(name):
     stride_px = 4 if name[0] == "fpn" else network.output_stride
     height, width = (side_px // stride_px for side_px in crop.size)
     assert cells == [(height + 2) * (width + 2)] * 2
+
+
+@pytest.mark.parametrize("side", [62, 48, 64, 32])
+def test_scores_of_any_resolution_are_cropped_where_they_lie(side):
+    """A ramp, whose value is its place: also where the resolution does not divide the image's."""
+    ramp = torch.linspace(0.5 / side, 1 - 0.5 / side, side).expand(1, 1, side, side)
+    crop = Crop(0, 64, 32, 64)
+    parts = crop_scores(ChangeOutput(ramp, ramp, ramp[:, 0]), crop, (64, 64))
+    for part in parts:
+        mean = float(part.mean())
+        assert mean == pytest.approx(0.75, abs=1e-3)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.data())

@@ -38,8 +38,8 @@ from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.deployment import fold_norms
 
 ONNX_OPSET = 18
-DEFAULT_TILE_SIZE_PX = 1024
 """The oldest that torch writes: more machines can read it."""
+DEFAULT_TILE_SIZE_PX = 1024
 PT2_METADATA_FILE = "terradelta.json"
 DEEPNESS_DIVISOR = 255
 """Deepness divides the stored values of a raster by this, before it standardises."""

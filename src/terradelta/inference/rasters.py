@@ -42,7 +42,7 @@ from terradelta.inference.pace import Pace
 from terradelta.inference.prediction_options import MapOptions, RasterOptions
 from terradelta.inference.predictor import Predictor
 from terradelta.inference.stream import answer_blocks
-from terradelta.inference.tiling import BlockPlan, Tiling
+from terradelta.inference.tiling import Block, BlockPlan, Tiling
 from terradelta.outputs import null_undefined
 from terradelta.prediction.records import (
     AreaRecord,
@@ -340,10 +340,9 @@ def answer_here(work: Work):
     predictor, pair, job, maps = work.predictor, work.pair, work.job, work.maps
     work.watch.begin("compiling")
     predictor.start()
-    memory = plan_memory(
-        maps.memory_bytes, predictor, job.plan[work.missing[0]], pair.bytes_per_pixel
-    )
-    pace = _set_pace(predictor, work.watch.started, maps.time_budget)
+    block = job.plan[work.missing[0]]
+    memory = plan_memory(maps.memory_bytes, predictor, block, pair.bytes_per_pixel)
+    pace = _set_pace(predictor, work.watch.started, maps.time_budget, block)
     work.watch.begin("answering")
     with rasterio.Env(GDAL_CACHEMAX=memory.cache_bytes):
         answer_blocks(
@@ -365,16 +364,19 @@ def plan_pace(predictor: Predictor, started: float, budget_seconds: float | None
     return Pace(predictor.num_views, started + budget_seconds * (1 - RESERVED_SHARE))
 
 
-def _set_pace(predictor: Predictor, started: float, budget_seconds: float | None) -> Pace:
-    """Return the pace, its speed measured on a tile."""
+def _set_pace(
+    predictor: Predictor, started: float, budget_seconds: float | None, block: Block
+) -> Pace:
+    """Return the pace, its speed measured on a tile of the size of a block's first one."""
     pace = plan_pace(predictor, started, budget_seconds)
     if pace.deadline is None:
         return pace
-    size = predictor.tiling.tile_size_px
-    image_BCHW = torch.zeros((1, len(predictor.bands), size, size))
+    tile = block.tiles[0]
+    size = int(tile.read.height), int(tile.read.width)
+    image_BCHW = torch.zeros((1, len(predictor.bands), *size))
     begun = time.monotonic()
     predictor.classify(image_BCHW, image_BCHW, num_views=1)
-    pace.learn(predictor.tiling.step_px**2, 1, time.monotonic() - begun)
+    pace.learn(int(tile.write.height * tile.write.width), 1, time.monotonic() - begun)
     return pace
 
 

@@ -137,8 +137,24 @@ class ChangeNetwork(nn.Module, ABC):
 
 
 def crop_scores(scores: ChangeOutput, crop: Crop, size: tuple[int, int]) -> ChangeOutput:
-    """Return the logits of a part of an image of this height and width."""
-    return ChangeOutput(*(crop.take(part, size[0] // part.shape[-2]) for part in scores))
+    """Return the logits of a part of an image of this height and width.
+
+    Those of a resolution that does not divide the image's are resized to its pixels first.
+    """
+    before_logits, after_logits, change_logits = scores
+    return ChangeOutput(
+        _crop_logits(before_logits, crop, size),
+        _crop_logits(after_logits, crop, size),
+        _crop_logits(change_logits[:, None], crop, size)[:, 0],
+    )
+
+
+def _crop_logits(logits_BKHW: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
+    height, width = logits_BKHW.shape[-2:]
+    stride_px = size[0] // height
+    if (height * stride_px, width * stride_px) != size:
+        logits_BKHW, stride_px = resize(logits_BKHW, size), 1
+    return crop.take(logits_BKHW, stride_px)
 
 
 def pad_to_multiple(image_BCHW: Tensor, stride: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from terradelta.models.bundle import Model
+from terradelta.models.deployment import Deployment
 
 SIDE_PX = 128
 """Side of that image. Features grow with the pixels of an image, to within a few percent."""
@@ -25,9 +26,9 @@ def count_live_bytes(model: Model) -> float:
     operation. It is the same on every machine.
 
     Args:
-        model: The model, in eval mode.
+        model: The model, which is not changed.
     """
-    network = model.network
+    network = Deployment(model).to("cpu").network
     side_px = -(-SIDE_PX // network.output_stride) * network.output_stride
     image_BCHW = torch.zeros((1, len(model.card.bands), side_px, side_px))
     with torch.no_grad(), _LiveTensors() as live:
