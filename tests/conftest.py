@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from torch import nn
 
 from terradelta.classes import SENSEEARTH
 from terradelta.data.synthetic import draw_pair
 from terradelta.models.bundle import Model, save_model
 from terradelta.models.card import ModelCard, Scaling
+from terradelta.models.change_network import ChangeNetwork
 from terradelta.models.registry import create_model
 
 from .expected_skips import pytest_sessionfinish
@@ -46,6 +48,18 @@ def make_model(seed: int = 0, name: str = "fcn", encoder: str = "resnet18_slim",
     # Half of a scene changes, so that a test sees both answers.
     fields = {"classes": SENSEEARTH, "change_threshold": float(change.median()), **card}
     return Model(network, ModelCard(architecture=network.config, **fields))
+
+
+def build_network(name: str, encoder: str, lightweight: bool = False) -> ChangeNetwork:
+    """An untrained network whose normalisations do something."""
+    torch.manual_seed(0)
+    network = create_model(name, encoder=encoder, lightweight=lightweight).eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.uniform_(part.bias, -0.2, 0.2)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    return network
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import distance_transform_edt
 from shapely import Point, Polygon
 
 from terradelta.classes import SENSEEARTH
 from terradelta.data.images import IGNORE
+from terradelta.models.bundle import save_model
+
+from .conftest import make_model
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "default"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -173,3 +177,15 @@ def test_the_pairs_of_the_recipe_are_read_by_the_data_layer(load, tmp_path):
         assert int(sample.after_labels_HW.max()) <= SENSEEARTH.num_classes
     assert ignored > 10_000
     assert changed > 10_000
+
+
+def test_the_average_of_models_has_the_average_of_their_weights(load, tmp_path):
+    models = [make_model(seed) for seed in (0, 1)]
+    folders = [tmp_path / name for name in ("one", "other")]
+    for model, folder in zip(models, folders, strict=True):
+        save_model(model, folder)
+    joined = load("train").average(dict(zip(folders, (0.25, 0.75), strict=True)))
+    one, other = (model.network.state_dict() for model in models)
+    for key, value in joined.network.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * one[key] + 0.75 * other[key])

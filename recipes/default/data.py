@@ -48,11 +48,11 @@ from scenes import (
     Scene,
     join_dates,
     make_collages,
-    read_changed,
     read_chesapeake,
     read_couples,
     read_dubai,
     read_restored,
+    read_single_dates,
 )
 from tqdm import tqdm
 
@@ -258,7 +258,7 @@ def read_scenes(
     couples = read_sites(shared, hand, split, wanted)
     if wanted.changed_sites == "single dates":
         drawn = list_drawn_sites(wanted.changes)
-        more = read_changed(shared / "naip_urbantree", split, hand, drawn)
+        more = read_single_dates(shared / "naip_urbantree", split, hand, drawn)
         couples = chain(couples, more)
     yield (join_dates(*couple) for couple in couples)
     couples = read_chesapeake(shared / "chesapeake16", split)

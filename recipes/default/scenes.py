@@ -171,7 +171,7 @@ def read_couples(
             yield from combinations([read_urbantree(path, LABELS, hand) for path in site], 2)
 
 
-def read_changed(
+def read_single_dates(
     folder: Path, split: str, hand: HandLabels, changed: set[str]
 ) -> Iterator[tuple[Scene, Scene]]:
     """Yield each date of the sites that changed twice, so that nothing changed below the pastes."""

@@ -40,7 +40,7 @@ HELD_OUT = ("changed-test-", "real-test-", "tiles-test-claremont")
 """Beginnings of the names of pairs: validation pairs with real changes, those and land cover by
 hand, and pairs of places that no training has seen."""
 SHARES = {"second": 0.4, "other_places": 0.6}
-"""Shares of the two trainings in the average; what is missing to 1 is the first model's."""
+"""Shares of the two trainings in the average."""
 RESOLUTION_M = (0.3, 0.8)
 """Pixel sizes of the drawn pairs; NAIP has 0.6 m, and half a metre if enlarged."""
 DATA = (
@@ -72,15 +72,15 @@ def main():
 
     start = HERE / "generation1"
     trained: dict[str, Path] = {}
-    for name, before in (("first", start), ("second", None), ("other_places", start)):
+    for name, wanted in ROUNDS.items():
         data = work / f"pairs_{name}"
         if not data.exists():
-            write_pairs(shared, data, ROUNDS[name])
-        model = before or trained["first"]
+            write_pairs(shared, data, wanted)
+        model = trained["first"] if name == "second" else start
         run = work / f"run_{name}"
         trained[name] = train(HERE / f"{name}.yaml", data / "pairs.csv", model, run)
     minutes = sum(count_seconds(work / f"run_{name}") for name in trained) / 60
-    joined = average(start, {trained[name]: share for name, share in SHARES.items()})
+    joined = average({trained[name]: share for name, share in SHARES.items()})
     # Their validation pairs with real changes are the same, and their test places Claremont's.
     finish(joined, work / "pairs_second" / "pairs.csv", options.output, round(minutes, 1))
 
@@ -92,27 +92,26 @@ def train(recipe: Path, pairs: Path, model: Path, run: Path) -> Path:
     return td.train(config, run, resume=(run / "checkpoints").exists()).folder / "last"
 
 
-def average(first: Path, trained: dict[Path, float]) -> Model:
-    """Return a model whose weights are averages of those trained and of those they started from.
+def average(shares: dict[Path, float]) -> Model:
+    """Return a model whose weights are the average of others, trained from the same start.
 
-    Such an average keeps what the first weights knew of other places (Wortsman et al., "Robust
-    fine-tuning of zero-shot models", 2022, arXiv:2109.01903, equation 1), and joins what different
-    trainings learned ("Model soups", 2022, arXiv:2203.05482).
+    It joins what they learned, with fewer false alarms than each (Wortsman et al., "Model soups",
+    2022, arXiv:2203.05482).
 
     Args:
-        first: The model that both trainings started from.
-        trained: The trained models and their shares; the first one has the rest.
+        shares: The models and their shares, which sum to 1.
     """
-    shares = {first: 1 - sum(trained.values()), **trained}
-    states = {path: load_model(path).network.state_dict() for path in shares}
-    model = load_model(next(iter(trained)))
-    joined = {
+    models = {path: load_model(path) for path in shares}
+    states = {path: model.network.state_dict() for path, model in models.items()}
+    joined = models[next(iter(shares))]
+    weights = {
         name: sum(share * states[path][name].float() for path, share in shares.items())
-        for name, value in model.network.state_dict().items()
+        for name, value in joined.network.state_dict().items()
         if value.is_floating_point()
     }
-    model.network.load_state_dict(joined, strict=False)
-    return model
+    # Counters of batches are no weights.
+    joined.network.load_state_dict(weights, strict=False)
+    return joined
 
 
 def finish(model: Model, pairs: Path, output: Path, minutes: float):

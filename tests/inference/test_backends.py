@@ -26,7 +26,7 @@ from terradelta.models.heads import FCNHead
 from terradelta.models.registry import create_model
 from terradelta.models.siamese import SiameseNetwork
 
-from ..conftest import make_model
+from ..conftest import build_network, make_model
 
 FAMILIES = [
     ("fcn", "resnet18", False),
@@ -44,14 +44,8 @@ CPU = torch.device("cpu")
 
 @cache
 def build(name, encoder, lightweight):
-    """An untrained model whose normalisations do something."""
-    torch.manual_seed(0)
-    network = create_model(name, encoder=encoder, lightweight=lightweight).eval()
-    for part in network.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.uniform_(part.bias, -0.2, 0.2)
-            nn.init.uniform_(part.running_var, 0.5, 2)
+    """An untrained model."""
+    network = build_network(name, encoder, lightweight)
     return Model(network, ModelCard(architecture=network.config))
 
 

@@ -132,13 +132,13 @@ def test_small_budgets_get_small_tiles_and_large_ones_the_default(model):
     assert default.tile_size_px == LARGEST_TILE_PX
     sides = []
     for budget in ("64GB", "4GB", "2GB", "1GB", "10MB"):
-        predictor.fit(read_memory(budget))
+        predictor.fit_memory(read_memory(budget))
         sides.append(predictor.tiling.tile_size_px)
     assert sides[:2] == [LARGEST_TILE_PX] * 2
     assert sides == sorted(sides, reverse=True)
     assert sides[-1] == 768
     chosen = Predictor([model], Runtime(precision="fp32", tile_size=640))
-    chosen.fit(read_memory("10MB"))
+    chosen.fit_memory(read_memory("10MB"))
     assert chosen.tiling.tile_size_px == 640
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from terradelta.data.augment import VIEW_SETS, apply_view
 from terradelta.inference.votes import turn_crop
 from terradelta.models.change_network import ChangeOutput, crop_scores
 from terradelta.models.crop import Crop
-from terradelta.models.registry import create_model
+
+from ..conftest import build_network
 
 HEIGHT_PX, WIDTH_PX = 288, 320
 CROPS = (
@@ -26,16 +26,6 @@ OTHERS = (
     ("deeplabv3plus", "resnet18_slim"),
     ("unet", "resnet18_slim"),
 )
-
-
-def build(name, encoder, lightweight=False):
-    torch.manual_seed(0)
-    network = create_model(name, encoder=encoder, lightweight=lightweight).eval()
-    for part in network.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.uniform_(part.bias, -0.2, 0.2)
-    return network
 
 
 def draw_images():
@@ -57,19 +47,19 @@ def require_the_whole_answers_part(network, crop):
 @pytest.mark.parametrize("lightweight", [False, True])
 @pytest.mark.parametrize("name", LOCAL, ids="-".join)
 def test_a_part_has_the_scores_that_it_has_in_the_whole(name, lightweight):
-    network = build(*name, lightweight)
+    network = build_network(*name, lightweight)
     for crop in CROPS:
         require_the_whole_answers_part(network, crop)
 
 
 @pytest.mark.parametrize("name", OTHERS, ids="-".join)
 def test_heads_that_see_everything_answer_for_a_part_too(name):
-    require_the_whole_answers_part(build(*name), CROPS[1])
+    require_the_whole_answers_part(build_network(*name), CROPS[1])
 
 
 @pytest.mark.parametrize("name", LOCAL, ids="-".join)
 def test_local_heads_compute_little_more_than_the_part(name):
-    network = build(*name)
+    network = build_network(*name)
     cells = []
     for head in (network.semantic_head, network.change_head):
         head.classifier.register_forward_hook(

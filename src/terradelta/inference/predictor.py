@@ -27,10 +27,10 @@ from terradelta.geo.pair import PairWindow
 from terradelta.geo.pair_options import ModelNeeds, Range, require_range
 from terradelta.geo.scale import SeenPixels, find_seen_pixels
 from terradelta.inference.backends import Choice, Request, choose_backend, make_backend
-from terradelta.inference.batching import TileBatch, batch_alike
 from terradelta.inference.needs import describe_needs
 from terradelta.inference.prediction_options import DEFAULT_MEMORY, Runtime, require_kinds
 from terradelta.inference.resolution import average_squares, enlarge, fit_tiling
+from terradelta.inference.tile_batches import TileBatch, batch_alike
 from terradelta.inference.tiling import Tile, Tiling, list_tile_sizes, offset_slices
 from terradelta.inference.votes import (
     ClassMaps,
@@ -58,8 +58,6 @@ BYTES_PER_MAP_PIXEL = 64
 """Of a tile's images, and of its answer in full resolution."""
 DEFAULT_POOL_WINDOW_PX = 512
 """For a model with global pooling whose card names no training size."""
-DEFAULT_BATCH_SIZE = 1
-"""Tiles are large, and other batches round differently."""
 BATCHES_AHEAD = {"cpu": 0, "cuda": 1}
 """Number of batches given to the network before an earlier answer is fetched."""
 
@@ -72,7 +70,8 @@ class Predictor:
         runtime: Views, tiles, device, backend and number format.
         value_ranges: Values of the before and of the after image that become the darkest and
             brightest the models know; None for images in the models' own scale.
-        batch_size: Tiles of one size that are answered together, 1 by default.
+        batch_size: Tiles of one size that are answered together. They are large, and other batches
+            round differently.
         device: What the networks compute on, without a check that this machine has it; by default
             that of the runtime.
         choose: Chooses the backend: `choose_backend` on this machine, or on the one that will
@@ -93,7 +92,7 @@ class Predictor:
         runtime: Runtime = Runtime(),  # noqa: B008
         *,
         value_ranges: tuple[Range | None, Range | None] = (None, None),
-        batch_size: Annotated[int, POSITIVE_COUNT] | None = None,
+        batch_size: Annotated[int, POSITIVE_COUNT] = 1,
         device: torch.device | None = None,
         choose: Callable[..., Choice] = choose_backend,
         create_backend: Callable[[Choice, Model, torch.device, int | None], Backend] = make_backend,
@@ -122,7 +121,7 @@ class Predictor:
         self._tile_size_px = runtime.tile_size
         self._memory_bytes = read_memory(DEFAULT_MEMORY)
         self.see(SeenPixels())
-        self.batch_size = batch_size or DEFAULT_BATCH_SIZE
+        self.batch_size = batch_size
         self._batches_ahead = BATCHES_AHEAD[self.device.type]
 
     def see(self, pixels: SeenPixels):
@@ -137,7 +136,7 @@ class Predictor:
         self.seen_pixels = pixels
         self.tiling = self._choose_tiling()
 
-    def fit(self, memory_bytes: int):
+    def fit_memory(self, memory_bytes: int):
         """Choose tiles that fit into a memory budget, unless the runtime names their size.
 
         The size does not depend on the machine; by default it suits 4 GB.

@@ -145,7 +145,7 @@ def answer_rasters(
         report = _look_over(predictor, asked, shift_px)
         light = _fit_light(pair, asked.rasters.match_light)
         predictor.see_grid(pair.grid)
-        predictor.fit(asked.maps.memory_bytes)
+        predictor.fit_memory(asked.maps.memory_bytes)
         # Of the whole grid, so that shards and areas of interest get the same runtime.
         predictor.choose(pair.grid.width * pair.grid.height)
         plan = plan_blocks(predictor.tiling, pair.grid, pair.area, pair.bytes_per_pixel)

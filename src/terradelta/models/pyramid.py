@@ -64,6 +64,7 @@ class FeaturePyramid(nn.Module):
         return sum_BCHW
 
     def _add_crops(self, features: Sequence[Tensor], crop: Crop) -> Tensor:
+        # Not with a crop of the whole in place of `forward`, which is exported for any size.
         finest = features[self.levels[0]]
         size = finest.shape[-2] * self.stride, finest.shape[-1] * self.stride
         # From the finest level up: the part that the one below depends on, and a cell around it

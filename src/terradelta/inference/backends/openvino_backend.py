@@ -180,11 +180,10 @@ def find_shape(deployment: Deployment, request: Request) -> Shape:
     fit.
     """
     batch, bands, height, width = request.before_BCHW.shape
-    if deployment.network.pool_window_px is None or min(height, width) >= _find_least_side(
-        deployment
-    ):
-        return batch, bands, -1, -1
-    return batch, bands, height, width
+    is_pooled = deployment.network.pool_window_px is not None
+    if is_pooled and min(height, width) < _find_least_side(deployment):
+        return batch, bands, height, width
+    return batch, bands, -1, -1
 
 
 def _find_least_side(deployment: Deployment) -> int:
